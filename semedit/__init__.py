@@ -1,0 +1,66 @@
+"""semedit: semantic face editing in batches, from the command line or from Python.
+
+Symbols and shapes, the same in every module (N faces, R pixels, all tensors float32 unless said):
+
+    image       [N,3,R,R]   sRGB in [-1,1]
+    labels      [N,R,R]     int64, CelebAMask-HQ ids 0..18 (images.LABELS)
+    seg         [N,19,R,R]  logits of the labels
+    mask        [N,1,R,R]   in [0,1]
+    z           [N,z_dim]   standard normal
+    w, ws       [N,w_dim], [N,num_ws,w_dim]   style code, one per layer (W+)
+    codes       dict of named tensors, what a generator's mapping gives ("ws", "structure", ...)
+    planes      what a camera-aware generator computes once per face
+    c           [N,25]      camera label: cam2world 4x4 row-major, then normalised intrinsics 3x3
+    yaw, pitch, roll        radians; yaw > 0 faces the picture's right, pitch > 0 faces up,
+                            roll > 0 is turned clockwise in the picture
+    landmarks   [68,2]      pixels (x, y), iBUG order, pixel centres at +0.5
+    quad        [4,2]       corners of the aligned crop in the photograph, pixels: top left,
+                            bottom left, bottom right, top right
+
+World: x to the picture's right, y up, z out of the face; all that is visible lies in
+[-0.5, 0.5]^3; the camera circles at radius 2.7 with focal length 4.2647 image widths.
+
+Importing this package loads neither torch nor numpy; the names below load on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import SemeditError
+    from .faces import Face
+    from .generators import Output, load_generator
+    from .images import read_labels, read_photo, write_image, write_labels
+    from .latents import Latent
+
+_HOMES = {
+    "Face": "faces",
+    "Latent": "latents",
+    "Output": "generators",
+    "SemeditError": "errors",
+    "load_generator": "generators",
+    "read_labels": "images",
+    "read_photo": "images",
+    "write_image": "images",
+    "write_labels": "images",
+}
+
+__all__ = [
+    "Face",
+    "Latent",
+    "Output",
+    "SemeditError",
+    "load_generator",
+    "read_labels",
+    "read_photo",
+    "write_image",
+    "write_labels",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'semedit' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
