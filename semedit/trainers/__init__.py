@@ -1,0 +1,7 @@
+"""Trainers by name: what `semedit train NAME` knows. Add one: write its file, add its line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TRAINERS: dict[str, Any] = {}

@@ -1,0 +1,305 @@
+"""The training loop: the only one in semedit.
+
+A trainer is a frozen dataclass whose fields are its hyper-parameters. It makes a `Task`, the
+things that change while training:
+
+    class Task(Protocol):
+        modules      dict[str, nn.Module]; saved, restored, and averaged (see `averaged`)
+        averaged     names of the modules that get an exponential moving average
+        optimisers   dict[str, Optimizer]; the loop scales their initial learning rates
+        size         number of training items
+        batch(indices)            -> whatever `step` takes; indices int64 [B] into the items
+        step(batch, progress)     -> {name: float}; one update of the optimisers; progress in [0,1]
+        evaluate(modules)         -> {name: float} on held-out items; {} where there are none
+        export(modules, figures, folder, record) writes the weight files
+
+`modules` given to `evaluate` and `export` are the averaged ones, in eval mode.
+
+A step may draw random numbers from torch's global generator only. The loop seeds it by
+(seed, step) and derives the order of the data from (seed, epoch), so nothing random is ever
+stored, and a resumed run is the unbroken one bit for bit. That holds for runs measured in kimg;
+a run that ends by the clock also decays its learning rate by the clock.
+
+In the run's folder: `checkpoint.pt` (tensors and plain values), `log.jsonl` (one line per report)
+and whatever `export` writes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from ..errors import InputError, OptionError
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class Task(Protocol):
+    """What changes while training; see the module's docstring."""
+
+    modules: dict[str, nn.Module]
+    averaged: tuple[str, ...]
+    optimisers: dict[str, torch.optim.Optimizer]
+    size: int
+
+    def batch(self, indices: Tensor) -> Any: ...
+
+    def step(self, batch: Any, progress: float) -> dict[str, float]: ...
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]: ...
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None: ...
+
+
+class Trainer(Protocol):
+    """A frozen dataclass: its fields are the hyper-parameters, `start` makes the task."""
+
+    name: ClassVar[str]
+    batch_size: int
+
+    def start(self, data: Path, seed: int) -> Task: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a run ends, how its learning rate moves, and when it reports."""
+
+    kimg: float | None = None  # thousands of items; None: no end by count
+    minutes: float | None = None  # of this call; None: no end by the clock
+    warmup_steps: int = 100  # learning rate rises linearly
+    final_rate: float = 0.02  # of the initial rate, reached by a half cosine
+    ema_steps: float = 250.0  # half-life of the moving average, in steps
+    log_seconds: float = 20.0  # between two lines of the log
+    save_minutes: float = 5.0  # between two checkpoints, each with an evaluation
+
+    def __post_init__(self) -> None:
+        if self.kimg is None and self.minutes is None:
+            raise OptionError("a training run needs an end", hint="give --kimg or --minutes")
+
+    def progress(self, items: int, seconds: float) -> float:
+        """Part of the run that is done, in [0,1]: by count or by the clock, whichever is ahead."""
+        by_count = items / (1000.0 * self.kimg) if self.kimg else 0.0
+        by_clock = seconds / (60.0 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(by_count, by_clock))
+
+    def rate(self, step: int, progress: float) -> float:
+        """Factor on the initial learning rates."""
+        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+        return warmup * (self.final_rate + (1.0 - self.final_rate) * cosine)
+
+
+@dataclass
+class _Run:
+    """One run's state: what a checkpoint holds."""
+
+    task: Task
+    means: dict[str, nn.Module]
+    rates: dict[str, list[float]]
+    step: int = 0
+    items: int = 0
+    seconds: float = 0.0
+
+    def averages(self) -> dict[str, nn.Module]:
+        """The modules with the averaged ones in place, all in eval mode."""
+        return {n: self.means.get(n, m).eval() for n, m in self.task.modules.items()}
+
+
+def train(
+    trainer: Trainer,
+    data: Path,
+    run: Path,
+    schedule: Schedule,
+    seed: int = 0,
+    quiet: bool = False,
+) -> dict[str, float]:
+    """Train until the schedule ends; go on from the run's checkpoint where there is one.
+
+    Args:    data: folder of the data set. run: folder for checkpoint, log and weight files.
+             seed: of initial weights, data order and every random draw.
+    Returns: the held-out figures of the averaged modules.
+    Raises:  InputError: the run's checkpoint was made with other hyper-parameters or another seed.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    task = trainer.start(data, seed)
+    state = _Run(
+        task=task,
+        means={n: copy.deepcopy(task.modules[n]).requires_grad_(False) for n in task.averaged},
+        rates={n: [g["lr"] for g in o.param_groups] for n, o in task.optimisers.items()},
+    )
+    record = {"trainer": trainer.name, "options": _options(trainer), "seed": seed}
+    _restore(state, run, record)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.1f}% {task.fields[line]}"),
+        TimeRemainingColumn(),
+        disable=quiet,
+    ) as bar:
+        _loop(state, trainer, run, schedule, seed, record, bar)
+    return _save(state, run, record)
+
+
+def _loop(
+    state: _Run,
+    trainer: Trainer,
+    run: Path,
+    schedule: Schedule,
+    seed: int,
+    record: dict[str, Any],
+    bar: Progress,
+) -> None:
+    shown = bar.add_task(f"train {trainer.name}", total=1.0, line="")
+    begun = time.monotonic()
+    logged = saved = begun
+    already = state.seconds
+    sums: dict[str, list[float]] = {}
+    while (done := schedule.progress(state.items, time.monotonic() - begun)) < 1.0:
+        _advance(state, trainer.batch_size, schedule, seed, done, sums)
+        now = time.monotonic()
+        state.seconds = already + now - begun
+        if now - logged > schedule.log_seconds:
+            line = _report(state, run, sums)
+            bar.update(shown, completed=done, line=line)
+            logged = now
+        if now - saved > 60.0 * schedule.save_minutes:
+            _save(state, run, record)
+            saved = time.monotonic()
+    if sums:
+        bar.update(shown, completed=1.0, line=_report(state, run, sums))
+
+
+def _advance(
+    state: _Run,
+    batch_size: int,
+    schedule: Schedule,
+    seed: int,
+    done: float,
+    sums: dict[str, list[float]],
+) -> None:
+    """One step: data, update, moving averages."""
+    task = state.task
+    rate = schedule.rate(state.step, done)
+    for name, optimiser in task.optimisers.items():
+        for group, initial in zip(optimiser.param_groups, state.rates[name], strict=True):
+            group["lr"] = initial * rate
+    indices = order(task.size, batch_size, state.step, seed)
+    torch.manual_seed((seed + 1) * 1_000_003 + state.step)
+    for module in task.modules.values():
+        module.train()
+    for name, value in task.step(task.batch(indices), done).items():
+        sums.setdefault(name, []).append(value)
+    state.step += 1
+    state.items += batch_size
+    # A young average forgets faster, so that the random start leaves it soon.
+    half_life = min(schedule.ema_steps, 0.1 * state.step)
+    average(state.means, task.modules, 0.5 ** (1.0 / max(half_life, 1e-3)))
+
+
+def order(size: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Indices int64 [batch_size] of one step: shuffled epochs laid end to end."""
+    first = step * batch_size
+    places = torch.arange(first, first + batch_size)
+    out = torch.empty(batch_size, dtype=torch.int64)
+    for epoch in range(first // size, (first + batch_size - 1) // size + 1):
+        shuffle = torch.Generator().manual_seed((seed + 1) * 7_368_787 + epoch)
+        here = places // size == epoch
+        out[here] = torch.randperm(size, generator=shuffle)[places[here] % size]
+    return out
+
+
+@torch.no_grad()
+def average(means: dict[str, nn.Module], modules: dict[str, nn.Module], decay: float) -> None:
+    """means <- decay * means + (1 - decay) * modules; buffers are copied."""
+    for name, mean in means.items():
+        module = modules[name]
+        torch._foreach_lerp_(list(mean.parameters()), list(module.parameters()), 1.0 - decay)
+        for old, new in zip(mean.buffers(), module.buffers(), strict=True):
+            old.copy_(new)
+
+
+def _report(state: _Run, run: Path, sums: dict[str, list[float]]) -> str:
+    """Append the means since the last report to the log; return them as one line."""
+    values = {n: sum(v) / len(v) for n, v in sums.items()}
+    sums.clear()
+    _log(state, run, values)
+    rounded = " ".join(f"{n} {v:.4g}" for n, v in values.items())
+    return f"kimg {state.items / 1000:.2f} {rounded}"
+
+
+def _log(state: _Run, run: Path, values: dict[str, float]) -> None:
+    row = {
+        "step": state.step,
+        "kimg": round(state.items / 1000, 3),
+        "seconds": round(state.seconds, 1),
+        **{n: float(f"{v:.5g}") for n, v in values.items()},
+    }
+    with (run / "log.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _options(trainer: Trainer) -> dict[str, Any]:
+    if not is_dataclass(trainer):
+        raise TypeError("a trainer is a frozen dataclass")
+    return json.loads(json.dumps(asdict(cast(Any, trainer))))
+
+
+def _save(state: _Run, run: Path, record: dict[str, Any]) -> dict[str, float]:
+    """Write checkpoint and weight files; return the held-out figures."""
+    task = state.task
+    held = {
+        "record": record,
+        "modules": {n: m.state_dict() for n, m in task.modules.items()},
+        "means": {n: m.state_dict() for n, m in state.means.items()},
+        "optimisers": {n: o.state_dict() for n, o in task.optimisers.items()},
+        "step": state.step,
+        "items": state.items,
+        "seconds": state.seconds,
+    }
+    partial = run / (CHECKPOINT + ".part")
+    torch.save(held, partial)
+    partial.replace(run / CHECKPOINT)
+    modules = state.averages()
+    with torch.no_grad():
+        figures = task.evaluate(modules)
+    if figures:
+        _log(state, run, figures)
+    done = {**record, "kimg": state.items / 1000, "minutes": round(state.seconds / 60, 1)}
+    task.export(modules, figures, run, done)
+    return figures
+
+
+def _restore(state: _Run, run: Path, record: dict[str, Any]) -> None:
+    path = run / CHECKPOINT
+    if not path.exists():
+        return
+    held = torch.load(path, weights_only=True, map_location="cpu")
+    if held["record"] != record:
+        raise InputError(
+            f"{path} was made with {held['record']}",
+            hint="use the same options, or another folder for the run",
+        )
+    for name, module in state.task.modules.items():
+        module.load_state_dict(held["modules"][name])
+    for name, module in state.means.items():
+        module.load_state_dict(held["means"][name])
+    for name, optimiser in state.task.optimisers.items():
+        optimiser.load_state_dict(held["optimisers"][name])
+    state.step, state.items = held["step"], held["items"]
+    state.seconds = held["seconds"]

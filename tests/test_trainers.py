@@ -1,0 +1,108 @@
+"""The training loop: data order, moving averages, exact resume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from semedit.errors import InputError, OptionError
+from semedit.trainers.loop import Schedule, average, order, train
+
+
+class LineTask:
+    """Fit y = 2x with noise drawn in the step."""
+
+    def __init__(self, trainer: Line) -> None:
+        self.modules: dict[str, nn.Module] = {"line": nn.Linear(1, 1)}
+        self.averaged = ("line",)
+        self.optimisers = {
+            "line": torch.optim.Adam(self.modules["line"].parameters(), lr=trainer.lr)
+        }
+        self.size = 7
+
+    def batch(self, indices: torch.Tensor) -> torch.Tensor:
+        return indices[:, None].float()
+
+    def step(self, batch: torch.Tensor, progress: float) -> dict[str, float]:
+        x = batch + torch.rand_like(batch)
+        loss = (self.modules["line"](x) - 2 * x).square().mean()
+        self.optimisers["line"].zero_grad()
+        loss.backward()
+        self.optimisers["line"].step()
+        return {"loss": loss.item()}
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        return {"at_one": modules["line"](torch.ones(1, 1)).item()}
+
+    def export(self, modules: Any, figures: Any, folder: Path, record: dict[str, Any]) -> None:
+        (folder / "line.json").write_text(json.dumps({**figures, **record}))
+
+
+@dataclass(frozen=True)
+class Line:
+    name: ClassVar[str] = "line"
+    batch_size: int = 3
+    lr: float = 0.05
+
+    def start(self, data: Path, seed: int) -> LineTask:
+        return LineTask(self)
+
+
+def test_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
+    ends = [
+        train(Line(), tmp_path, tmp_path / "whole", Schedule(kimg=0.3, final_rate=1.0), quiet=True)
+    ]
+    for kimg in (0.12, 0.3):
+        figures = train(
+            Line(), tmp_path, tmp_path / "broken", Schedule(kimg=kimg, final_rate=1.0), quiet=True
+        )
+    ends.append(figures)
+    assert ends[0] == ends[1]
+    whole, broken = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
+        for name in ("whole", "broken")
+    )
+    for part in ("modules", "means"):
+        for name, value in whole[part]["line"].items():
+            assert torch.equal(value, broken[part]["line"][name])
+    assert whole["step"] == broken["step"] == 100
+
+
+def test_training_learns_and_writes_its_files(tmp_path: Path) -> None:
+    figures = train(Line(), tmp_path, tmp_path / "run", Schedule(kimg=6), quiet=True)
+    assert figures["at_one"] == pytest.approx(2.0, abs=0.2)
+    assert json.loads((tmp_path / "run" / "line.json").read_text())["kimg"] == pytest.approx(6.0)
+    rows = [json.loads(row) for row in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert rows[0]["loss"] > 0 and rows[-1]["step"] == 2000
+
+
+def test_a_run_refuses_other_options(tmp_path: Path) -> None:
+    train(Line(), tmp_path, tmp_path / "run", Schedule(kimg=0.006), quiet=True)
+    with pytest.raises(InputError):
+        train(Line(lr=0.1), tmp_path, tmp_path / "run", Schedule(kimg=0.012), quiet=True)
+
+
+def test_a_run_needs_an_end() -> None:
+    with pytest.raises(OptionError):
+        Schedule()
+
+
+def test_order_visits_every_item_once_an_epoch() -> None:
+    steps = torch.cat([order(7, 3, step, seed=5) for step in range(7)])
+    for epoch in steps.reshape(3, 7):
+        assert sorted(epoch.tolist()) == list(range(7))
+    assert not torch.equal(steps[:7], steps[7:14])
+    assert torch.equal(order(2, 5, 1, 0), torch.cat([order(2, 1, s, 0) for s in range(5, 10)]))
+
+
+def test_average_is_an_exponential_mean() -> None:
+    mean, module = nn.Linear(1, 1), nn.Linear(1, 1)
+    expected = 0.9 * mean.weight.detach() + 0.1 * module.weight.detach()
+    average({"a": mean.requires_grad_(False)}, {"a": module}, 0.9)
+    torch.testing.assert_close(mean.weight, expected)
