@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000  # larger photographs are refused before they are decoded
 MAX_BYTES = 1 << 29  # larger files are refused before they are read
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -170,6 +170,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     data = _read_bytes(path)
     notes: list[str] = []
     with _opened(path, data, max_pixels) as image:
+        # MPO: a JPEG with a second view inside, as many phones write it
         wanted = SUFFIXES.get(path.suffix.lower())
         if wanted and image.format not in (wanted, "MPO"):
             notes.append(f"a {image.format} file named {path.suffix}")
@@ -202,7 +203,6 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The one place a picture is opened: any failure while decoding becomes InputError."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         raise InputError(f"{path}: HEIC is not read", "convert it to JPEG or PNG first")
-    Image.init()  # the names in FORMATS must be registered before they can be asked for
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks; what matters is noted by read_photo
         try:
