@@ -1,0 +1,109 @@
+"""Options of methods: read from fields, set from text, checked against traits."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import ClassVar, Literal
+
+import pytest
+
+from semedit import methods
+from semedit.errors import OptionError, TraitError
+
+
+@dataclass(frozen=True)
+class Base:
+    """Base of an example."""
+
+    requires: ClassVar = frozenset({"ws"})
+    steps: int = 20  # Adam updates
+
+
+@dataclass(frozen=True)
+class Example(Base):
+    """Do an example.
+
+    More text.
+    """
+
+    requires: ClassVar = frozenset({"ws", "camera"})
+    lr: float = 0.1  # per update
+    space: Literal["w", "ws"] = "ws"  # which code
+    stop: float | None = None  # decibels
+    weights: tuple[float, ...] = (1.0, 2.0)
+    verbose: bool = field(default=False, metadata={"help": "say more"})
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError("steps must be positive")
+
+
+def test_options_have_types_defaults_and_comments():
+    found = {option.name: option for option in methods.options(Example)}
+    assert list(found) == ["steps", "lr", "space", "stop", "weights", "verbose"]
+    assert found["steps"].help == "Adam updates"
+    assert found["lr"].kind is float and found["lr"].default == 0.1
+    assert found["verbose"].help == "say more"
+    assert found["space"].kind_name == "w|ws"
+    assert found["stop"].kind_name == "float or none"
+
+
+def test_settings_are_typed():
+    made = methods.build(
+        Example,
+        ["steps=3", "lr=1e-2", "space=w", "stop=26", "weights=1,0.5,2", "verbose=yes"],
+    )
+    assert made == Example(3, 0.01, "w", 26.0, (1.0, 0.5, 2.0), True)
+    assert methods.build(Example, ["stop=none"], stop=3.0).stop is None
+    assert methods.parameters(made)["weights"] == (1.0, 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("stepps=3", "did you mean steps"),
+        ("steps", "name=value"),
+        ("steps=3.5", "int"),
+        ("lr=nan", "float"),
+        ("lr=x", "float"),
+        ("space=z", "w|ws"),
+        ("verbose=maybe", "bool"),
+        ("stop=fast", "float or none"),
+        ("steps=0", "positive"),
+    ],
+)
+def test_bad_settings_are_refused(setting, says):
+    with pytest.raises(OptionError, match=says.replace("|", r"\|")):
+        methods.build(Example, [setting])
+
+
+def test_required_options_must_be_given():
+    @dataclass(frozen=True)
+    class Needs:
+        """Needs a mask."""
+
+        mask: str  # a path
+
+    with pytest.raises(OptionError, match="mask"):
+        methods.build(Needs)
+    assert methods.build(Needs, ["mask=a=b"]).mask == "a=b"
+
+
+def test_unknown_names_bring_suggestions():
+    with pytest.raises(OptionError, match="did you mean pivotal"):
+        methods.pick({"pivotal": Example}, "pivotl", "inverter")
+    with pytest.raises(OptionError, match="there is pivotal"):
+        methods.pick({"pivotal": Example}, "zzz", "inverter")
+
+
+def test_a_misfit_names_generators_that_fit():
+    flat = SimpleNamespace(name="flat", traits=frozenset({"ws"}))
+    deep = SimpleNamespace(name="deep", traits=frozenset({"ws", "camera", "seg"}))
+    known = {"flat": flat.traits, "deep": deep.traits}
+    methods.check_traits("example", Example(), deep, known)
+    with pytest.raises(TraitError, match=r"example needs camera, which flat lacks.*deep"):
+        methods.check_traits("example", Example(), flat, known)
+
+
+def test_table_rows():
+    (row,) = methods.table({"example": Example})
+    assert (row.name, row.summary, row.requires) == ("example", "Do an example.", ("camera", "ws"))
