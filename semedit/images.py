@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from . import __version__
-from .errors import InputError, MaskError
+from semedit import __version__
+from semedit.errors import InputError, MaskError
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from .errors import OptionError, TraitError
+from semedit.errors import OptionError, TraitError
 
 T = TypeVar("T")
 

@@ -1,0 +1,321 @@
+"""The table, verified files, downloads from a server of our own, tensors on disk."""
+
+import hashlib
+import http.server
+import pickle
+import threading
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semedit import weights
+from semedit.errors import WeightsError
+
+CONTENT = bytes(range(256)) * 4096
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "weights"))
+
+
+# The table ---------------------------------------------------------------------------------------
+
+
+def test_the_table_reads_and_names_what_is_needed():
+    rows = weights.table()
+    assert {"heads-128", "landmarks", "faces", "judge", "encoder", "ict-facekit"} <= set(rows)
+    assert all(row.licence and row.use for row in rows.values())
+    assert len([f for f, _, _ in rows["ict-facekit"].files if f.endswith(".obj")]) == 158
+    for row in rows.values():
+        assert row.kind == "builtin" or row.url.startswith("https://")
+
+
+GOOD = """[a]
+kind = "library"
+file = "a.pth"
+url = "https://example.org/a.pth"
+sha256 = "0123456789"
+licence = "MIT"
+use = "x"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"a.pth"', '"../a.pth"', "safe file name"),
+        ('"a.pth"', '"/etc/a.pth"', "safe file name"),
+        ('"a.pth"', '".a"', "safe file name"),
+        ("https:", "http:", "https"),
+        ('"0123456789"', '"01234"', "sha256"),
+        ('"0123456789"', '"x123456789"', "sha256"),
+        ('sha256 = "0123456789"', "", "sha256"),
+        ('"library"', '"magic"', "kind"),
+        ("use =", "uses =", "uses"),
+        ("[a]", "[a]\n[a]", "weights.toml"),
+        ("[a]", "a = 1\n[b]", "not a table"),
+        ("[a]", '["a/b"]', "safe file name"),
+        ("[a]", 'files = [["../x", 1, "00"]]', "not a table"),
+    ],
+)
+def test_bad_tables_are_refused(old, new, says):
+    assert weights.read_table(GOOD)["a"].sha256 == "0123456789"
+    with pytest.raises(WeightsError, match=says):
+        weights.read_table(GOOD.replace(old, new))
+
+
+def test_rows_must_not_share_a_file():
+    with pytest.raises(WeightsError, match="share"):
+        weights.read_table(GOOD + GOOD.replace("[a]", "[b]").replace('"a.pth"', '"A.PTH"'))
+
+
+def test_asset_files_are_checked_too():
+    asset = GOOD.replace("library", "asset") + f'files = [["../x", 1, "{SHA256}"]]\n'
+    with pytest.raises(WeightsError, match="safe file name"):
+        weights.read_table(asset)
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_says_how_to_get_it():
+    with pytest.raises(WeightsError) as caught:
+        weights.resolve("alexnet")
+    text = str(caught.value)
+    assert "semedit weights fetch alexnet" in text and "alexnet-owt-7be5be79.pth" in text
+    assert not weights.on_disk("alexnet")
+
+
+def test_an_unknown_name_brings_suggestions():
+    with pytest.raises(WeightsError, match="did you mean alexnet"):
+        weights.resolve("alexnett")
+
+
+def test_add_checks_before_it_copies(tmp_path):
+    wrong = tmp_path / "alexnet.pth"
+    wrong.write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match="sha256"):
+        weights.add("alexnet", wrong)
+    assert not weights.folder().exists()
+
+
+def test_a_changed_file_is_noticed(tmp_path, monkeypatch):
+    row = weights.Row("own", "library", "own.pth", "x", "MIT", "https://e.org/", SHA256)
+    monkeypatch.setitem(weights.table(), "own", row)
+    good = tmp_path / "good"
+    good.write_bytes(CONTENT)
+    target = weights.add("own", good)
+    assert weights.resolve("own") == target
+    target.write_bytes(CONTENT[:-1])
+    with pytest.raises(WeightsError, match="sha256"):
+        weights.resolve("own")
+
+
+def test_library_files_go_where_the_library_looks(tmp_path, monkeypatch):
+    row = weights.Row(
+        "own", "library", "own.pth", "x", "MIT", "https://e.org/", SHA256, looks="torch-hub"
+    )
+    monkeypatch.setitem(weights.table(), "own", row)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    good = tmp_path / "good"
+    good.write_bytes(CONTENT)
+    weights.add("own", good)
+    placed = weights.place("own")
+    assert placed == tmp_path / "torch" / "hub" / "checkpoints" / "own.pth"
+    assert placed.read_bytes() == CONTENT
+    weights.resolve("own").unlink()
+    assert weights.resolve("own") == placed == weights.place("own")
+
+
+def test_broken_files_are_told_apart(shared):
+    folder = shared / "real" / "weights"
+    with pytest.raises(WeightsError, match="web page"):
+        weights.add("alexnet", folder / "NEGATIVE_html_page_named_yunet_2023mar.onnx")
+    with pytest.raises(WeightsError, match="LFS pointer"):
+        weights.add("alexnet", folder / "NEGATIVE_lfs_pointer_yunet_2023mar.onnx")
+    with pytest.raises(WeightsError, match="not run"):
+        weights.load_pickle(folder / "NEGATIVE_weights_only_numpy_scalar_fsanet1x1.chkpt")
+    target = weights.add("retinaface-mobilenet", folder / "detection_mobilenet0.25_Final.pth")
+    assert len(weights.load_pickle(target)) > 100
+
+
+# Downloads ---------------------------------------------------------------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT at /good with ranges, and the ways a download goes wrong."""
+
+    def do_GET(self):
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/good")
+            self.end_headers()
+        elif self.path == "/page":
+            self._send(b"<!DOCTYPE html><html>quota exceeded</html>")
+        elif self.path == "/pointer":
+            self._send(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+        elif self.path == "/cut":  # promises all, sends half, hangs up
+            body = CONTENT[start : start + len(CONTENT) // 2]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.end_headers()
+            self.wfile.write(body)
+        elif self.path == "/good" and start >= len(CONTENT):
+            self.send_error(416)
+        elif self.path == "/good":
+            self._send(CONTENT[start:], 206 if start else 200)
+        else:
+            self.send_error(404)
+
+    def _send(self, body, status=200):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests = []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.localhost
+def test_download_and_progress(server, tmp_path):
+    seen = []
+    target = tmp_path / "a" / "file.pth"
+    weights.download(
+        server.url + "/moved", target, SHA256[:10], progress=lambda *args: seen.append(args)
+    )
+    assert target.read_bytes() == CONTENT and leftovers(tmp_path) == ["file.pth"]
+    assert seen[-1] == ("file.pth", len(CONTENT), len(CONTENT))
+    weights.download(server.url + "/good", target, SHA256)
+    assert len(server.requests) == 2  # the second call asked nothing
+
+
+@pytest.mark.localhost
+def test_a_download_cut_short_is_resumed(server, tmp_path):
+    target = tmp_path / "file.pth"
+    with pytest.raises(WeightsError, match="cut short"):
+        weights.download(server.url + "/cut", target, SHA256)
+    assert not target.exists()
+    weights.download(server.url + "/good", target, SHA256)
+    assert target.read_bytes() == CONTENT and leftovers(tmp_path) == ["file.pth"]
+    assert server.requests[-1] == ("/good", f"bytes={len(CONTENT) // 2}-")
+
+
+@pytest.mark.localhost
+def test_a_complete_part_is_only_checked(server, tmp_path):
+    (tmp_path / "file.pth.part").write_bytes(CONTENT)
+    weights.download(server.url + "/good", tmp_path / "file.pth", SHA256)
+    assert leftovers(tmp_path) == ["file.pth"]
+
+
+@pytest.mark.localhost
+@pytest.mark.parametrize(
+    ("path", "digest", "says"),
+    [
+        ("/page", SHA256, "web page"),
+        ("/pointer", SHA256, "LFS pointer"),
+        ("/good", "00" * 32, "sha256"),
+        ("/none", SHA256, "404"),
+    ],
+)
+def test_wrong_downloads_leave_nothing(server, tmp_path, path, digest, says):
+    with pytest.raises(WeightsError, match=says):
+        weights.download(server.url + path, tmp_path / "file.pth", digest)
+    assert leftovers(tmp_path) == []
+
+
+def test_offline_says_what_to_do(tmp_path):
+    with pytest.raises(WeightsError) as caught:
+        weights.download("https://example.org/x.pth", tmp_path / "x.pth", SHA256, 2_000_000)
+    text = str(caught.value)
+    assert "https://example.org/x.pth" in text and "2.0 MB" in text and str(tmp_path) in text
+
+
+# Tensors -----------------------------------------------------------------------------------------
+
+
+def test_tensors_round_trip_and_bytes_repeat(tmp_path):
+    tensors = {"b": torch.randn(3, 4), "a": torch.arange(5), "c": torch.randn(2).double()}
+    metadata = {"seed": "0", "kind": "test", "config": "{}", "data": "ä"}
+    for name in ("one", "two"):
+        weights.save(tmp_path / f"{name}.safetensors", tensors, metadata)
+    one, two = (tmp_path / f"{n}.safetensors" for n in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    loaded, found = weights.load(one)
+    assert found == metadata
+    assert loaded["b"].dtype == torch.float32 and loaded["a"].dtype == torch.int64
+    torch.testing.assert_close(loaded["b"], tensors["b"].half().float())
+    weights.save(one, tensors, {}, half=False)
+    assert torch.equal(weights.load(one)[0]["b"], tensors["b"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_values_that_do_not_fit_are_refused(tmp_path, value):
+    with pytest.raises(WeightsError, match="finite"):
+        weights.save(tmp_path / "x.safetensors", {"a": torch.tensor([value])}, {})
+    assert leftovers(tmp_path) == []
+
+
+def test_a_cut_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    weights.save(path, {"a": torch.randn(100)}, {})
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(WeightsError, match="whole safetensors"):
+        weights.load(path)
+
+
+def test_own_weights_are_added_under_their_name(tmp_path):
+    path = tmp_path / "x.safetensors"
+    weights.save(path, {"a": torch.randn(100)}, {"kind": "mine"})
+    weights.add("mine", path)
+    assert weights.load("mine")[1] == {"kind": "mine"}
+    with pytest.raises(WeightsError, match="safe file name"):
+        weights.add("../mine", path)
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("sprung"),))
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps(Trap()), b"", b"junk", pickle.dumps({"a": 1})[:9]]
+)
+def test_pickles_with_code_are_not_run(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="not run"):
+        weights.load_pickle(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_plain_checkpoints_are_read(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "steps": 3}, path)
+    assert weights.load_pickle(path)["steps"] == 3
+    np.save(tmp_path / "y.npy", np.ones(2))
