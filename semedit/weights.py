@@ -408,26 +408,28 @@ def save(
     metadata: Mapping[str, str],
     half: bool = True,
 ) -> None:
-    """Write a safetensors file atomically; the same content gives the same bytes.
-
-    Args:
-        half: store floating tensors as float16.
+    """Write a safetensors file atomically, floating tensors as float16 (or float32).
 
     Raises:
         WeightsError: a value is not finite, or not in the range of float16.
     """
     import torch
+
+    kind = torch.float16 if half else torch.float32
+    ready = {k: v.to(kind) if v.is_floating_point() else v for k, v in tensors.items()}
+    for key, value in ready.items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{path}: {key} holds values that are not finite numbers")
+    write_tensors(path, ready, metadata)
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file atomically, as it is; the same content gives the same bytes."""
     from safetensors.torch import save as serialise
 
-    ready = {}
-    for key, value in tensors.items():
-        value = value.detach().cpu().contiguous()
-        if value.is_floating_point():
-            value = value.to(torch.float16 if half else torch.float32)
-            if not torch.isfinite(value).all():
-                raise WeightsError(f"{path}: {key} holds values that are not finite numbers")
-        ready[key] = value
-    data = serialise(ready)
+    data = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
     # safetensors writes its metadata in random order; the header is made anew, sorted.
     length = int.from_bytes(data[:8], "little")
     header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(data[8 : 8 + length])
