@@ -1,0 +1,229 @@
+"""The aligned crop: an upright square about a face, cut by a similarity, and put back.
+
+    e = mean eye centre, m = mean mouth corner, d = right eye - left eye, h = m - e
+    x = unit(d - rot90(h)) * max(2.0 |d|, 1.8 |h|),  y = rot90(x),  centre = e + 0.1 h
+    quad = [centre - x - y, centre - x + y, centre + x + y, centre + x - y]
+
+Pixel (u, v) of a crop of side R shows the photo at quad[0] + u/R (quad[3] - quad[0])
++ v/R (quad[1] - quad[0]); pixel centres lie at + 0.5 in both.
+
+Source: Karras et al. 2018, arXiv:1710.10196, appendix C (the crops of FFHQ).
+Departs: only pixels outside the photo are blurred; those inside stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image, ImageFilter
+from scipy import ndimage
+
+from semedit.errors import ShapeError
+
+# iBUG landmarks: who is who after mirroring the picture.
+MIRROR = np.array(
+    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
+    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+)
+EYE_LEFT, EYE_RIGHT = slice(36, 42), slice(42, 48)  # left and right in the picture
+NOSE_TIP, MOUTH_LEFT, MOUTH_RIGHT = 30, 48, 54
+
+
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Eye centres, nose tip and mouth corners [5,2] of 68 landmarks [68,2], left one first."""
+    if landmarks.shape != (68, 2):
+        raise ShapeError(f"expected landmarks [68,2], got {list(landmarks.shape)}")
+    eyes = [landmarks[EYE_LEFT].mean(0), landmarks[EYE_RIGHT].mean(0)]
+    return np.stack([*eyes, landmarks[NOSE_TIP], landmarks[MOUTH_LEFT], landmarks[MOUTH_RIGHT]])
+
+
+def face_quad(points: np.ndarray) -> np.ndarray:
+    """Corners of the aligned crop.
+
+    Args:    points: [68,2] landmarks or [5,2] eyes, nose, mouth corners; px of the photo.
+    Returns: float64 [4,2]: top left, bottom left, bottom right, top right.
+    """
+    five = (five_points(points) if len(points) == 68 else points).astype(np.float64)
+    eyes, mouth = (five[0] + five[1]) / 2, (five[3] + five[4]) / 2
+    across, down = five[1] - five[0], mouth - eyes
+    x = across - np.array([-down[1], down[0]])
+    x *= max(2.0 * np.hypot(*across), 1.8 * np.hypot(*down)) / max(np.hypot(*x), 1e-9)
+    y = np.array([-x[1], x[0]])
+    centre = eyes + 0.1 * down
+    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+
+
+def square_quad(centre: np.ndarray, side: float, angle_rad: float = 0.0) -> np.ndarray:
+    """Corners [4,2] of a square turned clockwise by the angle, in the order of `face_quad`."""
+    x = np.array([math.cos(angle_rad), math.sin(angle_rad)]) * side / 2
+    y = np.array([-x[1], x[0]])
+    c = np.asarray(centre, np.float64)
+    return np.stack([c - x - y, c - x + y, c + x + y, c + x - y])
+
+
+def matrix(quad: np.ndarray, size: int) -> np.ndarray:
+    """float64 [2,3] that takes px of the crop to px of the photo."""
+    u, v = (quad[3] - quad[0]) / size, (quad[1] - quad[0]) / size
+    return np.stack([u, v, quad[0]], 1)
+
+
+def to_photo(points: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
+    """Points [...,2] of the crop in px of the photo."""
+    m = matrix(quad, size)
+    return points @ m[:, :2].T + m[:, 2]
+
+
+def to_crop(points: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
+    """Points [...,2] of the photo in px of the crop."""
+    m = matrix(quad, size)
+    return (points - m[:, 2]) @ np.linalg.inv(m[:, :2]).T
+
+
+def covered(quad: np.ndarray, height: int, width: int, size: int = 64) -> float:
+    """Share of the crop that lies inside the photo, 0 to 1."""
+    steps = (np.arange(size) + 0.5) * 1.0
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    x, y = to_photo(grid, quad, size).T
+    return float(((x >= 0) & (x < width) & (y >= 0) & (y < height)).mean())
+
+
+def align(
+    photo: np.ndarray, landmarks: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut the aligned crop of one face.
+
+    Args:    photo uint8 [H,W,3], upright; landmarks [68,2] px of the photo; size: px a side.
+    Returns: crop uint8 [size,size,3]; quad float64 [4,2]; landmarks float32 [68,2] px of the crop.
+    """
+    quad = face_quad(landmarks)
+    moved = to_crop(landmarks.astype(np.float64), quad, size).astype(np.float32)
+    return cut(photo, quad, size), quad, moved
+
+
+def cut(photo: np.ndarray, quad: np.ndarray, size: int, pad: bool = True) -> np.ndarray:
+    """The square `quad` of a photo, resampled without aliasing.
+
+    Args:
+        photo: uint8 [H,W,3].
+        quad: [4,2] px of the photo, a square.
+        size: px a side of the crop.
+        pad: fill what lies outside the photo with its blurred reflection; else black.
+
+    Returns: uint8 [size,size,3].
+    """
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+        raise ShapeError(f"expected a photo uint8 [H,W,3], got {photo.dtype} {list(photo.shape)}")
+    region, origin, step = _region(photo, quad, size, pad)
+    m = matrix((quad - origin) / step, size)
+    image = Image.fromarray(region).transform(
+        (size, size), Image.Transform.AFFINE, tuple(m.flatten()), Image.Resampling.BICUBIC
+    )
+    return np.asarray(image)
+
+
+def _region(
+    photo: np.ndarray, quad: np.ndarray, size: int, pad: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The quad's surroundings, shrunk to about the crop's scale and padded.
+
+    Returns: pixels; origin [2] px of the photo; step [2] photo px per pixel returned.
+    """
+    height, width = photo.shape[:2]
+    pixel = np.hypot(*(quad[3] - quad[0])) / size  # photo px per crop px
+    margin = 3 * pixel + 2
+    low = np.floor(quad.min(0) - margin).astype(int)
+    high = np.ceil(quad.max(0) + margin).astype(int)
+    inner_low = np.clip(low, 0, [width - 1, height - 1])
+    inner_high = np.clip(high, inner_low + 1, [width, height])
+    part = photo[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]]
+    extent = inner_high - inner_low
+    target = np.maximum(np.round(extent / max(pixel, 1.0)).astype(int), 1)
+    if pixel > 1:
+        part = np.asarray(
+            Image.fromarray(part).resize((int(target[0]), int(target[1])), Image.Resampling.LANCZOS)
+        )
+    step = extent / target
+    before = np.ceil((inner_low - low) / step).astype(int)
+    after = np.ceil((high - inner_high) / step).astype(int)
+    if pad and (before.any() or after.any()):
+        part = _reflect(part, before, after, size)
+        return part, inner_low - before * step, step
+    return np.ascontiguousarray(part), inner_low.astype(np.float64), step
+
+
+def _reflect(part: np.ndarray, before: np.ndarray, after: np.ndarray, size: int) -> np.ndarray:
+    """Reflect a picture over its borders, more blurred and greyer the farther out."""
+    widths = ((before[1], after[1]), (before[0], after[0]))
+    mode = "symmetric" if min(part.shape[:2]) > 1 else "edge"
+    padded = np.pad(part, (*widths, (0, 0)), mode=mode)  # type: ignore[call-overload]
+    inside = np.zeros(padded.shape[:2], bool)
+    inside[before[1] : before[1] + part.shape[0], before[0] : before[0] + part.shape[1]] = True
+    distance = ndimage.distance_transform_edt(~inside)[..., None] / size
+    sigma = 0.02 * size
+    blurred = np.asarray(Image.fromarray(padded).filter(ImageFilter.GaussianBlur(sigma)), float)
+    blend = np.clip(distance * 12, 0, 1)  # wholly blurred from a twelfth of the crop outwards
+    out = padded + (blurred - padded) * blend
+    out += (np.median(part, axis=(0, 1)) - out) * np.clip(distance * 1.5, 0, 1)
+    return np.where(inside[..., None], padded, np.clip(np.round(out), 0, 255)).astype(np.uint8)
+
+
+def paste(
+    photo: np.ndarray,
+    crop: np.ndarray,
+    quad: np.ndarray,
+    mask: np.ndarray | None = None,
+    before: np.ndarray | None = None,
+    feather: float = 0.06,
+) -> np.ndarray:
+    """Put an edited crop back where it was cut from.
+
+    Args:
+        photo: uint8 [H,W,3], upright, the one the crop was cut from.
+        crop: uint8 [R,R,3], edited.
+        quad: [4,2] px of the photo.
+        mask: float [R,R] in [0,1], where the crop counts; None: everywhere.
+        before: uint8 [R,R,3], the crop as it was before the edit (or its inversion). When given,
+            only the difference goes into the photo, which so keeps its own finer detail.
+        feather: the crop fades out over this share of its side towards its border.
+
+    Returns: uint8 [H,W,3]; pixels whose weight is 0 are those of `photo`.
+    """
+    size = crop.shape[0]
+    if crop.shape != (size, size, 3) or (before is not None and before.shape != crop.shape):
+        raise ShapeError(f"expected a square crop [R,R,3], got {list(crop.shape)}")
+    height, width = photo.shape[:2]
+    low = np.clip(np.floor(quad.min(0)).astype(int), 0, [width, height])
+    high = np.clip(np.ceil(quad.max(0)).astype(int), low, [width, height])
+    if (high <= low).any():
+        return photo.copy()
+    weight = _window(size, feather) * (1.0 if mask is None else np.clip(mask, 0, 1))
+    layers = crop.astype(np.float64)
+    if before is not None:
+        layers = layers - before
+    x, y = np.meshgrid(np.arange(low[0], high[0]) + 0.5, np.arange(low[1], high[1]) + 0.5)
+    u, v = np.moveaxis(to_crop(np.stack([x, y], -1), quad, size), -1, 0) - 0.5
+    spread = max(1.0, size / np.hypot(*(quad[3] - quad[0])))  # crop px per photo px
+    if spread > 1:  # the photo is coarser than the crop: smooth before sampling
+        layers = ndimage.gaussian_filter(layers, (spread / 2, spread / 2, 0))
+    sampled = [
+        ndimage.map_coordinates(plane, [v, u], order=1, mode="nearest")
+        for plane in (*np.moveaxis(layers, -1, 0), weight)
+    ]
+    inside = (u > -0.5) & (v > -0.5) & (u < size - 0.5) & (v < size - 0.5)
+    alpha = (np.clip(sampled[3], 0, 1) * inside)[..., None]
+    patch = photo[low[1] : high[1], low[0] : high[0]].astype(np.float64)
+    value = np.stack(sampled[:3], -1)
+    patch += alpha * (value if before is not None else value - patch)
+    out = photo.copy()
+    out[low[1] : high[1], low[0] : high[0]] = np.clip(np.round(patch), 0, 255)
+    return out
+
+
+def _window(size: int, feather: float) -> np.ndarray:
+    """float [size,size], 1 inside, falling smoothly to 0 at the border."""
+    steps = (np.arange(size) + 0.5) / size
+    edge = np.clip(np.minimum(steps, 1 - steps) / max(feather, 1e-6), 0, 1)
+    edge = edge * edge * (3 - 2 * edge)
+    return edge[:, None] * edge[None, :]

@@ -1,0 +1,50 @@
+"""CelebA attributes of aligned crops.
+
+`Classifier` is what editors steer by; `Judge` is another network, of another shape and seed,
+that only ever looks at finished results.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semedit.faces import networks
+from semedit.images import ATTRIBUTES
+
+
+class Classifier:
+    """FaceNet's attribute head; gradients reach the images."""
+
+    name = "builtin"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.network = networks.load("faces", device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images float32 [N,3,R,R] in [-1,1] -> logits [N,A] in the order of ATTRIBUTES."""
+        return self.network(images.to(self.device)).attributes
+
+
+class Judge:
+    """JudgeNet: the second opinion that evaluations trust."""
+
+    name = "judge"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.network = networks.load("judge", device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images float32 [N,3,R,R] in [-1,1] -> logits [N,A] in the order of ATTRIBUTES."""
+        return self.network(images.to(self.device))
+
+
+def named(logits: Tensor) -> list[dict[str, float]]:
+    """Logits [N,A] -> one {attribute: probability} per image."""
+    rows = torch.sigmoid(logits.detach().float()).cpu().tolist()
+    return [dict(zip(ATTRIBUTES, (round(v, 4) for v in row), strict=True)) for row in rows]
+
+
+CLASSIFIERS: dict[str, type] = {"builtin": Classifier, "judge": Judge}

@@ -1,0 +1,313 @@
+"""The built-in face networks: small, convolutional, trained on rendered heads.
+
+    LandmarkNet   crop about a box   -> 68 landmarks, their visibility, is it a face at all
+    FaceNet       aligned crop       -> label map, camera, attributes: one backbone for the three
+    JudgeNet      aligned crop       -> attributes; a second opinion, for evaluation only
+
+All take float32 [N,3,R,R], sRGB in [-1,1], of any R and resize to their own `size`. Layers are
+plain convolutions with batch normalisation, which both train and run fastest on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semedit import weights
+from semedit.errors import ShapeError, WeightsError
+from semedit.images import ATTRIBUTES, LABELS
+
+POINTS = 68  # landmarks
+# Label ids after mirroring the picture: left and right of eyes, brows and ears change places.
+MIRROR_LABELS = (0, 1, 2, 3, 5, 4, 7, 6, 9, 8, *range(10, 19))
+MIRROR_SIX = (-1.0, 1.0, -1.0, 1.0, -1.0, 1.0)  # what mirroring does to the camera numbers
+SIX = 6  # camera numbers, see cameras.to_six
+# What one unit of the camera head's output means: about the spread of each number in the data.
+SIX_SCALE = (0.4, 0.25, 0.1, 0.1, 0.03, 0.03)
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Residual(nn.Module):
+    """Two convolutions around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = convolution(width, width)
+        self.second = nn.Sequential(
+            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+def fit(images: Tensor, size: int) -> Tensor:
+    """Resize float [N,3,R,R] to [N,3,size,size] without aliasing; differentiable."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ShapeError(f"expected square images [N,3,R,R], got {list(images.shape)}")
+    if images.shape[-1] == size:
+        return images
+    shrink = images.shape[-1] > size
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=shrink)
+
+
+class Encoder(nn.Module):
+    """A pyramid: level i has widths[i] channels at 1 / 2^(i+1) of the input's size."""
+
+    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = convolution(3, widths[0], stride=2, kernel=5)
+        self.levels = nn.ModuleList(
+            nn.Sequential(convolution(a, b, stride=2), *[Residual(b) for _ in range(depth)])
+            for a, b, depth in zip(widths[:-1], widths[1:], depths, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = [self.stem(x)]
+        for level in self.levels:
+            maps.append(level(maps[-1]))
+        return maps
+
+
+class Decoder(nn.Module):
+    """Top-down sums: brings the coarse levels' meaning to the finest level asked for."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        pairs = list(pairwise(widths))
+        self.lower = nn.ModuleList(nn.Conv2d(b, a, 1, bias=False) for a, b in pairs)
+        self.fuse = nn.ModuleList(convolution(a, a) for a, _ in pairs)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """maps finest first -> fused maps, finest first; the last is returned as it came."""
+        fused = [maps[-1]]
+        for i in range(len(self.lower) - 1, -1, -1):
+            up = F.interpolate(self.lower[i](fused[0]), scale_factor=2.0, mode="nearest")
+            fused.insert(0, self.fuse[i](maps[i] + up))
+        return fused
+
+
+@dataclass(frozen=True)
+class LandmarkOutput:
+    """points [N,68,2] in sides of the crop (x right, y down, 0 to 1, a little beyond where the
+    face leaves the crop); visible [N,68] and face [N] are logits."""
+
+    points: Tensor
+    visible: Tensor
+    face: Tensor
+
+
+class LandmarkNet(nn.Module):
+    """Landmarks as the mean place of a heat map, plus a small correction from the whole view.
+
+        p_k = sum_xy softmax(h_k)(x, y) * (x, y) + 0.1 * linear(coarsest level)
+
+    Source: Sun et al. 2018, arXiv:1711.08229 (integral regression).
+    """
+
+    def __init__(
+        self,
+        size: int = 96,
+        widths: tuple[int, ...] = (24, 48, 96, 144),
+        depths: tuple[int, ...] = (1, 1, 2),
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.config = {"size": size, "widths": list(widths), "depths": list(depths)}
+        self.encoder = Encoder(tuple(widths), tuple(depths))
+        self.decoder = Decoder(tuple(widths)[1:])  # finest: a quarter of the input
+        self.heat = nn.Conv2d(widths[1], POINTS, 1)
+        cells = (size // 2 ** len(widths)) ** 2
+        self.whole = nn.Linear(widths[-1] * cells, POINTS * 3 + 1)
+        nn.init.normal_(self.whole.weight, std=1e-3)
+
+    def forward(self, images: Tensor) -> LandmarkOutput:
+        """images [N,3,R,R] in [-1,1], the square crop about one proposed face each."""
+        maps = self.encoder(fit(images, self.size))
+        heat = self.heat(self.decoder(maps[1:])[0]).float()
+        whole = self.whole(maps[-1].flatten(1)).float()
+        n, _, h, w = heat.shape
+        chance = heat.flatten(2).softmax(-1).view(n, POINTS, h, w)
+        x = (torch.arange(w, device=heat.device) + 0.5) / w
+        y = (torch.arange(h, device=heat.device) + 0.5) / h
+        mean = torch.stack([(chance.sum(2) * x).sum(-1), (chance.sum(3) * y).sum(-1)], -1)
+        points = mean + 0.1 * whole[:, : 2 * POINTS].view(n, POINTS, 2)
+        return LandmarkOutput(points, whole[:, 2 * POINTS : 3 * POINTS], whole[:, -1])
+
+
+@dataclass(frozen=True)
+class FaceOutput:
+    """seg logits [N,19,S,S]; six [N,6] as cameras.to_six; attributes logits [N,A]."""
+
+    seg: Tensor
+    six: Tensor
+    attributes: Tensor
+
+
+class FaceNet(nn.Module):
+    """Label map, camera and attributes of an aligned crop, from one backbone.
+
+    Attributes look where they are: features and colours are averaged over each label's own
+    region, so that hair colour is judged on hair and lipstick on lips.
+    """
+
+    def __init__(
+        self,
+        size: int = 128,
+        widths: tuple[int, ...] = (24, 48, 72, 112, 160),
+        depths: tuple[int, ...] = (1, 1, 1, 2),
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.config = {
+            "size": size,
+            "widths": list(widths),
+            "depths": list(depths),
+            "hidden": hidden,
+        }
+        self.encoder = Encoder(tuple(widths), tuple(depths))
+        self.decoder = Decoder(tuple(widths))
+        self.seg = nn.Conv2d(widths[0], 4 * len(LABELS), 1)
+        cells = (size // 2 ** len(widths)) ** 2
+        self.view = nn.Sequential(
+            nn.Conv2d(widths[-1], 48, 1, bias=False),
+            nn.BatchNorm2d(48),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(48 * cells, hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.camera = nn.Linear(hidden, SIX)
+        regions = len(LABELS) * (widths[1] + 4)
+        self.traits = nn.Sequential(
+            nn.Linear(regions + hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, len(ATTRIBUTES)),
+        )
+        self.register_buffer("six_scale", torch.tensor(SIX_SCALE), persistent=False)
+
+    def forward(self, images: Tensor) -> FaceOutput:
+        """images [N,3,R,R] in [-1,1], aligned crops; R any, the outputs' S is `size`."""
+        images = fit(images, self.size)
+        maps = self.encoder(images)
+        fused = self.decoder(maps)
+        seg = F.pixel_shuffle(self.seg(fused[0]), 2).float()
+        view = self.view(maps[-1])
+        six = self.camera(view).float() * self.six_scale
+        attributes = self.traits(torch.cat([self._regions(images, fused[1], seg), view], 1))
+        return FaceOutput(seg, six, attributes.float())
+
+    def _regions(self, images: Tensor, features: Tensor, seg: Tensor) -> Tensor:
+        """Mean features and colours over each label's region, and its size: [N,19*(C+4)]."""
+        area = seg.softmax(1)
+        if self.training:  # the label map answers for the labels only
+            area = area.detach()
+        area = F.avg_pool2d(area, 4)
+        colours = F.avg_pool2d(images, 4)
+        seen = torch.cat([features.float(), colours], 1).flatten(2)
+        weight = area.flatten(2)
+        total = weight.sum(-1, keepdim=True)
+        mean = weight @ seen.transpose(1, 2) / (total + 1.0)
+        share = (total + 1.0).log() / 4.0
+        return torch.cat([mean, share], -1).flatten(1)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps [N,C,H,W] of the encoder's first four levels, finest first: what the perceptual
+        distance falls back to where lpips has no weights."""
+        return self.encoder(fit(images, self.size))[:4]
+
+
+class JudgeNet(nn.Module):
+    """Attributes only, by a plain network of another shape than FaceNet's."""
+
+    def __init__(
+        self, size: int = 128, widths: tuple[int, ...] = (16, 32, 64, 96, 128), hidden: int = 96
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.config = {"size": size, "widths": list(widths), "hidden": hidden}
+        layers: list[nn.Module] = []
+        before = 3
+        for width in widths:
+            layers += [convolution(before, width, stride=2, kernel=5 if before == 3 else 3)]
+            layers += [convolution(width, width)] if before != 3 else []
+            before = width
+        self.body = nn.Sequential(*layers)
+        cells = (size // 2 ** len(widths)) ** 2
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(before * cells, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, len(ATTRIBUTES)),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [N,3,R,R] in [-1,1], aligned crops -> attribute logits [N,A]."""
+        return self.head(self.body(fit(images, self.size))).float()
+
+
+KINDS: dict[str, type[nn.Module]] = {
+    "landmarks": LandmarkNet,
+    "faces": FaceNet,
+    "judge": JudgeNet,
+}
+
+
+def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
+    """A face network with random weights; `config` as the network's own `config`."""
+    return KINDS[name](**(config or {}))
+
+
+@cache
+def load(name: str, device: str = "cpu") -> Any:
+    """A built-in face network with its shipped weights, in eval mode, without parameter gradients.
+
+    Raises: WeightsError: the file is missing, or its tensors are not those of the network.
+    """
+    tensors, metadata = weights.load(name)
+    network = build(name, json.loads(metadata["config"]))
+    missing = network.load_state_dict(tensors, strict=False)
+    # fp16 files leave out the counters of batch normalisation; nothing else may be missing.
+    absent = [k for k in missing.missing_keys if not k.endswith("num_batches_tracked")]
+    if absent or missing.unexpected_keys:
+        raise WeightsError(f"{name}: tensors do not fit the network: {absent[:3]}")
+    return network.eval().requires_grad_(False).to(device)
+
+
+def tensors(network: nn.Module) -> dict[str, Tensor]:
+    """What a weight file holds of a network: its state without batch normalisation's counters."""
+    state = network.state_dict()
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def describe(images: Tensor) -> FaceOutput:
+    """FaceNet's answer about aligned crops, averaged with that about their mirror images.
+
+    Args:    images float32 [N,3,R,R] in [-1,1], on the device to run on.
+    Returns: FaceOutput; seg [N,19,S,S], S of the network.
+    """
+    network = load("faces", str(images.device))
+    with torch.inference_mode():
+        here, there = network(images), network(images.flip(-1))
+    return FaceOutput(
+        (here.seg + there.seg.flip(-1)[:, MIRROR_LABELS]) / 2,
+        (here.six + there.six * there.six.new_tensor(MIRROR_SIX)) / 2,
+        (here.attributes + there.attributes) / 2,
+    )

@@ -1,0 +1,238 @@
+"""From a photo to described crops: what `semedit align` does with one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from semedit import cameras, weights
+from semedit.errors import NoFaceError, OptionError
+from semedit.faces import Face, align, networks, parsing, pose
+from semedit.faces.attributes import named
+from semedit.faces.detect import (
+    FACE_ALIGNMENT,
+    RETINAFACE,
+    BuiltinDetector,
+    Detection,
+    Detector,
+    FaceAlignmentDetector,
+    RetinaFaceDetector,
+    available_network,
+)
+from semedit.faces.landmarks import BuiltinLandmarks, FanLandmarks, view_of_box, view_of_points
+from semedit.images import Photo, to_tensor
+
+PROFILE_RAD = 0.9  # a head turned farther than this (52 degrees) is flagged
+SHOWN = 0.6  # a face with less of its inner landmarks visible is flagged as occluded
+INSIDE = 0.75  # a crop with less of it inside the photo is flagged as cut
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """One face of a photo: its record, crop uint8 [R,R,3], and label map int64 [R,R] or None."""
+
+    face: Face
+    crop: np.ndarray
+    labels: np.ndarray | None
+
+
+BACKENDS: dict[str, tuple[str, ...]] = {
+    "detect": ("builtin", "facexlib", "face-alignment"),
+    "landmarks": ("builtin", "face-alignment"),
+    "parse": ("builtin", "bisenet", "parsenet"),
+    "pose": ("builtin", "facexlib"),
+}
+# What `auto` prefers, best first; a back-end counts when all its files are on disk and verified.
+PREFERENCE: dict[str, tuple[tuple[str, Callable[[], bool]], ...]] = {
+    "detect": (
+        ("facexlib", lambda: any(weights.on_disk(name) for name in RETINAFACE.values())),
+        ("face-alignment", lambda: any(available_network(name) for name in FACE_ALIGNMENT)),
+    ),
+    "landmarks": (("face-alignment", lambda: weights.on_disk("2dfan4")),),
+    "parse": (
+        ("bisenet", lambda: weights.on_disk("bisenet")),
+        ("parsenet", lambda: weights.on_disk("parsenet")),
+    ),
+    "pose": (("facexlib", lambda: weights.on_disk("hopenet")),),
+}
+
+
+def choose(step: str, wanted: str = "auto") -> str:
+    """The back-end of a step ("detect", "landmarks", "parse", "pose").
+
+    Args:    wanted: a back-end's name, or "auto": the best one whose verified weights are on disk.
+    Raises:  OptionError: no such back-end.
+    """
+    if wanted == "auto":
+        return next((name for name, ready in PREFERENCE[step] if ready()), "builtin")
+    if wanted == "facexlib" and step == "parse":
+        return "bisenet" if weights.on_disk("bisenet") else "parsenet"
+    if wanted not in BACKENDS[step]:
+        raise OptionError(
+            f"{step} has no back-end {wanted!r}", f"it has auto, {', '.join(BACKENDS[step])}"
+        )
+    return wanted
+
+
+def detector(name: str, device: str = "cpu") -> Detector:
+    """A detector by its back-end's name."""
+    kinds: dict[str, Any] = {
+        "builtin": BuiltinDetector,
+        "facexlib": RetinaFaceDetector,
+        "face-alignment": FaceAlignmentDetector,
+    }
+    return kinds[choose("detect", name)](device)
+
+
+class FacePipeline:
+    """Detect, align, parse, pose and classify; every model is loaded once.
+
+    Args:
+        size: px a side of the crops.
+        detect, landmarks, parse, pose: back-ends; "auto" takes the best that is on disk. parse
+            and pose may be "none".
+        faces: "largest" or "all" of a photo.
+        min_face: smallest face kept, px of the photo across its 68 landmarks.
+    """
+
+    def __init__(
+        self,
+        size: int = 256,
+        detect: str = "auto",
+        landmarks: str = "auto",
+        parse: str = "auto",
+        pose_: str = "auto",
+        faces: Literal["largest", "all"] = "largest",
+        min_face: int = 32,
+        device: str = "cpu",
+    ) -> None:
+        if faces not in ("largest", "all"):
+            raise OptionError(f"faces = {faces!r}", "it is largest or all")
+        self.size, self.faces, self.min_face, self.device = size, faces, min_face, device
+        self.detector = detector(detect, device)
+        self.backends = {"detect": self.detector.name}
+        self.fan = None
+        if choose("landmarks", landmarks) == "face-alignment":
+            self.fan = FanLandmarks(device)
+        self.builtin = BuiltinLandmarks(device)
+        self.backends["landmarks"] = "builtin" if self.fan is None else "face-alignment"
+        self.parser = self._step("parse", parse, parsing.PARSERS)
+        self.pose = self._step("pose", pose_, pose.POSES)
+
+    def _step(self, step: str, wanted: str, kinds: dict[str, type]) -> Any:
+        if wanted == "none":
+            return None
+        name = choose(step, wanted)
+        self.backends[step] = name
+        return kinds[name](self.device)
+
+    def __call__(self, photo: Photo, source: str, name: str) -> list[Described]:
+        """
+        Args:    photo as read; source: its path as given; name: of its first face.
+        Returns: its faces, the largest first; with faces="largest" just one.
+        Raises:  NoFaceError: none is found, or all are smaller than min_face.
+        """
+        found = self.find(photo.pixels)
+        if not found:
+            raise NoFaceError(f"no face found in {source}")
+        big = [d for d in found if _across(d) >= self.min_face]
+        if not big:
+            raise NoFaceError(
+                f"the largest face in {source} is {_across(found[0]):.0f} px, "
+                f"less than {self.min_face}",
+                "lower --min-face",
+            )
+        big = big if self.faces == "all" else big[:1]
+        cuts = [align.align(photo.pixels, _landmarks(d), self.size) for d in big]
+        described = self._describe([crop for crop, _, _ in cuts])
+        out = []
+        for i, (detection, (crop, quad, points), row) in enumerate(
+            zip(big, cuts, described, strict=True)
+        ):
+            labels, c, attributes = row
+            face = Face(
+                name=name if i == 0 else f"{name}.{i + 1}",
+                source=source,
+                source_sha256=photo.sha256,
+                index=i,
+                size=self.size,
+                quad=quad,
+                landmarks=points,
+                c=c,
+                attributes=attributes,
+                backends=dict(self.backends),
+                flags=flags(detection, quad, c, photo.pixels.shape[:2]),
+            )
+            out.append(Described(face, crop, labels))
+        return out
+
+    def find(self, pixels: np.ndarray) -> list[Detection]:
+        """Detections of a photo uint8 [H,W,3] with 68 landmarks each, largest first."""
+        found = self.detector(pixels)
+        if self.fan is not None:
+            placed = self.fan(pixels, [d.box for d in found])
+        elif all(d.landmarks is not None for d in found):
+            return found
+        else:
+            placed = self.builtin(pixels, [_view(d) for d in found])
+        return [
+            Detection(d.box, d.score, d.points, placed.points[i], placed.visible[i])
+            for i, d in enumerate(found)
+        ]
+
+    def _describe(
+        self, crops: list[np.ndarray]
+    ) -> list[tuple[np.ndarray | None, np.ndarray, dict[str, float] | None]]:
+        """Label map, camera label and attributes of each crop, as one batch."""
+        if self.parser is None and self.pose is None:
+            return [(None, np.zeros(25, np.float32), None)] * len(crops)
+        images = to_tensor(np.stack(crops)).to(self.device)
+        own = networks.describe(images)  # one pass answers all three questions
+        seg = None
+        if self.parser is not None:
+            shared = self.parser.name == "builtin"
+            seg = parsing.enlarge(own.seg, self.size) if shared else self.parser(images)
+        c = torch.zeros(len(crops), 25)
+        if self.pose is not None:
+            c = pose.camera(own.six) if self.pose.name == "builtin" else self.pose(images)
+        labels = [None] * len(crops) if seg is None else list(seg.argmax(1).cpu().numpy())
+        return list(zip(labels, list(c.numpy()), named(own.attributes), strict=True))
+
+
+def flags(
+    detection: Detection, quad: np.ndarray, c: np.ndarray, shape: tuple[int, ...]
+) -> tuple[str, ...]:
+    """What makes this face hard: "profile", "occluded", "cut" (partly outside the photo)."""
+    found = []
+    if c.any() and abs(float(cameras.angles(torch.from_numpy(c)[None])[0, 0])) > PROFILE_RAD:
+        found.append("profile")
+    if detection.visible is not None and float(detection.visible[17:].mean()) < SHOWN:
+        found.append("occluded")
+    if align.covered(quad, *shape[:2]) < INSIDE:
+        found.append("cut")
+    return tuple(found)
+
+
+def _landmarks(detection: Detection) -> np.ndarray:
+    if detection.landmarks is None:
+        raise ValueError("landmarks were not placed")
+    return detection.landmarks
+
+
+def _across(detection: Detection) -> float:
+    """Size of a face, px of the photo: the longer side of its landmarks' box."""
+    return float(np.ptp(_landmarks(detection), axis=0).max())
+
+
+def _view(detection: Detection) -> np.ndarray:
+    """The landmark network's square about a detection of another back-end."""
+    if detection.points is not None:
+        return view_of_points(detection.points)
+    x0, y0, x1, y1 = detection.box
+    side = 0.9 * max(x1 - x0, y1 - y0)
+    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - 0.05 * side])
+    return view_of_box(np.concatenate([middle - side / 2, middle + side / 2]))
