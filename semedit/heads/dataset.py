@@ -1,0 +1,179 @@
+"""A folder of rendered heads in the layout of CelebAMask-HQ, written head by head and resumable.
+
+    DIR/images/NNNNNN_V.png     V = view
+    DIR/labels/NNNNNN_V.png     palette PNG, CelebAMask-HQ ids
+    DIR/depth/NNNNNN_V.npz      on request
+    DIR/arrays.npz              landmarks [n,V,68,2] px, visible [n,V,68], c [n,V,25],
+                                attributes [n,A], z [n,P]
+    DIR/dataset.json            {"labels": [[file, c], ...]} as EG3D reads it
+    DIR/list_attr_celeba.txt    attributes as CelebA writes them
+    DIR/heads.json              size, look, seed, views, version
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from semedit.errors import InputError, OptionError
+from semedit.heads.render import LOOKS, Head, View
+from semedit.images import ATTRIBUTES, PALETTE
+
+VERSION = 1  # of the rules: heads of other versions are not mixed in one folder
+EVALUATION_SEED = 1_000_000  # seeds from here on are never trained on
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a folder holds."""
+
+    n: int
+    size: int
+    seed: int
+    look: str
+    views: int
+    depth: bool = False
+    version: int = VERSION
+
+    @property
+    def evaluation(self) -> bool:
+        return self.seed + self.n > EVALUATION_SEED
+
+
+def view_angles(seed: int, views: int, look: str = "plain") -> np.ndarray:
+    """Yaw, pitch, roll [views,3] in radians; views after the first lie within 35 degrees of it."""
+    rng = np.random.default_rng([seed, 3])
+    spread = (18, 7, 3) if look == "plain" else (24, 11, 9)
+    limit = np.array((45, 15, 10) if look == "plain" else (65, 28, 25))
+    first = rng.normal(0, spread)
+    others = first + rng.uniform((-35, -10, -2), (35, 10, 2), (views - 1, 3))
+    return np.asarray(np.deg2rad(np.clip(np.vstack([first[None], others]), -limit, limit)))
+
+
+def write_dataset(
+    out: Path,
+    n: int,
+    size: int = 256,
+    seed: int = 0,
+    look: str = "plain",
+    views: int = 1,
+    workers: int = 1,
+    depth: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Render heads seed .. seed + n - 1 into a folder; finished heads are kept.
+
+    Args:   workers: processes. progress(done, n) is called after every head.
+    Raises: OptionError: unknown look, or seeds on both sides of EVALUATION_SEED.
+            InputError: the folder holds heads made otherwise.
+    """
+    job = Job(n, size, seed, look, views, depth)
+    if look not in LOOKS:
+        raise OptionError(f"look is one of {', '.join(LOOKS)}.")
+    if seed < EVALUATION_SEED < seed + n:
+        raise OptionError(f"Seeds from {EVALUATION_SEED} up are for evaluation only.")
+    for folder in ("images", "labels", "parts") + (("depth",) if depth else ()):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    _claim(out, job)
+    done = 0
+    for _ in _each(out, job, workers):
+        done += 1
+        if progress:
+            progress(done, n)
+    _gather(out, job)
+
+
+def _claim(out: Path, job: Job) -> None:
+    path = out / "heads.json"
+    wanted = {k: v for k, v in asdict(job).items() if k != "n"}
+    if path.exists():
+        found = json.loads(path.read_text())
+        if any(found.get(k) != v for k, v in wanted.items()):
+            raise InputError(f"{out} holds heads made with other options.", "choose another folder")
+    _replace(path, json.dumps({**asdict(job), "evaluation": job.evaluation}, indent=1).encode())
+
+
+def _each(out: Path, job: Job, workers: int) -> Iterator[int]:
+    tasks = [(out, job, index) for index in range(job.n)]
+    if workers <= 1:
+        yield from map(_write_head, tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, _one_thread) as pool:
+        yield from pool.imap_unordered(_write_head, tasks, chunksize=4)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _write_head(task: tuple[Path, Job, int]) -> int:
+    out, job, index = task
+    part = out / "parts" / f"{index:06d}.npz"
+    if part.exists():
+        return index
+    head = Head(job.seed + index)
+    found = [head.render(head.camera(*angles), job.size, job.look)
+             for angles in view_angles(head.seed, job.views, job.look)]
+    for v, view in enumerate(found):
+        _write_view(out, f"{index:06d}_{v}", view, job.depth)
+    _save(part, landmarks=np.stack([v.landmarks for v in found]),
+          visible=np.stack([v.visible for v in found]), c=np.stack([v.c for v in found]),
+          attributes=head.attributes, z=head.z)
+    return index
+
+
+def _write_view(out: Path, name: str, view: View, depth: bool) -> None:
+    for folder, image in (("images", Image.fromarray(view.image)),
+                          ("labels", palette_image(view.labels))):
+        path = out / folder / f"{name}.png"
+        part = path.with_suffix(f".{os.getpid()}.part")
+        image.save(part, "PNG", compress_level=3)
+        part.replace(path)
+    if depth:
+        _save(out / "depth" / f"{name}.npz", depth=view.depth)
+
+
+def palette_image(labels: np.ndarray) -> Image.Image:
+    """Label ids uint8 [S,S] as a palette image."""
+    image = Image.fromarray(labels, "P")
+    image.putpalette(np.array(PALETTE, np.uint8).tobytes())
+    return image
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    part.replace(path)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _gather(out: Path, job: Job) -> None:
+    """Join the parts into arrays.npz and the lists other tools read."""
+    parts = []
+    for index in range(job.n):
+        with np.load(out / "parts" / f"{index:06d}.npz") as file:
+            parts.append({name: file[name] for name in file.files})
+    arrays = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    _save(out / "arrays.npz", **arrays)
+    rows = [[f"{i:06d}_{v}.png", arrays["c"][i, v].tolist()]
+            for i in range(job.n) for v in range(job.views)]
+    _replace(out / "dataset.json", json.dumps({"labels": rows}).encode())
+    lines = [str(job.n), " ".join(name.capitalize() for name in ATTRIBUTES)]
+    lines += [f"{i:06d}_0.png " + " ".join("1" if a else "-1" for a in arrays["attributes"][i])
+              for i in range(job.n)]
+    _replace(out / "list_attr_celeba.txt", ("\n".join(lines) + "\n").encode())

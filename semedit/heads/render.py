@@ -1,0 +1,289 @@
+"""A head: parameters in, photographs with true labels out."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from semedit import cameras
+from semedit.errors import OptionError
+from semedit.heads import geometry, parameters, raster, regions, scene, shading, shape
+from semedit.heads.geometry import MATERIAL, WORLD_PER_CM
+from semedit.heads.parameters import Parameters
+from semedit.images import ATTRIBUTES
+
+LOOKS = ("plain", "hard")
+SHADOW_SIZE = 320
+
+
+@dataclass(frozen=True)
+class View:
+    """One photograph of a head.
+
+    image uint8 [S,S,3] sRGB; labels uint8 [S,S]; landmarks float32 [68,2] px; visible bool [68];
+    c float32 [25]; depth float32 [S,S] head-frame units along the camera's axis, 0 where empty.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    landmarks: np.ndarray
+    visible: np.ndarray
+    c: np.ndarray
+    depth: np.ndarray
+
+
+def samples(size: int) -> int:
+    """Supersamples per pixel side: small pictures need more."""
+    return 2 if size >= 192 else (3 if size >= 96 else 4)
+
+
+@dataclass
+class Scene:
+    """Everything of one head that no camera changes."""
+
+    position: np.ndarray
+    normal: np.ndarray
+    neutral: np.ndarray
+    extra: np.ndarray
+    triangles: np.ndarray
+    material: np.ndarray
+    lights: shading.Lights
+    shadow: shading.Shadow
+    paint: shading.Paint
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head. The seed fixes what no parameter says (strands, pores); z says the rest.
+
+    z float32 [parameters.DIMENSIONS], or None for the seed's own.
+    """
+
+    seed: int
+    z: np.ndarray = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.z is None:
+            object.__setattr__(self, "z", parameters.sample(self.seed))
+
+    @functools.cached_property
+    def parameters(self) -> Parameters:
+        return parameters.decode(self.z)
+
+    def edited(self, **changes: object) -> Head:
+        """The same head with some parameters changed, all others kept."""
+        return Head(self.seed, parameters.replace(self.z, **changes))
+
+    @functools.cached_property
+    def vertices(self) -> np.ndarray:
+        """float32 [V,3], model centimetres."""
+        return shape.build(self.parameters)
+
+    @functools.cached_property
+    def landmarks(self) -> np.ndarray:
+        """float32 [68,3], head frame."""
+        return geometry.to_world(self.vertices[geometry.load().landmarks])
+
+    @functools.cached_property
+    def attributes(self) -> np.ndarray:
+        """bool [len(ATTRIBUTES)]."""
+        points = self.landmarks / WORLD_PER_CM
+        gap = float(np.linalg.norm(points[62] - points[66]))
+        truth = parameters.attributes(self.parameters, gap)
+        return np.array([truth[name] for name in ATTRIBUTES])
+
+    def camera(self, yaw: float, pitch: float, roll: float = 0.0) -> np.ndarray:
+        """c float32 [25] of the aligned crop of this head seen at an angle, radians."""
+        c = cameras.orbit(yaw, pitch, roll)
+        for _ in range(2):  # the crop's own roll changes the box a little
+            uv = cameras.project(torch.from_numpy(self.landmarks)[None], c)[0][0].numpy()
+            c = cameras.crop(c, *_alignment(uv))
+        return np.asarray(c[0].numpy(), np.float32)
+
+    @functools.cached_property
+    def scene(self) -> Scene:
+        return _scene(self)
+
+    def render(self, c: np.ndarray, size: int = 256, look: str = "plain") -> View:
+        """Photograph the head.
+
+        Args:   c float32 [25]; size px; look "plain" or "hard" (clutter, blur, noise, casts).
+        Raises: OptionError: unknown look.
+        """
+        if look not in LOOKS:
+            raise OptionError(f"look is one of {', '.join(LOOKS)}.")
+        return _render(self, np.asarray(c, np.float32), size, look)
+
+
+def _alignment(uv: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The FFHQ crop of landmarks uv [68,2] as a similarity (scale, rotation, shift).
+
+    Source: Karras et al. 2019, arXiv:1812.04948: the quad of eyes and mouth corners.
+    """
+    left, right = uv[36:42].mean(0), uv[42:48].mean(0)
+    eye, mouth = (left + right) / 2, (uv[48] + uv[54]) / 2
+    across, down = right - left, mouth - eye
+    x = across - np.array([-down[1], down[0]])
+    x /= np.hypot(*x)
+    x *= max(np.hypot(*across) * 2.0, np.hypot(*down) * 1.8)
+    center = eye + down * 0.1
+    scale = 0.5 / np.hypot(*x)
+    angle = -np.arctan2(x[1], x[0])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = -scale * turn @ (center - 0.5)
+
+    def tensor(value: object) -> torch.Tensor:
+        return torch.as_tensor(value, dtype=torch.float32)[None]
+
+    return tensor(scale), tensor(angle), tensor(shift)
+
+
+def _table(phi: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.interp(np.arange(181), phi, y)
+
+
+def _hairline(p: Parameters) -> np.ndarray:
+    """y of the hairline per degree: height, and corners that recede with age."""
+    phi = np.arange(181)
+    y = _table(regions.HAIR_PHI, regions.HAIR_Y)
+    corner = np.exp(-(((phi - 27) / 11.0) ** 2))
+    back = p.masculine * (0.4 + 0.6 * (p.age > 0.5)) * p.recession
+    front = 1 - np.clip((phi - 30) / 25.0, 0, 1)
+    return y + 0.45 * p.hairline * front + 2.4 * back * corner + 0.6 * back * front
+
+
+HAIR_RGB = {"black": (0.055, 0.045, 0.04), "brown": (0.24, 0.145, 0.085),
+            "blond": (0.72, 0.55, 0.33), "gray": (0.60, 0.59, 0.57), "red": (0.50, 0.21, 0.09)}
+IRIS_RGB = {"dark": (0.16, 0.09, 0.06), "brown": (0.36, 0.21, 0.11), "hazel": (0.45, 0.34, 0.17),
+            "green": (0.36, 0.43, 0.27), "blue": (0.33, 0.48, 0.64), "gray": (0.47, 0.53, 0.56)}
+BEARDS = ("none", "stubble", "moustache", "goatee", "full")
+
+
+def hair_rgb(p: Parameters) -> np.ndarray:
+    """Linear colour of the hair, with its shade and tone."""
+    color = linear_shade(HAIR_RGB[p.hair_color], p.hair_shade)
+    return color * np.array([1 + 0.12 * p.hair_tone, 1.0, 1 - 0.18 * p.hair_tone])
+
+
+def linear_shade(rgb: tuple[float, ...], shade: float) -> np.ndarray:
+    return scene.linear(rgb) * 2.0 ** (0.8 * shade)
+
+
+def _paint(head: Head) -> shading.Paint:
+    p = head.parameters
+    q = geometry.load().neutral
+    eyes = np.stack([q[slice(*geometry.PARTS[side])].mean(0) for side in ("left_eye", "right_eye")])
+    points = head.landmarks
+    hair = hair_rgb(p)
+    brow = hair * (0.45 + 0.35 * (1 - p.brow_dark)) if p.hair_color in ("blond", "gray") else (
+        hair * (0.8 + 0.4 * (1 - p.brow_dark)))
+    covers = {"buzz": 0.8}
+    return shading.Paint(
+        seed=head.seed % 1_000_003, melanin=float(p.melanin) ** 1.5, redness=p.redness,
+        yellow=p.yellow, blush=p.blush * (0.3 + 0.7 * (1 - p.masculine)), freckles=p.freckles,
+        moles=p.moles, mottle=p.mottle, shine=p.shine,
+        under_eye=p.under_eye * (0.5 + 0.8 * (p.age > 0.5)),
+        wrinkles=p.wrinkles if p.age > 0.5 else 0.08 * p.age,
+        folds=min(0.25 * (p.age > 0.5) + 0.12 + 0.5 * p.smile, 1.0),
+        lip_red=p.lip_red, lipstick=(0.45 + 0.45 * p.lipstick_depth) if p.lipstick else 0.0,
+        lipstick_rgb=scene.hsv(p.lipstick_hue, 0.75, 0.85 - 0.45 * p.lipstick_depth),
+        shadow=p.eye_shadow, shadow_rgb=scene.hsv(p.eye_shadow_hue, 0.35, 0.4), liner=p.eye_liner,
+        brow_thick=p.brow_thick, brow_arch=p.brow_arch, brow_cover=0.45 + 0.25 * p.brow_dark,
+        brow_rgb=brow,
+        scalp_cover=0.0 if p.bald else covers.get(p.cut, 0.93), hair_rgb=hair,
+        hairline=_hairline(p), jaw=_table(regions.JAW_PHI, regions.JAW_Y),
+        beard_cover=(0.45 if p.beard == "stubble" else 0.75) * p.beard_density,
+        beard_kind=BEARDS.index(p.beard), beard_rgb=hair * 0.8,
+        iris_rgb=linear_shade(IRIS_RGB[p.iris], 0.5 * p.iris_shade), pupil=p.pupil,
+        sclera=p.sclera, eyes=eyes.astype(np.float64),
+        lids=np.array([points[[43, 44], 1].mean(), points[[37, 38], 1].mean()]),
+        mouth_front=float(points[[62, 66], 2].mean()),
+        cloth_rgb=scene.hsv(p.cloth_hue, p.cloth_saturation, p.cloth_value),
+        cloth_rgb2=scene.hsv(p.cloth_second, p.cloth_saturation, 1 - p.cloth_value),
+        cloth_pattern=("plain", "stripes", "checks").index(p.cloth_pattern),
+        hat_rgb=scene.hsv(p.hat_hue, p.hat_saturation, p.hat_value),
+        hat_kind=("beanie", "cap", "wide").index(p.hat_kind),
+        frame_rgb=scene.hsv(p.glasses_hue, 0.4, 0.1 + 0.4 * p.glasses_value**2),
+        earring_rgb=scene.hsv(0.09 + 0.1 * p.earring_hue, 0.4, 0.8),
+        necklace_rgb=scene.hsv(0.09 + 0.1 * p.necklace_hue, 0.4, 0.8),
+        skin_strength=1.0,
+    )
+
+
+def _shadow(position: np.ndarray, triangles: np.ndarray, key: np.ndarray) -> shading.Shadow:
+    side = np.cross([0.0, 1.0, 0.0], key)
+    side /= np.linalg.norm(side)
+    up = np.cross(key, side)
+    scale, half = SHADOW_SIZE / 1.05, SHADOW_SIZE / 2
+    rows = np.stack([side * scale, -up * scale, -key])
+    matrix = np.concatenate([rows, [[half], [half], [0.0]]], 1)
+    points = (position @ rows.T + np.array([half, half, 0.0])).astype(np.float32)
+    depth = np.full((SHADOW_SIZE, SHADOW_SIZE), raster.FAR, np.float32)
+    raster.draw_depth(points, triangles, depth)
+    return shading.Shadow(depth, matrix)
+
+
+def _scene(head: Head) -> Scene:
+    model = geometry.load()
+    position = geometry.to_world(head.vertices)
+    extra = np.ones((len(position), 2), np.float32)
+    extra[:, 1] = regions.ears()
+    lights = scene.lights(head.parameters)
+    return Scene(
+        position, geometry.normals(position, model.triangles), model.neutral, extra,
+        model.triangles, model.material, lights, _shadow(position, model.triangles, lights.key),
+        _paint(head),
+    )
+
+
+def _screen(points: np.ndarray, c: np.ndarray, side: int) -> np.ndarray:
+    """Head frame [V,3] -> float32 [V,3] = (x px, y px, depth)."""
+    cam2world, k = c[:16].reshape(4, 4), c[16:].reshape(3, 3)
+    local = (points - cam2world[:3, 3]) @ cam2world[:3, :3]
+    z = local[:, 2:3]
+    uv = local[:, :2] / z * k[0, 0] + k[:2, 2]
+    return np.concatenate([uv * side, z], 1).astype(np.float32)
+
+
+def _visible(points: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Whether landmarks [68,3] (px, px, depth) are in the picture and in front."""
+    side = len(depth)
+    i = np.clip(points[:, 1].astype(int), 0, side - 1)
+    j = np.clip(points[:, 0].astype(int), 0, side - 1)
+    inside = (points[:, :2] >= 0).all(1) & (points[:, :2] < side).all(1)
+    return np.asarray(inside & (points[:, 2] < depth[i, j] + 0.4 * WORLD_PER_CM))
+
+
+def _majority(label: np.ndarray, n: int) -> np.ndarray:
+    """Most frequent label of each n x n block."""
+    size = len(label) // n
+    blocks = label.reshape(size, n, size, n).swapaxes(1, 2).reshape(size * size, n * n)
+    counts = np.zeros((size * size, 19), np.uint8)
+    rows = np.arange(size * size)
+    for s in range(n * n):
+        counts[rows, blocks[:, s]] += 1
+    # Ties go to what lies on top: the highest count, then the larger id of small things.
+    return counts.argmax(1).astype(np.uint8).reshape(size, size)
+
+
+def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
+    s, n = head.scene, samples(size)
+    side = size * n
+    screen = _screen(s.position, c, side)
+    buffer = raster.buffers(side)
+    raster.draw_triangles(screen, s.triangles, *buffer)
+    rgb = scene.background(head.parameters, side, head.seed)
+    label = np.zeros((side, side), np.uint8)
+    eye = c[:16].reshape(4, 4)[:3, 3].astype(np.float64)
+    shading.shade(buffer.triangle, buffer.bary, s.triangles, s.material, s.position, s.normal,
+                  s.neutral, s.extra, eye, s.lights, s.shadow, s.paint, regions.maps(), rgb, label)
+    image = scene.develop(rgb, head.parameters)
+    image = image.reshape(size, n, size, n, 3).mean((1, 3))
+    points = _screen(head.landmarks, c, size)
+    visible = _visible(points * np.array([n, n, 1], np.float32), buffer.depth)
+    depth = np.where(buffer.triangle >= 0, buffer.depth, 0)[n // 2::n, n // 2::n]
+    return View((image * 255 + 0.5).astype(np.uint8), _majority(label, n), points[:, :2].copy(),
+                visible, c, np.ascontiguousarray(depth))
