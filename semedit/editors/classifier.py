@@ -1,0 +1,195 @@
+"""Edit by attribute: the classifier asks, the masked error keeps the person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semedit import losses, methods
+from semedit.editors.direction import Directions, directions_for
+from semedit.editors.enclose import enclose
+from semedit.editors.regions import attribute_region
+from semedit.errors import OptionError, WeightsError
+from semedit.faces import networks
+from semedit.images import ATTRIBUTES
+from semedit.inverters.codes import Offsets, known_traits, spread
+from semedit.inverters.descent import Progress, Steps, descend
+from semedit.latents import Latent, picture, stack, tuned_generator
+
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # of a start along a direction, deviations
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Optimise codes until a classifier sees the attributes, holding the face around them.
+
+        L(w) = mse_weight |M (G(w) - I)|^2 + ce_weight sum_a BCE(y_a, C_a(G(w)))
+
+    M is 1 away from the attributes' regions (regions.ATTRIBUTE_REGIONS), blurred at its edge.
+
+    Source: Pernuš, Štruc and Dobrišek 2020, equation 1.
+    Departs: starts from the face's own inversion, moved along the attributes' directions as far as
+    the classifier needs, where the generator has directions; stops when the classifier is sure; I
+    is the face's own inversion, and its pixels stay where M is 1 (`composite`).
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    steps: int = 30  # Adam updates, at most
+    lr: float = 0.05  # standard deviations per update
+    mse_weight: float = 100.0  # of the masked squared error
+    ce_weight: float = 10.0  # of the cross-entropy of each attribute
+    prior_weight: float = 0.1  # of the squared way from the start
+    sure: float = 0.95  # ends when every attribute is at least so probable
+    warmup: float = 0.1  # share of the steps in which the rate rises
+    decay: float = 0.25  # share of the steps in which it falls
+    soft: float = 1.5  # blur of M and of the blend, hundredths of the side
+    start: Literal["direction", "current"] = "direction"  # where codes start
+    composite: bool = True  # keep the pixels where M is 1
+
+    def __call__(
+        self,
+        generator: Any,
+        latent: Latent,
+        wanted: Mapping[str, bool],
+        labels: Tensor,
+        progress: Progress | None = None,
+    ) -> Latent:
+        """
+        Args:    wanted: attribute -> True to give it, False to take it away; several at once.
+                 labels int64 [N,R,R]: the faces' label maps, which place M.
+        Returns: the edited latent; meta["probability"]: of each attribute as wanted, per face.
+        Raises:  OptionError: an attribute the classifier does not know.
+        """
+        methods.check_traits("classifier", self, generator, known_traits())
+        unknown = [name for name in wanted if name not in ATTRIBUTES]
+        if unknown or not wanted:
+            raise OptionError(
+                f"Attributes {', '.join(unknown) or 'to change'} are not known.",
+                hint=methods.suggestion(unknown[0] if unknown else "", ATTRIBUTES),
+            )
+        before = picture(generator, latent).image.detach()
+        size = before.shape[-1]
+        region = attribute_region(labels, wanted)
+        question = Question(networks.load("faces", str(before.device)), wanted)
+        keep = 1 - losses.feather(region, self.soft * size / 100)
+        scale, found = spread(generator, latent.c), self._directions(generator)
+        steps = Steps(progress, self.steps * len(latent))
+        faces = [
+            self._edit(generator, latent[i], question, before[i : i + 1], keep[i : i + 1],
+                       scale, found, steps)
+            for i in range(len(latent))
+        ]  # fmt: skip
+        steps.finish()
+        after = replace(
+            stack(faces),
+            method=f"{latent.method}+classifier",
+            meta={
+                **latent.meta,
+                "wanted": dict(wanted),
+                "start": "direction" if found else "current",
+                "probability": [face.meta["probability"] for face in faces],
+                "composited": self.composite,
+            },
+        )
+        return enclose(after, before, region, self.soft * size / 100) if self.composite else after
+
+    def _edit(
+        self,
+        generator: Any,
+        face: Latent,
+        question: Question,
+        image: Tensor,
+        keep: Tensor,
+        scale: dict[str, Tensor],
+        directions: Directions | None,
+        steps: Steps,
+    ) -> Latent:
+        """One face: start, then descend until the classifier is sure."""
+        tuned = tuned_generator(generator, face)
+        start = dict(face.codes)
+        if directions is not None:
+            start = self._moved(tuned, face, question, directions)
+        offsets = Offsets(start, scale)
+        logits = torch.zeros(0)
+
+        def draw() -> Tensor:
+            nonlocal logits
+            drawn = tuned.synthesis(offsets.codes(), face.c).image
+            # The classifier judges the picture that will be written.
+            shown = drawn * (1 - keep) + image * keep if self.composite else drawn
+            logits = question(shown)
+            return drawn
+
+        def objective() -> Tensor:
+            drawn = draw()
+            return (
+                self.mse_weight * losses.image_loss(drawn, image, keep)
+                + self.ce_weight * F.softplus(-logits).sum(1)
+                + self.prior_weight * offsets.size()
+            )
+
+        descend(
+            offsets.leaves.values(),
+            objective,
+            self.steps,
+            self.lr,
+            self.warmup,
+            self.decay,
+            stop=lambda _: bool((logits.sigmoid() >= self.sure).all()),
+            progress=steps,
+        )
+        codes = {k: v.detach() for k, v in offsets.codes().items()}
+        with torch.no_grad():
+            draw()
+        probability = [round(float(p), 4) for p in logits.sigmoid()[0]]
+        return replace(face, codes=codes, composite=None, meta={"probability": probability})
+
+    @torch.no_grad()
+    def _moved(
+        self, tuned: Any, face: Latent, question: Question, directions: Directions
+    ) -> dict[str, Tensor]:
+        """Codes moved along the attributes' directions, no further than the classifier needs."""
+        codes = dict(face.codes)
+        for i, (name, yes) in enumerate(question.wanted.items()):
+            move = directions.moves.get(name)
+            if move is None:
+                continue
+            for strength in STRENGTHS:
+                sign = strength if yes else -strength
+                moved = {k: v + sign * move[k] for k, v in codes.items()}
+                logit = question(tuned.synthesis(moved, face.c).image)[0, i]
+                if float(logit.sigmoid()) >= self.sure:
+                    break
+            codes = moved
+        return codes
+
+    def _directions(self, generator: Any) -> Directions | None:
+        """The generator's directions; None where it has none, which meta["start"] tells."""
+        if self.start == "current":
+            return None
+        try:
+            return directions_for(generator)
+        except WeightsError:
+            return None
+
+
+class Question:
+    """Asks a classifier for attributes: logits [N, len(wanted)], positive where as wanted.
+
+    Args: network: image [N,3,R,R] -> FaceOutput; wanted: attribute -> present or not.
+    """
+
+    def __init__(self, network: Any, wanted: Mapping[str, bool]) -> None:
+        self.wanted = dict(wanted)
+        self._network = network
+        self._columns = [ATTRIBUTES.index(name) for name in self.wanted]
+        self._signs = torch.tensor([1.0 if yes else -1.0 for yes in self.wanted.values()])
+
+    def __call__(self, image: Tensor) -> Tensor:
+        logits = self._network(image).attributes[:, self._columns]
+        return logits * self._signs.to(logits)

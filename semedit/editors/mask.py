@@ -1,0 +1,131 @@
+"""Edit by label map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from semedit import losses, methods
+from semedit.editors.enclose import enclose
+from semedit.errors import MaskError
+from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
+from semedit.inverters.descent import Progress, Steps, descend
+from semedit.inverters.starts import encode
+from semedit.latents import Latent, picture, stack, tuned_generator
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Give a face the label map that was drawn for it, and leave the rest as it is.
+
+        L(dw) = label_weight L_s(S', S_ed) + image_weight |(I' - I) (1 - r)|^2
+              + perceptual_weight L_vgg(I' (1 - r), I (1 - r))
+
+    with r the region where the drawn map differs from the face's own.
+
+    Source: Verma and Raman 2025 (SemFaceEdit), arXiv:2506.22833, supplement, equation 8.
+    Departs: the descent starts where an encoder sees the drawn map, if the generator has one (Sun
+    et al. 2022, IDE-3D); labels weigh more inside r; I is the face's own inversion, and its pixels
+    stay outside r, feathered within it, in the face's own view (`composite`).
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"seg"})
+    steps: int = 30  # Adam updates
+    lr: float = 0.05  # standard deviations per update
+    label_weight: float = 4.0  # of the label maps' squared difference
+    image_weight: float = 10.0  # of the squared pixel difference outside r
+    perceptual_weight: float = 0.5  # of the perceptual distance outside r
+    region_weight: float = 4.0  # how much more a label counts inside r
+    prior_weight: float = 0.01  # of the squared way from the start
+    grow: float = 2.0  # r is widened by this much, hundredths of the side
+    soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
+    start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
+    composite: bool = True  # keep the pixels outside r
+    perceptual: Literal["auto", "lpips", "faces"] = "auto"  # backbone of the perceptual distance
+
+    def __call__(
+        self,
+        generator: Any,
+        latent: Latent,
+        edited: Tensor,
+        labels: Tensor,
+        progress: Progress | None = None,
+    ) -> Latent:
+        """
+        Args:    edited int64 [N,R,R]: the drawn label map; labels int64 [N,R,R]: the face's own.
+        Returns: the edited latent; meta["region"]: share of the picture that r takes.
+        Raises:  MaskError: nothing was drawn.  ShapeError: maps of another size.
+                 TraitError: the generator draws no labels.
+        """
+        methods.check_traits("mask", self, generator, known_traits())
+        before = picture(generator, latent).image.detach()
+        check_faces(generator, before, labels, latent.c)
+        check_faces(generator, before, edited, latent.c)
+        perceptual = losses.perceptual(self.perceptual, before.device)
+        size = generator.resolution
+        r = losses.changed(labels, edited)
+        if not bool(r.flatten(1).any(1).all()):
+            raise MaskError("The drawn label map is the face's own: there is nothing to edit.")
+        r = losses.dilate(r, round(self.grow * size / 100))
+        started = self._start(generator, latent, before, edited, labels)
+        scale = spread(generator, latent.c)
+        steps = Steps(progress, self.steps * len(latent))
+        faces = []
+        for i in range(len(latent)):
+            row = slice(i, i + 1)
+            target = losses.Target(
+                before[row], edited[row], 1 - r[row], 1 + (self.region_weight - 1) * r[row]
+            )
+            loss = losses.SemanticLoss(
+                [target], perceptual, self.label_weight, self.image_weight, self.perceptual_weight
+            )
+            faces.append(self._descend(generator, latent[i], started[i], scale, loss, steps))
+        after = replace(
+            stack(faces),
+            method=f"{latent.method}+mask",
+            meta={
+                **latent.meta,
+                "perceptual": perceptual.name,
+                "region": [round(float(v), 4) for v in r.flatten(1).mean(1)],
+                "composited": self.composite,
+            },
+        )
+        return enclose(after, before, r, self.soft * size / 100) if self.composite else after
+
+    def _descend(
+        self,
+        generator: Any,
+        face: Latent,
+        start: dict[str, Tensor],
+        scale: dict[str, Tensor],
+        loss: losses.SemanticLoss,
+        steps: Steps,
+    ) -> Latent:
+        tuned = tuned_generator(generator, face)
+        offsets = Offsets(start, scale)
+        descend(
+            offsets.leaves.values(),
+            lambda: (
+                loss(tuned.synthesis(offsets.codes(), face.c)) + self.prior_weight * offsets.size()
+            ),
+            self.steps,
+            self.lr,
+            progress=steps,
+        )
+        codes = {k: v.detach() for k, v in offsets.codes().items()}
+        return replace(face, codes=codes, composite=None)
+
+    @torch.no_grad()
+    def _start(
+        self, generator: Any, latent: Latent, image: Tensor, edited: Tensor, labels: Tensor
+    ) -> list[dict[str, Tensor]]:
+        """Current codes, plus what the drawn map changes in the encoder's eyes."""
+        codes = dict(latent.codes)
+        if self.start == "encoder" and "encode" in generator.traits:
+            own = encode(generator, image, labels, latent.c)
+            drawn = encode(generator, image, edited, latent.c)
+            codes = {k: v + drawn[k] - own[k] for k, v in codes.items()}
+        return [{k: v[i : i + 1] for k, v in codes.items()} for i in range(len(latent))]

@@ -1,0 +1,9 @@
+"""Inverters by name. Add one: write its file, add its line."""
+
+from semedit.inverters.hybrid import Hybrid
+from semedit.inverters.optimize import Optimize
+from semedit.inverters.pivotal import Pivotal
+
+INVERTERS: dict[str, type] = {"hybrid": Hybrid, "optimize": Optimize, "pivotal": Pivotal}
+
+__all__ = ["INVERTERS", "Hybrid", "Optimize", "Pivotal"]

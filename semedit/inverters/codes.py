@@ -1,0 +1,77 @@
+"""Offsets of codes in units of their own spread: one learning rate for every generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semedit.errors import OptionError, ShapeError
+from semedit.generators import GENERATORS
+
+SAMPLES = 512  # mapped to measure the spread of codes
+
+SPACES = ("w", "w+")
+
+
+def spread(generator: Any, c: Tensor) -> dict[str, Tensor]:
+    """Standard deviation of each entry of each code over random samples, [1, ...] like mean_codes.
+
+    The samples are always the same, so that a step means the same in every run.
+    """
+    numbers = torch.Generator().manual_seed(0)
+    z = torch.randn(SAMPLES, generator.z_dim, generator=numbers).to(c)
+    with torch.no_grad():
+        codes = generator.mapping(z, c[:1].expand(SAMPLES, -1))
+    # Entries that never vary could never move; a hundredth of the mean spread lets them.
+    deviations = {k: v.std(0, keepdim=True) for k, v in codes.items()}
+    return {k: v.clamp(min=float(v.mean()) * 0.01 + 1e-8) for k, v in deviations.items()}
+
+
+@dataclass(eq=False)
+class Offsets:
+    """Codes that move away from a start: codes = start + scale * offset.
+
+    Args: start: codes [N, ...]. scale: [1, ...] of the same names. space: "w+" moves each layer
+          alone, "w" all layers (axis 1) together.
+    """
+
+    start: Mapping[str, Tensor]
+    scale: Mapping[str, Tensor]
+    space: str = "w+"
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise OptionError(f"There is no space {self.space}; spaces: {', '.join(SPACES)}.")
+        self.leaves = {
+            k: torch.zeros_like(v[:, :1] if self._shared(v) else v).requires_grad_(True)
+            for k, v in self.start.items()
+        }
+
+    def _shared(self, code: Tensor) -> bool:
+        return self.space == "w" and code.ndim >= 3
+
+    def codes(self) -> dict[str, Tensor]:
+        return {k: v + self.scale[k] * self.leaves[k] for k, v in self.start.items()}
+
+    def size(self) -> Tensor:
+        """Mean squared offset [N], in squared standard deviations."""
+        sizes = [leaf.square().flatten(1).mean(1) for leaf in self.leaves.values()]
+        return torch.stack(sizes).mean(0)
+
+
+def known_traits() -> dict[str, frozenset[str]]:
+    """Traits of every kind of generator, for messages about misfits."""
+    return {name: getattr(kind, "traits", frozenset()) for name, kind in GENERATORS.items()}
+
+
+def check_faces(generator: Any, images: Tensor, labels: Tensor, c: Tensor) -> None:
+    """Raise ShapeError unless images [N,3,R,R], labels [N,R,R], c [N,25] suit the generator."""
+    n, size = len(images), generator.resolution
+    wanted = ((n, 3, size, size), (n, size, size), (n, 25))
+    found = (tuple(images.shape), tuple(labels.shape), tuple(c.shape))
+    if found != wanted:
+        raise ShapeError(f"{generator.name} takes images, labels, c of {wanted}, got {found}.")

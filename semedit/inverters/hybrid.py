@@ -1,0 +1,113 @@
+"""Hybrid inversion: an encoder's start, a short descent of the codes, a short pivotal tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from semedit import losses, methods
+from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
+from semedit.inverters.descent import Progress, Steps, descend
+from semedit.inverters.pivotal import tune_faces
+from semedit.inverters.starts import encode
+from semedit.inverters.tuning import Tuning
+from semedit.latents import Latent, fingerprint
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """Start where an encoder sees the face, descend in W+, then tune the generator a little.
+
+        w*     = argmin  label_weight L_s(S', S) + image_weight |I' - I|^2
+                       + perceptual_weight L_vgg(I', I) + prior_weight |(w - E(I, S)) / std|^2
+        theta* = argmin  the same around the pivot w*, + locality_weight L_R
+
+    The camera and the crop are the face record's and stay fixed: left free, the pose drifts.
+
+    Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2; the loss is equation 7 of
+    Verma and Raman 2025, arXiv:2506.22833; tuning after Roich et al. 2021, arXiv:2106.05744.
+    Departs: codes stay near the encoder's, in units of their own standard deviation; tuning
+    changes what the generator declares as appearance and keeps other views as they were.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"encode"})
+    steps: int = 24  # Adam updates of the codes, all faces as one batch
+    lr: float = 0.08  # standard deviations per update
+    label_weight: float = 1.0  # of the label maps' squared difference
+    image_weight: float = 10.0  # of the squared pixel difference
+    perceptual_weight: float = 0.3  # of the perceptual distance
+    prior_weight: float = 0.02  # of the squared way from the encoder's codes
+    tune_steps: int = 20  # Adam updates of the weights, each face alone; 0 leaves them
+    tune_lr: float = 2e-3  # per update of a weight
+    locality_weight: float = 2.0  # of keeping other views as the pivot has them
+    layers: str = ""  # patterns of parameters to tune; empty: the generator's choice
+    perceptual: Literal["auto", "lpips", "faces"] = "auto"  # backbone of the perceptual distance
+
+    def __call__(
+        self,
+        generator: Any,
+        images: Tensor,
+        labels: Tensor,
+        c: Tensor,
+        progress: Progress | None = None,
+        seed: int = 0,
+    ) -> Latent:
+        """
+        Args:    images float32 [N,3,R,R] in [-1,1], R = generator.resolution; labels int64
+                 [N,R,R]; c [N,25].
+        Returns: Latent of N faces; tuned holds each face's differences, unless tune_steps is 0.
+        Raises:  TraitError: the generator has no encoder.  ShapeError: R or N differ.
+                 OptionError: `layers` matches nothing.
+        """
+        methods.check_traits("hybrid", self, generator, known_traits())
+        check_faces(generator, images, labels, c)
+        perceptual = losses.perceptual(self.perceptual, images.device)
+        count = Steps(progress, self.steps + self.tune_steps * len(c))
+        with torch.no_grad():
+            start = encode(generator, images, labels, c)
+        loss = losses.SemanticLoss(
+            losses.SemanticLoss.inversion(images, labels), perceptual, *self._weights
+        )
+        codes, final = self._descend(generator, start, c, loss, count)
+        latent = Latent(
+            codes=codes,
+            c=c,
+            generator=generator.name,
+            fingerprint=fingerprint(generator),
+            method="hybrid",
+            meta={"perceptual": perceptual.name, "loss": final.tolist()},
+        )
+        if self.tune_steps == 0:
+            return latent
+        tuning = Tuning(self.tune_steps, self.tune_lr, self.layers, self.locality_weight)
+        return tune_faces(
+            tuning, generator, latent, images, labels, perceptual, self._weights, 0.0, count
+        )
+
+    @property
+    def _weights(self) -> tuple[float, float, float]:
+        return self.label_weight, self.image_weight, self.perceptual_weight
+
+    def _descend(
+        self,
+        generator: Any,
+        start: Mapping[str, Tensor],
+        c: Tensor,
+        loss: losses.Loss,
+        count: Steps,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        offsets = Offsets(start, spread(generator, c))
+        final = descend(
+            offsets.leaves.values(),
+            lambda: (
+                loss(generator.synthesis(offsets.codes(), c)) + self.prior_weight * offsets.size()
+            ),
+            self.steps,
+            self.lr,
+            progress=count,
+        )
+        return {k: v.detach() for k, v in offsets.codes().items()}, final

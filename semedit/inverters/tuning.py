@@ -1,0 +1,124 @@
+"""Pivotal tuning: small differences of a generator's weights for one face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semedit import cameras
+from semedit.errors import OptionError
+from semedit.generators import Output
+from semedit.inverters.descent import descend
+from semedit.latents import TunedGenerator
+
+VIEWS = ((-0.44, 0.0), (0.44, 0.0), (-0.2, 0.15), (0.2, -0.15))  # yaw, pitch added, radians
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """theta* = argmin L(G(w_p; theta), x) + locality * |G(w_p; theta, c') - G(w_p; theta_0, c')|^2
+
+    over the chosen parameters, for a pivot w_p and views c' beside the face's own, where the
+    generator knows the face and the photograph does not.
+
+    Source: Roich et al. 2021, arXiv:2106.05744, equations 3 to 5.
+    Departs: locality is kept in views of the pivot, not in neighbours of it; generators without a
+    camera keep their neighbours: codes moved `alpha` standard deviations towards a sample.
+    """
+
+    steps: int
+    lr: float
+    layers: str = ""  # patterns of parameter names, comma separated; empty: the generator's choice
+    locality: float = 0.0
+    alpha: float = 1.0
+
+    def __call__(
+        self,
+        generator: Any,
+        codes: Mapping[str, Tensor],
+        c: Tensor,
+        loss: Callable[[Output], Tensor],
+        stop: Callable[[Tensor], bool] | None = None,
+        progress: Callable[[], None] | None = None,
+    ) -> tuple[dict[str, Tensor], float]:
+        """Tune for ONE face.
+
+        Args:    codes [1, ...]; c [1,25]; loss: Output -> [1].
+        Returns: differences, parameter -> float32 of the parameter's shape; the last loss.
+        """
+        weights = dict(generator.named_parameters())
+        names = chosen(generator, self.layers)
+        differences = {k: torch.zeros_like(weights[k]).requires_grad_(True) for k in names}
+        tuned = TunedGenerator(generator, differences)
+        pivot = {k: v.detach() for k, v in codes.items()}
+        asides = self._asides(generator, pivot, c)
+        count = 0
+
+        def objective() -> Tensor:
+            nonlocal count
+            value = loss(tuned.synthesis(pivot, c))
+            if asides:
+                code, camera, image = asides[count % len(asides)]
+                away = tuned.synthesis(code, camera).image - image
+                value = value + self.locality * away.square().mean()
+            count += 1
+            return value
+
+        final = descend(
+            differences.values(), objective, self.steps, self.lr, stop=stop, progress=progress
+        )
+        return {k: v.detach() for k, v in differences.items()}, float(final.sum())
+
+    @torch.no_grad()
+    def _asides(
+        self, generator: Any, codes: Mapping[str, Tensor], c: Tensor
+    ) -> list[tuple[Mapping[str, Tensor], Tensor, Tensor]]:
+        """Codes, camera and untuned image of what shall stay as it is."""
+        if self.locality <= 0:
+            return []
+        if "camera" in generator.traits:
+            views = [cameras.turn(c, yaw, pitch) for yaw, pitch in VIEWS]
+            return [(codes, view, generator.synthesis(codes, view).image) for view in views]
+        z = torch.randn(len(VIEWS), generator.z_dim, generator=torch.Generator().manual_seed(0))
+        sampled = generator.mapping(z.to(c), c.expand(len(z), -1))
+        found: list[tuple[Mapping[str, Tensor], Tensor, Tensor]] = []
+        for i in range(len(z)):
+            near = {
+                k: v + self.alpha * _towards(v, sampled[k][i : i + 1]) for k, v in codes.items()
+            }
+            found.append((near, c, generator.synthesis(near, c).image))
+        return found
+
+
+def _towards(code: Tensor, other: Tensor) -> Tensor:
+    difference = other - code
+    return difference / difference.square().mean().sqrt().clamp(min=1e-8)
+
+
+def chosen(generator: Any, layers: str) -> list[str]:
+    """Names of the parameters that tuning may change.
+
+    Without patterns: what the generator declares in `tunable` (patterns), else all but those of
+    its mapping network, which the pivot has already passed.
+
+    Raises: OptionError: a pattern that matches nothing.
+    """
+    names = [name for name, _ in generator.named_parameters()]
+    declared: Sequence[str] = getattr(generator, "tunable", ())
+    patterns = [p.strip() for p in layers.split(",") if p.strip()] or list(declared)
+    if not patterns:
+        return [n for n in names if not n.startswith("mapping")]
+    for pattern in patterns:
+        if not any(fnmatchcase(n, pattern) for n in names):
+            raise OptionError(f"No parameter of {generator.name} matches {pattern}.")
+    return [n for n in names if any(fnmatchcase(n, p) for p in patterns)]
+
+
+def small(differences: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Differences of several faces as a latent keeps them: float16 [N, *shape]."""
+    return {k: torch.stack([d[k] for d in differences]).half() for k in differences[0]}

@@ -1,0 +1,309 @@
+"""Latent: the codes of inverted or edited faces, and how they become pictures again.
+
+A latent never holds a network. Pivotal tuning is kept as the differences of the parameters it
+changed, per face, and applied for the length of a call: the generator itself stays as loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from semedit import weights
+from semedit.errors import LatentError
+from semedit.generators import Output
+
+CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """What surrounds an edit in the picture: outside `mask` the picture keeps `image`.
+
+    image float32 [N,3,R,R] in [-1,1]; mask float32 [N,1,R,R] in [0,1], 1 = the generator's pixels.
+    Valid in the latent's own camera only; other views are the generator's alone.
+    """
+
+    image: Tensor
+    mask: Tensor
+
+    def over(self, image: Tensor) -> Tensor:
+        """The generator's image [N,3,R,R] inside the mask, the kept one outside."""
+        mask = self.mask.to(image)
+        return image * mask + self.image.to(image) * (1 - mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """N faces in the code space of one generator.
+
+    codes        name -> float32 [N, ...], as the generator's mapping gives them
+    c            camera labels float32 [N,25]
+    generator    its name; fingerprint: sha256 of its weights
+    method       the inverter or editor that made it, with what came before: "hybrid", "hybrid+mask"
+    tuned        parameter -> float16 difference [N, *shape], None when the weights are as loaded
+    composite    the pixels kept around an edit, None when the picture is the generator's alone
+    meta         what a reader may want to know: perceptual backbone, losses, options (JSON values)
+    """
+
+    codes: dict[str, Tensor]
+    c: Tensor
+    generator: str
+    fingerprint: str
+    method: str
+    tuned: dict[str, Tensor] | None = None
+    composite: Composite | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.c)
+
+    def __getitem__(self, index: int) -> Latent:
+        """One face of the batch, still with a batch axis of 1."""
+        return self.take(slice(index, index + 1) if index != -1 else slice(-1, None))
+
+    def take(self, rows: slice) -> Latent:
+        """The faces in `rows`. Lists in meta with one entry a face are cut alike."""
+        n = len(self)
+        box = self.composite
+        return replace(
+            self,
+            codes={k: v[rows] for k, v in self.codes.items()},
+            c=self.c[rows],
+            tuned=None if self.tuned is None else {k: v[rows] for k, v in self.tuned.items()},
+            composite=None if box is None else Composite(box.image[rows], box.mask[rows]),
+            meta={
+                k: v[rows] if isinstance(v, list) and len(v) == n else v
+                for k, v in self.meta.items()
+            },
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors, atomically."""
+        tensors = {CODE + k: v.detach().float().cpu().contiguous() for k, v in self.codes.items()}
+        tensors["c"] = self.c.detach().float().cpu().contiguous()
+        for name, value in (self.tuned or {}).items():
+            tensors[TUNED + name] = value.detach().half().cpu().contiguous()
+        if self.composite is not None:
+            for name in ("image", "mask"):
+                value = getattr(self.composite, name).detach()
+                tensors[COMPOSITE + name] = value.half().cpu().contiguous()
+        metadata = {
+            "kind": "latent",
+            "generator": self.generator,
+            "fingerprint": self.fingerprint,
+            "method": self.method,
+            "meta": json.dumps(self.meta, sort_keys=True),
+        }
+        weights.write_tensors(path, tensors, metadata)
+
+
+def stack(latents: Sequence[Latent]) -> Latent:
+    """One latent of all faces; they must share generator and kinds of content.
+
+    Raises: LatentError: different generators, or only some of them tuned or composited.
+    """
+    first = latents[0]
+    for other in latents[1:]:
+        require_same(other, first.generator, first.fingerprint)
+        if set(other.tuned or ()) != set(first.tuned or ()):
+            raise LatentError("Latents with and without tuned weights cannot share a batch.")
+        if (other.composite is None) != (first.composite is None):
+            raise LatentError("Latents with and without a composite cannot share a batch.")
+    tuned = first.tuned and {
+        k: torch.cat([x.tuned[k] for x in latents if x.tuned]) for k in first.tuned
+    }
+    boxes = [x.composite for x in latents if x.composite]
+    composite = (
+        Composite(torch.cat([b.image for b in boxes]), torch.cat([b.mask for b in boxes]))
+        if boxes
+        else None
+    )
+    codes = {k: torch.cat([x.codes[k] for x in latents]) for k in first.codes}
+    c = torch.cat([x.c for x in latents])
+    return replace(first, codes=codes, c=c, tuned=tuned, composite=composite)
+
+
+def fingerprint(generator: nn.Module) -> str:
+    """sha256 over names, shapes and float32 values of all weights and buffers, in name order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(generator.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        array = value.detach().cpu().contiguous()
+        digest.update((array.float() if array.is_floating_point() else array).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def require_same(latent: Latent, name: str, print_: str) -> None:
+    """Raise LatentError, naming both, unless the latent was made by that generator."""
+    if (latent.generator, latent.fingerprint) == (name, print_):
+        return
+    raise LatentError(
+        f"The latent belongs to generator {latent.generator} ({latent.fingerprint[:12]}), "
+        f"not to {name} ({print_[:12]}).",
+        hint=f"Name its generator with -w {latent.generator}, or invert the face again.",
+    )
+
+
+def load(path: Path, generator: nn.Module | None = None) -> Latent:
+    """Read a latent; with a generator given, refuse one that it did not make.
+
+    Raises: LatentError: not a latent, cut short, NaN or infinity in it, wrong shapes, or made by
+            another generator (both are named).
+    """
+    tensors, metadata = _read(path)
+    if metadata.get("kind") != "latent":
+        raise LatentError(f"{path.name} is a safetensors file but not a latent.")
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise LatentError(f"{path.name}: {name} holds NaN or infinity.")
+    codes = _under(tensors, CODE)
+    box = _under(tensors, COMPOSITE)
+    c = tensors.get("c")
+    if c is None or not codes or c.ndim != 2 or c.shape[1] != 25:
+        raise LatentError(f"{path.name} lacks codes or a camera label [N,25].")
+    latent = Latent(
+        codes=codes,
+        c=c,
+        generator=metadata.get("generator", "?"),
+        fingerprint=metadata.get("fingerprint", "?"),
+        method=metadata.get("method", "?"),
+        tuned=_under(tensors, TUNED) or None,
+        composite=Composite(box["image"].float(), box["mask"].float()) if box else None,
+        meta=json.loads(metadata.get("meta", "{}")),
+    )
+    if generator is not None:
+        check(latent, generator, path.name)
+    return latent
+
+
+def check(latent: Latent, generator: nn.Module, label: str = "latent") -> None:
+    """Raise LatentError unless every tensor of the latent fits the generator."""
+    require_same(latent, str(generator.name), fingerprint(generator))
+    n = len(latent)
+    expected = {k: (n, *v.shape[1:]) for k, v in generator.mean_codes().items()}  # type: ignore[operator]
+    found = {k: tuple(v.shape) for k, v in latent.codes.items()}
+    if found != expected:
+        raise LatentError(f"{label}: codes {found}, but {generator.name} takes {expected}.")
+    shapes = {k: tuple(v.shape) for k, v in generator.named_parameters()}
+    for name, value in (latent.tuned or {}).items():
+        if tuple(value.shape) != (n, *shapes.get(name, (-1,))):
+            raise LatentError(
+                f"{label}: tuned {name} {tuple(value.shape)} does not fit {generator.name}."
+            )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise LatentError(f"{path} is not a file.")
+    try:
+        with safe_open(str(path), "pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise LatentError(f"{path.name} is cut short or not a latent: {error}") from None
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+class _Call(nn.Module):
+    """Makes any method of a generator a `forward`, which is what functional_call runs."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.generator, method)(*args, **kwargs)
+
+
+class TunedGenerator:
+    """The generator of one tuned face: weights + differences, the original left untouched.
+
+    Offers the generator's protocol (mapping, synthesis, planes, render and its attributes).
+    Differences that require grad receive it: that is how pivotal tuning optimises them.
+
+    Args: generator; differences: parameter -> difference of the parameter's own shape.
+    """
+
+    def __init__(self, generator: nn.Module, differences: Mapping[str, Tensor]) -> None:
+        self._call = _Call(generator)
+        self._generator = generator
+        self._differences = dict(differences)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def _run(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        weights = dict(self._generator.named_parameters())
+        tuned = {
+            "generator." + k: weights[k].detach() + v.to(weights[k])
+            for k, v in self._differences.items()
+        }
+        return functional_call(self._call, tuned, (method, *args), kwargs)
+
+    def mapping(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        return self._run("mapping", *args, **kwargs)
+
+    def synthesis(self, *args: Any, **kwargs: Any) -> Output:
+        return self._run("synthesis", *args, **kwargs)
+
+    def planes(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run("planes", *args, **kwargs)
+
+    def render(self, *args: Any, **kwargs: Any) -> Output:
+        return self._run("render", *args, **kwargs)
+
+
+def tuned_generator(generator: Any, latent: Latent) -> Any:
+    """The generator for a latent of ONE face: itself, or wrapped with the face's differences."""
+    if latent.tuned is None:
+        return generator
+    if len(latent) != 1:
+        raise LatentError("Tuned weights belong to one face each: take one face of the latent.")
+    return TunedGenerator(generator, {k: v[0] for k, v in latent.tuned.items()})
+
+
+def synthesize(generator: Any, latent: Latent, c: Tensor | None = None) -> Output:
+    """The generator's Output of every face, each with its own tuned weights; no composite.
+
+    Args: c: cameras [N,25] instead of the latent's own.
+    """
+    c = latent.c if c is None else c
+    if latent.tuned is None:
+        return generator.synthesis(latent.codes, c)
+    outputs = [
+        tuned_generator(generator, latent[i]).synthesis(latent[i].codes, c[i : i + 1])
+        for i in range(len(latent))
+    ]
+    return join_outputs(outputs)
+
+
+def picture(generator: Any, latent: Latent) -> Output:
+    """What the latent looks like in its own camera, kept pixels included."""
+    output = synthesize(generator, latent)
+    if latent.composite is None:
+        return output
+    return replace(output, image=latent.composite.over(output.image))
+
+
+def join_outputs(outputs: Sequence[Output]) -> Output:
+    """Outputs along the batch axis; a part that one lacks is left out. `low` is dropped."""
+
+    def part(name: str) -> Tensor | None:
+        values = [getattr(x, name) for x in outputs]
+        return None if any(v is None for v in values) else torch.cat(values)
+
+    image = part("image")
+    assert image is not None  # every generator draws one
+    return Output(image=image, seg=part("seg"), depth=part("depth"), low=None)

@@ -1,0 +1,99 @@
+"""Figures: how near a picture, a label map, a pose or a decision is to the truth.
+
+Each takes tensors of N faces and returns one value per face unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semedit.images import LABELS
+
+
+def psnr(image: Tensor, target: Tensor) -> Tensor:
+    """Peak signal to noise ratio [N] in dB, at most 100.
+
+        psnr = 10 log10(range^2 / mean squared error), range = 2
+
+    Args: image, target [N,3,R,R] in [-1,1]; the image is clamped, as it is when written.
+    """
+    error = (image.clamp(-1, 1) - target).square().flatten(1).mean(1)
+    return (10 * torch.log10(4 / error.clamp(min=1e-12))).clamp(max=100)
+
+
+def mean_change(image: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference [N] where mask [N,1,R,R] is set, as a fraction of the range.
+
+    An empty mask changes nothing: 0.
+    """
+    difference = (image.clamp(-1, 1) - other.clamp(-1, 1)).abs().mean(1, keepdim=True) / 2
+    return (difference * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
+
+
+def label_accuracy(labels: Tensor, target: Tensor) -> Tensor:
+    """Fraction of pixels with the right label [N]; label maps int64 [N,R,R]."""
+    return (labels == target).flatten(1).float().mean(1)
+
+
+def confusion(labels: Tensor, target: Tensor, classes: int = len(LABELS)) -> Tensor:
+    """Counts int64 [classes, classes]: rows the truth, columns what was found, over all faces."""
+    index = target.flatten() * classes + labels.flatten()
+    return torch.bincount(index, minlength=classes**2).reshape(classes, classes)
+
+
+def mean_iou(counts: Tensor, classes: list[int] | None = None) -> float:
+    """Mean intersection over union of one confusion matrix over a whole set.
+
+    Averaged over the classes that occur in the set's truth, or those of the named ones that do. A
+    class that is only found, never true, has no IoU of its own; its pixels are misses elsewhere.
+    """
+    hits = counts.diag().double()
+    union = counts.sum(0) + counts.sum(1) - counts.diag()
+    present = counts.sum(1) > 0
+    if classes is not None:
+        named = torch.zeros_like(present)
+        named[classes] = True
+        present &= named
+    return float((hits[present] / union[present]).mean())
+
+
+def region_iou(mask: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union [N] of two masks [N,1,R,R]; 1 where both are empty."""
+    a, b = mask.flatten(1) > 0.5, target.flatten(1) > 0.5
+    both, either = (a & b).sum(1), (a | b).sum(1)
+    return torch.where(
+        either > 0, both / either.clamp(min=1), torch.ones_like(either, dtype=torch.float)
+    )
+
+
+def balanced_accuracy(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean of the true positive and true negative rate of each attribute: [A].
+
+    NaN for an attribute of which the set holds only one side: such a set says nothing about it.
+
+    Args: predicted, target: bool [N,A].
+    """
+    yes, no = target, ~target
+    positive = (predicted & yes).sum(0) / yes.sum(0)
+    negative = (~predicted & no).sum(0) / no.sum(0)
+    return (positive + negative) / 2
+
+
+def pose_error(angles: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error [N] in degrees over yaw, pitch and roll; angles [N,3] in radians."""
+    difference = angles - target
+    wrapped = torch.atan2(difference.sin(), difference.cos())
+    return wrapped.abs().rad2deg().mean(1)
+
+
+def landmark_error(landmarks: Tensor, target: Tensor) -> Tensor:
+    """Mean distance [N] of the 68 landmarks in units of the true inter-ocular distance.
+
+    That distance is the one between the outer eye corners (36 and 45) in the same picture, as the
+    300-W challenge has it.
+
+    Args: landmarks, target [N,68,2] in one pixel unit.
+    """
+    error = (landmarks - target).norm(dim=-1).mean(1)
+    return error / (target[:, 45] - target[:, 36]).norm(dim=-1)

@@ -1,0 +1,197 @@
+"""(generator, latent, camera path) -> frames -> GIF, WebP, MP4; contact sheets.
+
+Frames are uint8 sRGB [F,H,W,3].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from semedit import cameras
+from semedit.errors import OptionError, TraitError
+from semedit.images import atomic_path, colorize, to_uint8
+from semedit.latents import Latent, tuned_generator
+
+Pixels = NDArray[np.uint8]
+
+FORMATS = ("gif", "mp4", "webp")
+PATHS = ("swing", "orbit")
+SOFTWARE = "Made by semedit: a synthetic, edited picture"
+
+
+def camera_path(c: Tensor, path: str, frames: int, yaw: float, pitch: float) -> Tensor:
+    """Cameras [frames,25] of a closed path around the face.
+
+    Args:   c [1,25]: the face's own camera, which gives the crop. path: "swing", there and back
+            within +-yaw and +-pitch, or "orbit", once around the head at a constant pitch.
+            yaw, pitch: radians.
+    Raises: OptionError: another path, or fewer than two frames.
+    """
+    if frames < 2:
+        raise OptionError("A turntable takes at least 2 frames.")
+    if path == "swing":
+        return cameras.swing(c, frames, yaw, pitch)
+    if path == "orbit":
+        return cameras.full_orbit(c, frames, pitch)
+    raise OptionError(f"There is no path {path}; paths: {', '.join(PATHS)}.")
+
+
+@torch.no_grad()
+def render_frames(
+    generator: Any,
+    latent: Latent,
+    c: Tensor,
+    seg: bool = False,
+    chunk: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pixels:
+    """One face seen along a path; its planes are computed once.
+
+    Args:    latent: one face. c: cameras [F,25]. seg: put the coloured label map to the right.
+             chunk: frames rendered at a time.
+    Returns: uint8 [F,R,R,3], [F,R,2R,3] with seg.
+    Raises:  TraitError: the generator has no camera, or no labels when seg is asked for.
+    """
+    for trait in ("camera", "seg")[: 1 + seg]:
+        if trait not in generator.traits:
+            raise TraitError(f"{generator.name} offers no {trait}, which this turntable needs.")
+    tuned = tuned_generator(generator, latent)
+    planes = tuned.planes(latent.codes)
+    strips: list[Pixels] = []
+    for part in c.split(chunk):
+        output = tuned.render(planes, part)
+        pixels = to_uint8(output.image)
+        if seg:
+            colours = colorize(_labels(output.seg, output.image.shape[-1]))
+            pixels = np.concatenate([pixels, colours], axis=2)
+        strips.append(pixels)
+        if progress is not None:
+            progress(sum(map(len, strips)), len(c))
+    return np.concatenate(strips)
+
+
+def _labels(seg: Tensor, size: int) -> Tensor:
+    """Label map [N,size,size]: logits are resized, so that outlines stay smooth."""
+    return torch.nn.functional.interpolate(seg, (size, size), mode="bilinear").argmax(1)
+
+
+def write_animation(path: Path, frames: Pixels, fps: float = 24.0) -> None:
+    """Write frames as the path's suffix says; GIF and WebP loop for ever.
+
+    Raises: OptionError: a suffix other than .gif, .webp, .mp4.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    writers = {"gif": _write_gif, "webp": _write_webp, "mp4": _write_mp4}
+    if kind not in writers:
+        raise OptionError(f"There is no animation format {kind}; formats: {', '.join(FORMATS)}.")
+    with atomic_path(path) as partial:
+        writers[kind](partial, frames, fps)
+
+
+def _write_gif(path: Path, frames: Pixels, fps: float) -> None:
+    """One palette for all frames, so that still parts do not flicker; GIF counts in 1/100 s."""
+    palette = _shared_palette(frames)
+    images = [
+        Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+        for f in frames
+    ]
+    images[0].save(
+        path,
+        "GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=10 * max(2, round(100 / fps)),
+        loop=0,
+        comment=SOFTWARE.encode(),
+        optimize=False,
+        disposal=1,
+    )
+
+
+def _shared_palette(frames: Pixels, samples: int = 24) -> Image.Image:
+    """256 colours that suit frames spread over the whole path (median cut)."""
+    chosen = frames[np.linspace(0, len(frames) - 1, min(samples, len(frames))).astype(int)]
+    column = chosen.reshape(-1, chosen.shape[2], 3)
+    return Image.fromarray(column).quantize(256, method=Image.Quantize.MEDIANCUT)
+
+
+def _write_webp(path: Path, frames: Pixels, fps: float) -> None:
+    images = [Image.fromarray(f) for f in frames]
+    images[0].save(
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=images[1:],
+        duration=round(1000 / fps),
+        loop=0,
+        quality=88,
+        method=4,
+    )
+
+
+def _write_mp4(path: Path, frames: Pixels, fps: float) -> None:
+    """H.264, 4:2:0, which wants even sides: the last row or column is doubled where needed."""
+    import av
+
+    high, wide = frames.shape[1] % 2, frames.shape[2] % 2
+    even = np.pad(frames, ((0, 0), (0, high), (0, wide), (0, 0)), mode="edge")
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.height, stream.width = even.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "18", "preset": "medium"}
+        container.metadata["comment"] = SOFTWARE
+        for frame in even:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Pixels | None]],
+    captions: Sequence[str] = (),
+    row_captions: Sequence[str] = (),
+    cell: int = 192,
+    margin: int = 8,
+) -> Pixels:
+    """Pictures in a grid on a light ground, captions above the columns and before the rows.
+
+    Args:    rows: uint8 [H,W,3] pictures, fitted into square cells; None leaves a cell empty.
+             cell, margin: px.
+    Returns: uint8 [H,W,3].
+    """
+    columns = max(len(row) for row in rows)
+    font = ImageFont.load_default(size=max(11, cell // 13))
+    head = cell // 8 if captions else 0
+    left = max((int(font.getlength(t)) for t in row_captions), default=-margin) + margin
+    step = cell + margin
+    sheet = Image.new("RGB", (left + margin + columns * step, head + margin + len(rows) * step))
+    sheet.paste((244, 243, 240), (0, 0, *sheet.size))
+    draw = ImageDraw.Draw(sheet)
+    ink = (40, 40, 44)
+    for x, text in enumerate(captions):
+        draw.text((left + margin + x * step, margin), text, ink, font)
+    for y, row in enumerate(rows):
+        top = head + margin + y * step
+        if y < len(row_captions):
+            draw.text((margin, top + cell // 2 - cell // 20), row_captions[y], ink, font)
+        for x, pixels in enumerate(row):
+            if pixels is not None:
+                sheet.paste(_fit(pixels, cell), (left + margin + x * step, top))
+    return np.asarray(sheet)
+
+
+def _fit(pixels: Pixels, cell: int) -> Image.Image:
+    """The picture at the largest size that fits a cell, its proportions kept."""
+    image = Image.fromarray(pixels)
+    scale = cell / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)

@@ -1,0 +1,284 @@
+"""Contracts of every editor, and what each one promises, on a tiny random generator."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import TinyFaceNet, TinyGenerator
+from torch import Tensor
+
+from semedit import latents, methods
+from semedit.editors import EDITORS, Classifier, Direction, Mask, classifier, direction
+from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
+from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
+from semedit.faces import networks
+from semedit.images import ATTRIBUTES, REGIONS
+from semedit.latents import Latent
+
+
+@pytest.fixture(autouse=True)
+def face_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    network = TinyFaceNet().eval().requires_grad_(False)
+    monkeypatch.setattr(networks, "load", lambda name, device="cpu": network)
+    yield
+
+
+@pytest.fixture
+def generator() -> TinyGenerator:
+    return TinyGenerator().requires_grad_(False)
+
+
+@pytest.fixture
+def latent(generator: TinyGenerator) -> Latent:
+    """Two inverted faces, each with weights of its own."""
+    codes, c = generator.sample(2, seed=5)
+    tuned = {"colour.2.bias": torch.tensor([[0.1, 0.0, 0.0], [0.0, 0.2, 0.0]]).half()}
+    print_ = latents.fingerprint(generator)
+    return Latent(codes, c, generator.name, print_, "hybrid", tuned, meta={"perceptual": "faces"})
+
+
+@pytest.fixture
+def directions(generator: TinyGenerator, tmp_path: Path) -> Path:
+    codes, c = generator.sample(400, seed=7)
+    image = generator.synthesis(codes, c).image
+    scores = torch.stack([image[:, 0].mean((1, 2)), image[:, 2].mean((1, 2))], 1)
+    found = direction.fit(generator, codes, scores - scores.mean(0), ["smiling", "young"])
+    path = tmp_path / "directions.safetensors"
+    found.save(path, command="test", seed="7", data="tiny", licence="MIT")
+    return path
+
+
+def labels_of(generator: TinyGenerator, latent: Latent) -> Tensor:
+    """Skin all over, with a mouth."""
+    size = generator.resolution
+    labels = torch.full((len(latent), size, size), REGIONS["skin"][0])
+    labels[:, 9:11, 6:10] = REGIONS["mouth"][0]
+    return labels
+
+
+def run(editor: str, generator: Any, latent: Latent, directions: Path, **options: Any) -> Latent:
+    labels = labels_of(generator, latent)
+    if editor == "direction":
+        method = Direction(directions=str(directions), **options)
+        return method(generator, latent)
+    if editor == "mask":
+        edited = labels.clone()
+        edited[:, 3:6, 3:8] = REGIONS["hair"][0]
+        return Mask(perceptual="faces", **{"steps": 3, **options})(
+            generator, latent, edited, labels
+        )
+    method = Classifier(start="current", **{"steps": 3, **options})
+    return method(generator, latent, {"smiling": True, "eyeglasses": False}, labels)
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_contract(name: str, generator: TinyGenerator, latent: Latent, directions: Path) -> None:
+    before, codes = latents.fingerprint(generator), latent.codes["ws"].clone()
+    after = run(name, generator, latent, directions)
+    latents.check(after, generator)
+    assert after.method == f"hybrid+{name}"
+    assert after.tuned is not None and torch.equal(after.c, latent.c)
+    assert torch.equal(after.tuned["colour.2.bias"], latent.tuned["colour.2.bias"])
+    assert latents.fingerprint(generator) == before
+    assert torch.equal(latent.codes["ws"], codes)  # the latent given is left as it was
+    assert not torch.equal(after.codes["ws"], codes)
+    assert not after.codes["ws"].requires_grad
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_edits_chain(name: str, generator: TinyGenerator, latent: Latent, directions: Path) -> None:
+    first = run("mask", generator, latent, directions)
+    second = run(name, generator, first, directions)
+    assert second.method == f"hybrid+mask+{name}"
+    assert latents.picture(generator, second).image.shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_options_have_help(name: str) -> None:
+    for option in methods.options(EDITORS[name]):
+        assert option.help, option.name
+
+
+@pytest.mark.parametrize("name", ["mask", "classifier"])
+def test_pixels_outside_the_region_are_kept_to_the_bit(
+    name: str, generator: TinyGenerator, latent: Latent, directions: Path
+) -> None:
+    before = latents.picture(generator, latent).image
+    after = run(name, generator, latent, directions, lr=0.5)
+    picture = latents.picture(generator, after).image
+    outside = after.composite.mask == 0
+    assert 0.2 < outside.float().mean() < 1
+    same = picture == before
+    assert same[outside.expand_as(picture)].all()
+    assert not same.all()
+    assert after.meta["composited"] is True
+    loose = run(name, generator, latent, directions, lr=0.5, composite=False)
+    assert loose.composite is None and loose.meta["composited"] is False
+
+
+# --- direction -------------------------------------------------------------------------------
+
+
+def test_strength_0_is_identity(generator: TinyGenerator, latent: Latent, directions: Path) -> None:
+    after = run("direction", generator, latent, directions, strength=0.0)
+    assert torch.equal(after.codes["ws"], latent.codes["ws"])
+    first, second = (latents.picture(generator, x).image for x in (latent, after))
+    assert torch.equal(first, second)
+
+
+def test_strength_is_in_deviations_and_has_a_sign(
+    generator: TinyGenerator, latent: Latent, directions: Path
+) -> None:
+    red = []
+    for strength in (-2.0, 0.0, 2.0):
+        after = run("direction", generator, latent, directions, strength=strength)
+        red.append(float(latents.picture(generator, after).image[:, 0].mean()))
+    assert red[0] < red[1] < red[2]
+    found = direction.read_directions(directions)
+    size = torch.cat([v.flatten() for v in found.moves["smiling"].values()]).norm()
+    assert size == pytest.approx(found.figures["smiling"]["deviation"], rel=1e-2)
+
+
+def test_layers_restrict_a_move(generator: TinyGenerator, latent: Latent, directions: Path) -> None:
+    after = run("direction", generator, latent, directions, layers="0,2")
+    moved = (after.codes["ws"] - latent.codes["ws"]).abs().sum((0, 2))
+    assert moved[0] > 0 and moved[1] == 0 and moved[2] > 0
+    for wrong in ("3", "2-1", "x"):
+        with pytest.raises(OptionError, match="layers"):
+            run("direction", generator, latent, directions, layers=wrong)
+
+
+def test_unknown_directions_are_refused(
+    generator: TinyGenerator, latent: Latent, directions: Path
+) -> None:
+    with pytest.raises(OptionError, match="smilling"):
+        run("direction", generator, latent, directions, name="smilling")
+    with pytest.raises(WeightsError):
+        Direction()(generator, latent)  # tiny has none of its own
+
+
+def test_directions_of_another_generator_are_refused(latent: Latent, directions: Path) -> None:
+    with pytest.raises(LatentError, match="tiny"):
+        Direction(directions=str(directions))(TinyGenerator(seed=2), latent)
+
+
+def test_regression_separates_attributes_that_occur_together() -> None:
+    numbers = torch.Generator().manual_seed(0)
+    a = torch.randn(4000, generator=numbers)
+    b = 0.8 * a + 0.6 * torch.randn(4000, generator=numbers)  # seen together with a
+    codes = torch.stack([a, b, torch.randn(4000, generator=numbers)], 1)
+    found, figures = direction.fit_directions(codes, torch.stack([a, b], 1), ["a", "b"])
+    assert abs(float(found["a"][0])) > 0.99 and abs(float(found["b"][1])) > 0.99
+    assert figures["a"]["accuracy"] > 0.95
+
+
+def test_an_attribute_that_never_varies_has_no_direction() -> None:
+    codes = torch.randn(50, 4)
+    scores = torch.stack([codes[:, 0], torch.zeros(50)], 1)
+    assert set(direction.fit_directions(codes, scores, ["a", "b"])[0]) == {"a"}
+
+
+def test_boundary_and_conditioning() -> None:
+    numbers = torch.Generator().manual_seed(0)
+    codes = torch.randn(2000, 5, generator=numbers)
+    normal = torch.tensor([0.6, 0.8, 0.0, 0.0, 0.0])
+    found, figures = direction.fit_boundary(codes, codes @ normal, chosen=300)
+    assert torch.dot(found, normal) > 0.98 and figures["accuracy"] > 0.95
+    apart = direction.orthogonal(found, [torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])])
+    assert abs(float(apart[1])) < 1e-5 and float(apart.norm()) == pytest.approx(1)
+
+
+# --- mask ------------------------------------------------------------------------------------
+
+
+def test_a_mask_edit_moves_the_labels(generator: TinyGenerator, latent: Latent) -> None:
+    labels = latents.synthesize(generator, latent).seg.argmax(1)
+    other = latents.synthesize(
+        generator, replace(latent, codes=generator.sample(2, seed=11)[0])
+    ).seg.argmax(1)
+    edited = labels.clone()
+    edited[:, 4:12] = other[:, 4:12]
+    method = Mask(steps=60, lr=0.2, prior_weight=0, perceptual="faces", composite=False)
+    after = method(generator, latent, edited, labels)
+    r = edited != labels
+    assert r.any()
+    found = latents.synthesize(generator, after).seg.argmax(1)
+    assert (found == edited)[r].float().mean() > (labels == edited)[r].float().mean() + 0.3
+
+
+def test_an_unchanged_map_is_refused(generator: TinyGenerator, latent: Latent) -> None:
+    labels = labels_of(generator, latent)
+    with pytest.raises(MaskError, match="nothing"):
+        Mask(perceptual="faces")(generator, latent, labels, labels)
+
+
+def test_a_mask_edit_needs_labels(generator: TinyGenerator, latent: Latent) -> None:
+    labels = labels_of(generator, latent)
+    generator.traits = frozenset({"camera"})
+    with pytest.raises(TraitError, match="seg"):
+        Mask(perceptual="faces")(generator, latent, labels, labels)
+
+
+# --- classifier ------------------------------------------------------------------------------
+
+
+def test_the_classifier_is_asked_for_all_attributes(
+    generator: TinyGenerator, latent: Latent, directions: Path
+) -> None:
+    labels = labels_of(generator, latent)
+    wanted = {"smiling": True, "wearing_lipstick": True}
+    question = classifier.Question(networks.load("faces"), wanted)
+    before = question(latents.picture(generator, latent).image).sigmoid()
+    options = {"start": "current", "steps": 40, "lr": 0.2, "mse_weight": 0.0, "sure": 2.0}
+    after = Classifier(**options, composite=False, prior_weight=0.0)(
+        generator, latent, wanted, labels
+    )
+    found = question(latents.picture(generator, after).image).sigmoid()
+    assert (found.mean(1) > before.mean(1) + 0.05).all()
+    assert torch.tensor(after.meta["probability"]).shape == (2, 2)
+
+
+def test_a_sure_classifier_ends_the_edit_early(generator: TinyGenerator, latent: Latent) -> None:
+    labels = labels_of(generator, latent)
+    seen: list[tuple[int, int]] = []
+    method = Classifier(start="current", sure=0.0, steps=50)
+    after = method(generator, latent, {"young": True}, labels, lambda *at: seen.append(at))
+    assert torch.equal(after.codes["ws"], latent.codes["ws"])
+    assert seen == [(100, 100)]
+
+
+def test_directions_give_the_start(
+    generator: TinyGenerator, latent: Latent, directions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = direction.read_directions(directions)
+    monkeypatch.setattr(classifier, "directions_for", lambda generator: found)
+    after = Classifier(steps=0, sure=2.0)(
+        generator, latent, {"smiling": True}, labels_of(generator, latent)
+    )
+    moved = after.codes["ws"] - latent.codes["ws"]
+    furthest = classifier.STRENGTHS[-1] * found.moves["smiling"]["ws"]
+    assert torch.allclose(moved, furthest.expand_as(moved), atol=1e-5)
+    assert after.meta["start"] == "direction"
+
+
+def test_unknown_attributes_are_refused(generator: TinyGenerator, latent: Latent) -> None:
+    labels = labels_of(generator, latent)
+    with pytest.raises(OptionError, match="smilling"):
+        Classifier()(generator, latent, {"smilling": True}, labels)
+    with pytest.raises(OptionError):
+        Classifier()(generator, latent, {}, labels)
+
+
+def test_every_attribute_has_a_region() -> None:
+    assert tuple(ATTRIBUTE_REGIONS) == ATTRIBUTES
+    labels = torch.zeros(1, 100, 100, dtype=torch.long)
+    labels[0, 60:64, 40:60] = REGIONS["lips"][0]
+    mask = attribute_region(labels, ["wearing_lipstick"])
+    assert mask[0, 0, 57:67, 37:63].all() and mask.sum() == 10 * 26
+    both = attribute_region(labels, ["wearing_lipstick", "smiling"])
+    assert both.sum() > mask.sum()
+    with pytest.raises(OptionError):
+        attribute_region(labels, ["tall"])

@@ -1,0 +1,207 @@
+"""Contracts of every inverter, and what each one promises, on a tiny random generator."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tiny import TinyFaceNet, TinyGenerator
+from torch import Tensor
+
+from semedit import latents, methods, metrics
+from semedit.errors import OptionError, ShapeError, TraitError
+from semedit.faces import networks
+from semedit.inverters import INVERTERS, Hybrid, Optimize, Pivotal
+from semedit.inverters.codes import Offsets, spread
+from semedit.inverters.descent import descend, schedule
+from semedit.inverters.tuning import chosen
+
+FAST = {
+    "optimize": Optimize(steps=4, perceptual="faces"),
+    "pivotal": Pivotal(pivot_steps=3, steps=3, perceptual="faces"),
+    "hybrid": Hybrid(steps=3, tune_steps=3, perceptual="faces"),
+}
+
+
+@pytest.fixture(autouse=True)
+def face_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    network = TinyFaceNet().eval().requires_grad_(False)
+    monkeypatch.setattr(networks, "load", lambda name, device="cpu": network)
+    yield
+
+
+@pytest.fixture
+def generator() -> TinyGenerator:
+    return TinyGenerator().requires_grad_(False)
+
+
+def faces(generator: TinyGenerator, n: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels and cameras that the generator can draw."""
+    codes, c = generator.sample(n, seed=5)
+    with torch.no_grad():
+        output = generator.synthesis(codes, c)
+    return output.image, output.seg.argmax(1), c
+
+
+def test_every_inverter_is_tested() -> None:
+    assert set(FAST) == set(INVERTERS)
+
+
+@pytest.mark.parametrize("name", INVERTERS)
+def test_contract(generator: TinyGenerator, name: str) -> None:
+    images, labels, c = faces(generator)
+    before = latents.fingerprint(generator)
+    seen: list[tuple[int, int]] = []
+    latent = FAST[name](generator, images, labels, c, progress=lambda *at: seen.append(at))
+    latents.check(latent, generator)
+    assert latent.method == name and torch.equal(latent.c, c)
+    assert latent.meta["perceptual"] == "faces"
+    assert len(latent.meta["loss"]) == 2
+    assert not any(v.requires_grad for v in latent.codes.values())
+    assert latents.fingerprint(generator) == before
+    assert seen[-1][0] == seen[-1][1] == len(seen)
+
+
+@pytest.mark.parametrize("name", INVERTERS)
+def test_the_same_twice(generator: TinyGenerator, name: str) -> None:
+    images, labels, c = faces(generator)
+    first = FAST[name](generator, images, labels, c, seed=3)
+    second = FAST[name](generator, images, labels, c, seed=3)
+    assert torch.equal(first.codes["ws"], second.codes["ws"])
+
+
+@pytest.mark.parametrize("name", INVERTERS)
+def test_a_batch_is_its_faces(generator: TinyGenerator, name: str) -> None:
+    images, labels, c = faces(generator)
+    both = FAST[name](generator, images, labels, c)
+    one = FAST[name](generator, images[1:], labels[1:], c[1:])
+    assert torch.allclose(both[1].codes["ws"], one.codes["ws"], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", INVERTERS)
+def test_other_sizes_are_refused(generator: TinyGenerator, name: str) -> None:
+    images, labels, c = faces(generator)
+    with pytest.raises(ShapeError, match="tiny"):
+        FAST[name](generator, images[..., :8, :8], labels, c)
+    with pytest.raises(ShapeError):
+        FAST[name](generator, images, labels, c[:1])
+
+
+@pytest.mark.parametrize("name", INVERTERS)
+def test_options_are_read_from_text(name: str) -> None:
+    for option in methods.options(INVERTERS[name]):
+        assert option.help, option.name
+    built = methods.build(INVERTERS[name], ["steps=7", "perceptual=faces"])
+    assert built.steps == 7
+    with pytest.raises(OptionError):
+        methods.build(INVERTERS[name], ["perceptual=vgg"])
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_optimize_recovers_its_own_sample(generator: TinyGenerator, space: str) -> None:
+    images, labels, c = faces(generator)
+    start = generator.synthesis(generator.mean_codes(), c).image
+    latent = Optimize(space=space, steps=200, prior_weight=0, perceptual="faces")(
+        generator, images, labels, c
+    )
+    found = latents.synthesize(generator, latent).image
+    near, far = metrics.psnr(found, images), metrics.psnr(start, images)
+    assert near.min() > 30 and (near > far + 3).all()
+    if space == "w":
+        ws = latent.codes["ws"]
+        assert torch.allclose(ws, ws[:, :1].expand_as(ws), atol=1e-5)
+
+
+def test_tuning_brings_the_picture_nearer_and_only_where_declared(
+    generator: TinyGenerator,
+) -> None:
+    images, labels, c = faces(generator, 1)
+    images = images + 0.3  # what codes alone cannot draw
+    plain = Hybrid(steps=20, tune_steps=0, perceptual="faces")(generator, images, labels, c)
+    tuned = Hybrid(steps=20, tune_steps=60, tune_lr=2e-2, locality_weight=0, perceptual="faces")(
+        generator, images, labels, c
+    )
+    assert plain.tuned is None and tuned.tuned is not None
+    assert all(name.startswith("colour.") for name in tuned.tuned)
+    first = metrics.psnr(latents.synthesize(generator, plain).image, images)
+    second = metrics.psnr(latents.synthesize(generator, tuned).image, images)
+    assert second > first + 3
+
+
+def test_locality_keeps_other_views(generator: TinyGenerator) -> None:
+    from semedit import cameras
+
+    images, labels, c = faces(generator, 1)
+    images = images + 0.3
+    aside = cameras.turn(c, 0.4)
+    change = []
+    for weight in (0.0, 100.0):
+        method = Hybrid(steps=2, tune_steps=40, tune_lr=2e-2, locality_weight=weight,
+                        perceptual="faces")  # fmt: skip
+        latent = method(generator, images, labels, c)
+        tuned = latents.synthesize(generator, latent, aside).image
+        plain = generator.synthesis(latent.codes, aside).image
+        change.append(float((tuned - plain).abs().mean()))
+    assert change[1] < 0.5 * change[0]
+
+
+def test_hybrid_needs_an_encoder(generator: TinyGenerator) -> None:
+    generator.traits = frozenset({"camera", "seg"})
+    with pytest.raises(TraitError, match="tiny"):
+        FAST["hybrid"](generator, *faces(generator))
+
+
+def test_hybrid_starts_where_the_encoder_sees_the_face(generator: TinyGenerator) -> None:
+    images, labels, c = faces(generator)
+    latent = Hybrid(steps=0, tune_steps=0, perceptual="faces")(generator, images, labels, c)
+    assert torch.allclose(latent.codes["ws"], generator.encode(images, labels, c)["ws"])
+
+
+def test_patterns_choose_parameters(generator: TinyGenerator) -> None:
+    assert chosen(generator, "shape.*, colour.2.bias") == [
+        "shape.weight",
+        "shape.bias",
+        "colour.2.bias",
+    ]
+    assert all(n.startswith("colour.") for n in chosen(generator, ""))
+    with pytest.raises(OptionError, match="texture"):
+        chosen(generator, "texture.*")
+    generator.tunable = ()
+    assert not any(n.startswith("mapping") for n in chosen(generator, ""))
+
+
+def test_spread_is_the_deviation_of_codes(generator: TinyGenerator) -> None:
+    codes = generator.sample(4000, seed=9)[0]["ws"]
+    scale = spread(generator, generator.sample(1)[1])["ws"]
+    assert scale.shape == (1, 3, 8)
+    assert torch.allclose(scale[0], codes.std(0), rtol=0.15, atol=1e-3)
+
+
+def test_offsets_reach_every_code_with_a_gradient(generator: TinyGenerator) -> None:
+    codes, c = generator.sample(2)
+    offsets = Offsets(codes, spread(generator, c))
+    generator.synthesis(offsets.codes(), c).image.square().sum().backward()
+    for leaf in offsets.leaves.values():
+        assert leaf.grad is not None and (leaf.grad.flatten(1).abs().sum(1) > 0).all()
+    with pytest.raises(OptionError):
+        Offsets(codes, spread(generator, c), "z")
+
+
+def test_schedule_rises_and_falls() -> None:
+    rates = [schedule(i, 100, 0.1, 0.5) for i in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9:51] == [1.0] * 42
+    assert rates[75] == pytest.approx(0.5) and rates[99] < 0.01
+
+
+def test_descend_finds_a_minimum_and_may_stop() -> None:
+    x = torch.zeros(3, requires_grad=True)
+    final = descend([x], lambda: (x - 1).square(), steps=300, lr=0.05)
+    assert final.shape == (3,) and final.max() < 1e-4
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    y = torch.zeros(1, requires_grad=True)
+    descend([y], lambda: (y - 1).square(), 300, 0.05, stop=lambda v: bool(v < 0.5), progress=step)
+    assert 0 < count < 50

@@ -1,0 +1,116 @@
+"""A generator small enough for tests of methods: random weights, the whole protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semedit import cameras
+from semedit.generators import Output
+from semedit.images import ATTRIBUTES, LABELS
+
+SAMPLES = 6  # per ray
+
+
+class TinyGenerator(nn.Module):
+    """Tri-planes straight from ws, rendered at 16 pixels; an encoder of random weights."""
+
+    name = "tiny"
+    resolution = 16
+    z_dim = 6
+    traits = frozenset({"camera", "seg", "encode"})
+    tunable = ("colour.*",)
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.mapping_net = nn.Linear(self.z_dim, 8)
+        self.backbone = nn.Linear(3 * 8, 3 * 6 * 8 * 8)
+        self.shape = nn.Linear(6, 1 + len(LABELS))
+        self.colour = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
+        self.encoder = nn.Linear(3 * 16, 3 * 8)
+        with torch.no_grad():
+            self.backbone.weight.mul_(4)
+            self.shape.weight.mul_(3)
+
+    def mapping(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> dict[str, Tensor]:
+        w = self.mapping_net(z)
+        w = self.mapping_net.bias + truncation_psi * (w - self.mapping_net.bias)
+        return {"ws": w[:, None].repeat(1, 3, 1)}
+
+    def mean_codes(self) -> dict[str, Tensor]:
+        return {"ws": self.mapping_net.bias.detach().expand(1, 3, -1).clone()}
+
+    def planes(self, codes: dict[str, Tensor]) -> Tensor:
+        return self.backbone(codes["ws"].flatten(1)).view(-1, 3, 6, 8, 8)
+
+    def render(self, planes: Tensor, c: Tensor) -> Output:
+        n, size = len(c), self.resolution
+        origins, directions = cameras.rays(c, size)
+        depths = torch.linspace(2.3, 3.1, SAMPLES)
+        points = origins[:, :, None] + directions[:, :, None] * depths[:, None]
+        flat = 2 * points.reshape(n, 1, -1, 3)
+        planes = planes.expand(n, -1, -1, -1, -1)
+        axes = ((0, 1), (0, 2), (2, 1))
+        maps = [
+            F.grid_sample(planes[:, i], flat[..., list(a)], align_corners=False)
+            for i, a in enumerate(axes)
+        ]
+        features = torch.stack(maps).sum(0)[:, :, 0].permute(0, 2, 1)
+        features = features.reshape(n, size * size, SAMPLES, -1)
+        geometry = self.shape(features)
+        alpha = 1 - (-F.softplus(geometry[..., :1])).exp()
+        weights = alpha * torch.cumprod(1 - alpha + 1e-6, 2) / (1 - alpha + 1e-6)
+        image = (weights * self.colour(features).tanh()).sum(2)
+        seg = (weights * geometry[..., 1:]).sum(2)
+        depth = (weights * depths[:, None]).sum(2)
+        return Output(
+            image=image.permute(0, 2, 1).view(n, 3, size, size),
+            seg=seg.permute(0, 2, 1).view(n, -1, size, size),
+            depth=depth.permute(0, 2, 1).view(n, 1, size, size),
+            low=None,
+        )
+
+    def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output:
+        return self.render(self.planes(codes), c)
+
+    def encode(self, images: Tensor, labels: Tensor, c: Tensor) -> dict[str, Tensor]:
+        small = F.adaptive_avg_pool2d(images, 4).flatten(1)
+        change = labels.float().mean((1, 2))[:, None] * 0.01
+        return {"ws": (0.1 * self.encoder(small) + change).view(-1, 3, 8)}
+
+    def sample(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        """Codes and cameras of n random faces."""
+        numbers = torch.Generator().manual_seed(seed)
+        c = cameras.orbit(0.3 * torch.randn(n, generator=numbers), torch.zeros(n))
+        return self.mapping(torch.randn(n, self.z_dim, generator=numbers), c), c
+
+
+@dataclass(frozen=True)
+class TinyFaceOutput:
+    seg: Tensor
+    six: Tensor
+    attributes: Tensor
+
+
+class TinyFaceNet(nn.Module):
+    """Stands in for the trained face network: random features and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first = nn.Conv2d(3, 8, 3, 2, 1)
+        self.second = nn.Conv2d(8, 8, 3, 2, 1)
+        self.attributes = nn.Linear(8, len(ATTRIBUTES))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        first = self.first(images).relu()
+        return [first, self.second(first).relu()]
+
+    def forward(self, images: Tensor) -> TinyFaceOutput:
+        deep = self.features(images)[1].mean((2, 3))
+        seg = torch.zeros(len(images), len(LABELS), *images.shape[-2:])
+        return TinyFaceOutput(seg, torch.zeros(len(images), 6), 5 * self.attributes(deep))
