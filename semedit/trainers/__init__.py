@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-TRAINERS: dict[str, Any] = {}
+from .triplane import HeadsTrainer
+
+TRAINERS: dict[str, Any] = {"heads-128": HeadsTrainer}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..methods import parse_options
+from ..methods import build
 from . import TRAINERS
 from .loop import Schedule, train
 
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
     kind = TRAINERS[given.name]
-    trainer = kind(**parse_options(kind, given.options))
+    trainer = build(kind, given.options)
     schedule = Schedule(kimg=given.kimg, minutes=given.minutes)
     print(train(trainer, given.data, given.run, schedule, given.seed))
 

@@ -1,0 +1,83 @@
+"""Generators: the protocol they share, what they return, and which there are.
+
+    codes = generator.mapping(z, c)          z [N,z_dim] standard normal -> dict of named tensors
+    output = generator.synthesis(codes, c)   codes and camera -> Output
+
+A generator that knows cameras (trait "camera") does its work in two halves, so that many views
+cost little more than one: `planes(codes)` once per face, `render(planes, c)` per view, and
+synthesis(codes, c) == render(planes(codes), c). No call changes what a later one returns.
+
+Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise", "regions", "encode".
+To add a generator: write its file, add its line to GENERATORS.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .. import weights
+from ..errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a generator shows.
+
+    Attributes:
+        image: float32 [N,3,R,R], sRGB in [-1,1] (not clamped).
+        seg: logits [N,19,R,R], or None.
+        depth: distance along the rays [N,1,r,r] in world units, or None.
+        low: the picture before up-sampling, or None.
+    """
+
+    image: Tensor
+    seg: Tensor | None = None
+    depth: Tensor | None = None
+    low: Output | None = None
+
+
+class Generator(Protocol):
+    """What every generator offers; those with the trait "camera" also `planes` and `render`."""
+
+    traits: ClassVar[frozenset[str]]
+    name: str
+    resolution: int  # pixels a side
+    z_dim: int
+
+    def mapping(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> dict[str, Tensor]: ...
+
+    def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output: ...
+
+    def mean_codes(self) -> dict[str, Tensor]: ...
+
+
+from .triplane import Triplane, TriplaneConfig  # noqa: E402  (needs Output)
+
+GENERATORS: dict[str, type[nn.Module]] = {"triplane": Triplane}
+CONFIGS: dict[str, Callable[..., Any]] = {"triplane": TriplaneConfig}
+
+
+def build_generator(kind: str, config: dict[str, Any], name: str) -> nn.Module:
+    """A generator with random weights; config: fields of its configuration, as JSON gives them."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return GENERATORS[kind](CONFIGS[kind](**values), name=name)
+
+
+def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
+    """The generator of a weight file, in eval mode, its parameters not trainable.
+
+    Raises: WeightsError: no such weights, or they are no generator's.
+    """
+    tensors, metadata = weights.load(name)
+    kind = metadata.get("kind", "")
+    if kind not in GENERATORS:
+        raise WeightsError(f"{name} is no generator", hint=f"its kind is {kind or 'not given'}")
+    generator = build_generator(kind, json.loads(metadata["config"]), name)
+    generator.load_state_dict(tensors)
+    return generator.eval().requires_grad_(False).to(device)

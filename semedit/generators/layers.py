@@ -1,0 +1,121 @@
+"""Building blocks of StyleGAN2: equalised linear and convolution, modulated convolution, FIR.
+
+Source: Karras et al. 2020, arXiv:1912.04958 (StyleGAN2).
+Departs: modulation scales the activations and demodulation the results, which is the same
+function as scaling the weights, and keeps one convolution for the whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2  # of the leaky ReLU below zero
+GAIN = math.sqrt(2.0)  # keeps the variance across a leaky ReLU
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU that keeps the variance."""
+    return F.leaky_relu(x, SLOPE) * GAIN
+
+
+class Linear(nn.Module):
+    """y = x W^T / sqrt(inputs) + b: unit-variance weights, scaled when used.
+
+    Args: bias: initial value. rate: factor on the learning rate. scale: of the initial weights.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, bias: float = 0.0, rate: float = 1.0, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * (scale / rate))
+        self.bias = nn.Parameter(torch.full([outputs], bias / rate))
+        self.gain = rate / math.sqrt(inputs)
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.gain, self.bias * self.rate)
+
+
+class Conv(nn.Module):
+    """Equalised convolution [N,I,H,W] -> [N,O,H/stride,W/stride], leaky ReLU unless `linear`."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, linear: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.gain = 1.0 / math.sqrt(inputs * kernel * kernel)
+        self.stride, self.padding, self.linear = stride, kernel // 2, linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight * self.gain, self.bias, self.stride, self.padding)
+        return y if self.linear else activate(y)
+
+
+class ModulatedConv(nn.Module):
+    """Convolution whose input channels are scaled by a style.
+
+        s = affine(w);  y_o = d_o sum_i W_oi * (s_i x_i) + b_o;  d_o = 1 / |W_o s|
+
+    Args:
+        kernel: side of the kernel. up: 2 doubles the resolution (transposed, then FIR).
+        normal: demodulate (d; else 1) and activate; False for the 1x1 layers that write pictures.
+        scale: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        kernel: int = 3,
+        up: int = 1,
+        normal: bool = True,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.affine = Linear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * scale)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.gain = 1.0 / math.sqrt(inputs * kernel * kernel)
+        self.up, self.padding, self.normal = up, kernel // 2, normal
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x [N,I,H,W], w [N,w_dim] -> [N,O,H*up,W*up]."""
+        weight = self.weight * self.gain
+        style = self.affine(w)
+        y = self._convolve(x * style[:, :, None, None].to(x.dtype), weight)
+        if not self.normal:
+            return y + self.bias.to(y.dtype)[:, None, None]
+        energy = style.float().square() @ weight.float().square().sum((2, 3)).t()
+        demodulation = (energy + 1e-8).rsqrt()[:, :, None, None].to(y.dtype)
+        # The activation's gain goes through its leaky ReLU, so that the pixels see one product.
+        bias = (self.bias * GAIN).to(y.dtype)[:, None, None]
+        return F.leaky_relu(torch.addcmul(bias, y, demodulation * GAIN), SLOPE)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.up == 1:
+            return F.conv2d(x, weight, padding=self.padding)
+        y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        return F.conv2d(y, _fir(y), padding=1, groups=y.shape[1])
+
+
+def upsample(x: Tensor) -> Tensor:
+    """[N,C,H,W] -> [N,C,2H,2W]: zeros between the pixels, then the FIR filter.
+
+    That is bilinear interpolation with zeros outside the picture.
+    """
+    doubled = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2.0, mode="bilinear")
+    return doubled[:, :, 2:-2, 2:-2]
+
+
+def _fir(x: Tensor) -> Tensor:
+    """The filter [1,3,3,1] x [1,3,3,1] of sum 4, once per channel of x."""
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 4.0
+    return (line[:, None] * line).expand(x.shape[1], 1, 4, 4)

@@ -1,0 +1,375 @@
+"""A tri-plane semantic 3D generator of the IDE-3D kind.
+
+    ws = mapping(z);  trunk(ws[:k]) -> shape planes -> density and labels
+                      branches(trunk, ws[k:]) -> texture planes -> colour features
+    volume rendering at `neural` pixels, then StyleGAN2 blocks that predict residuals of the
+    picture and of the label map.
+
+Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517: semantic layers first, three texture branches
+behind them, one decoder for density and labels, another for colour.
+Departs: learned maps stand at every resolution of the trunk (heads are aligned in the planes); a
+background layer lies behind the volume, fixed to the picture; samples come from one density grid
+per face, which all its views share, in place of a coarse pass per view; the three texture branches
+share their styles; no noise inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import cameras
+from ..errors import TraitError
+from . import Output, volume
+from .layers import Linear, ModulatedConv, activate, upsample
+
+Planes = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TriplaneConfig:
+    """Sizes of a tri-plane generator; the defaults are those of heads-128."""
+
+    z_dim: int = 128  # entries of z
+    classes: int = 19  # of the label map; class 0 is the background
+    w_dim: int = 192  # entries of a style
+    hidden: int = 256  # of the mapping network
+    mapping_layers: int = 3  # linear layers from z to w
+    trunk: tuple[int, ...] = (128, 128, 128, 96, 64)  # channels at 4, 8, 16, ... pixels
+    shape_channels: int = 16  # of each shape plane, at the trunk's last resolution
+    branch: int = 24  # channels of each of the three texture branches, at twice that resolution
+    texture_channels: int = 16  # of each texture plane
+    features: int = 16  # colour features; the first three are the low-resolution picture
+    decoder: int = 32  # hidden units of both decoders
+    neural: int = 64  # pixels a side of the volume rendering
+    up: tuple[int, ...] = (24,)  # channels of the up-sampling blocks; each doubles the side
+    background: bool = True  # a layer behind the volume, fixed to the picture
+    box: float = 1.0  # side of the cube that the planes cover, world units
+    grid: int = 32  # cells a side of the density grid that guides the samples
+    coarse: int = 32  # intervals of a ray looked up in the grid
+    samples: int = 10  # per ray, where the grid is dense
+    density_scale: float = 50.0  # 1 / world units; a softplus of 1 is opaque within 0.1
+    skip_weight: float = 0.003  # rays and samples below this weight are left out
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side of the picture."""
+        return self.neural * 2 ** len(self.up)
+
+    @property
+    def plane_resolution(self) -> int:
+        """Pixels a side of the shape planes."""
+        return 4 * 2 ** (len(self.trunk) - 1)
+
+
+class Triplane(nn.Module):
+    """See the module. `planes` is the costly half; its result serves any number of views."""
+
+    traits: frozenset[str] = frozenset({"ws", "camera", "seg"})
+    tunable: ClassVar[tuple[str, ...]] = ("texture*", "upsampler*")  # what pivotal tuning changes
+
+    def __init__(self, config: TriplaneConfig, name: str = "triplane") -> None:
+        super().__init__()
+        self.config, self.name = config, name
+        self.z_dim, self.resolution = config.z_dim, config.resolution
+        self.mapping_network = Mapping(config)
+        self.trunk = Trunk(config)
+        self.texture = Texture(config)
+        self.shape_decoder = Decoder(config.shape_channels, config.decoder, 1 + config.classes)
+        self.texture_decoder = Decoder(config.texture_channels, config.decoder, config.features)
+        self.upsampler = Upsampler(config)
+        self.background_seg = nn.Parameter(8.0 * F.one_hot(torch.tensor(0), config.classes).float())
+        self.num_shape = self.trunk.num_ws
+        self.num_ws = self.num_shape + self.texture.num_ws + self.upsampler.num_ws
+        self._encoder: tuple[nn.Module, ...] = ()  # in a tuple: not among the weights
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+        self.w_avg: Tensor
+        with torch.no_grad():  # nearly empty at the start: opaque boxes learn slowly
+            self.shape_decoder.last.bias[0] = -3.0
+
+    def mapping(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> dict[str, Tensor]:
+        """z [N,z_dim] -> {"ws": [N,num_ws,w_dim]}; c [N,25] has no influence here."""
+        w = self.w_avg.lerp(self.mapping_network(z).float(), truncation_psi)
+        return {"ws": w[:, None].expand(-1, self.num_ws, -1)}
+
+    def mean_codes(self) -> dict[str, Tensor]:
+        """Codes of the mean style, one face."""
+        return {"ws": self.w_avg.expand(1, self.num_ws, -1)}
+
+    def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output:
+        """Codes and cameras c [N,25] -> Output. There are no noise inputs."""
+        return self.render(self.planes(codes), c)
+
+    def encode(self, images: Tensor, labels: Tensor, c: Tensor) -> dict[str, Tensor]:
+        """Codes of images [N,3,R,R] with labels int64 [N,R,R], seen by cameras c [N,25].
+
+        Raises: TraitError: no encoder was attached.
+        """
+        if not self._encoder:
+            raise TraitError(f"{self.name} has no encoder", hint="train one: semedit train")
+        return {"ws": self._encoder[0](images, labels, c)}
+
+    def attach(self, encoder: nn.Module) -> Triplane:
+        """Let `encode` use this network; it is no part of the generator's weights."""
+        self._encoder = (encoder,)
+        self.traits = type(self).traits | {"encode"}
+        return self
+
+    def planes(self, codes: dict[str, Tensor]) -> Planes:
+        """All that does not depend on the camera.
+
+        Returns: shape, texture [N,3,H,W,C]; background [N,features,H,W]; density [N,1,G,G,G],
+                 without gradient; ws: the styles of the up-sampler.
+        """
+        ws = codes["ws"]
+        split = [self.num_shape, self.texture.num_ws, self.upsampler.num_ws]
+        of_shape, of_texture, of_upsampler = ws.split(split, 1)
+        x, shape = self.trunk(of_shape)
+        texture, background = self.texture(x, of_texture)
+        return {
+            "shape": shape,
+            "texture": texture,
+            "background": background,
+            "density": self.density(shape.detach()),
+            "ws": of_upsampler,
+        }
+
+    @torch.no_grad()
+    def density(self, shape: Tensor) -> Tensor:
+        """Density at the centres of the grid's cells, from shape planes; [N,1,G,G,G], (z,y,x)."""
+        side, n = self.config.grid, len(shape)
+        line = (torch.arange(side, device=shape.device) + 0.5) * (2.0 / side) - 1.0
+        z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+        points = torch.stack([x, y, z], -1).reshape(-1, 3).repeat(n, 1)
+        face = torch.arange(n, device=shape.device).repeat_interleave(side**3)
+        sigma = self._sigma(self.shape_decoder(volume.lookup(shape, points, face))[:, 0])
+        return sigma.view(n, 1, side, side, side)
+
+    def _sigma(self, raw: Tensor) -> Tensor:
+        return F.softplus(raw.float() - 1.0) * self.config.density_scale
+
+    def render(
+        self,
+        planes: Planes,
+        c: Tensor,
+        neural: int | None = None,
+        jitter: bool = False,
+        keep_empty: float = 0.0,
+    ) -> Output:
+        """Views of faces.
+
+        Args:
+            planes: of N faces. c: [N*k,25], the k views of a face next to each other.
+            neural: pixels a side of the volume rendering; None: the configuration's.
+            jitter: draw the samples at random (training).
+            keep_empty: share of the rays through empty space that are rendered all the same.
+        """
+        side = neural or self.config.neural
+        features, seg, depth = self._march(planes, c, side, jitter, keep_empty)
+        low = Output(image=features[:, :3], seg=seg, depth=depth)
+        ws = planes["ws"].repeat_interleave(len(c) // len(planes["ws"]), 0)
+        image, seg = self.upsampler(features, seg, ws)
+        return Output(image=image.float(), seg=seg.float(), depth=depth, low=low)
+
+    def _march(
+        self, planes: Planes, c: Tensor, side: int, jitter: bool, keep_empty: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features [V,F,side,side], seg [V,K,side,side] and depth [V,1,side,side]."""
+        config, views = self.config, len(c)
+        n = len(planes["density"])
+        origins, directions = cameras.rays(c, side)
+        near, far = volume.box_interval(origins, directions, config.box / 2)
+        coarse = self._coarse(planes["density"], origins, directions, near, far)
+        origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
+        near, far = near.flatten(), far.flatten()
+        keep = coarse.sum(-1) > config.skip_weight
+        if keep_empty:
+            keep = keep | (torch.rand_like(near) < keep_empty)
+        ray = keep.nonzero()[:, 0]
+        face = ray // (len(near) // n)
+        u = torch.rand(len(ray), config.samples, device=c.device) if jitter else 0.5
+        u = (torch.arange(config.samples, device=c.device) + u) / config.samples
+        u = u.expand(len(ray), -1)
+        near, far = near[ray], far[ray]
+        t = volume.resample(near, far, coarse[ray], u, floor=0.05)
+        points = origins[ray, None] + t[..., None] * directions[ray, None]
+        points = points.reshape(-1, 3) * (2 / config.box)
+        faces = face.repeat_interleave(config.samples)
+        decoded = self.shape_decoder(volume.lookup(planes["shape"], points, faces)).float()
+        decoded = decoded.view(len(ray), config.samples, -1)
+        raw, logits = decoded.split([1, config.classes], -1)
+        sigma = self._sigma(raw[..., 0])
+        weights, through = volume.composite(sigma, volume.cells(near, far, t))
+        seg = (weights[..., None] * logits).sum(1)
+        seg = seg + through[:, None] * self.background_seg
+        colour = self._colour(planes["texture"], points, faces, weights)
+        distance = (weights * t).sum(1) + through * far
+        return self._assemble(planes, ray, views, side, seg, colour, through, distance)
+
+    @torch.no_grad()
+    def _coarse(
+        self, density: Tensor, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor
+    ) -> Tensor:
+        """Weights [V*R*R,coarse] of equal intervals of the rays, from the density grid."""
+        count, n = self.config.coarse, len(density)
+        step = (far - near) / count
+        t = near[..., None] + step[..., None] * (torch.arange(count, device=near.device) + 0.5)
+        lengths = step[..., None].expand_as(t)
+        shaped = (n, -1, count)
+        rays = origins.reshape(n, -1, 3), directions.reshape(n, -1, 3)
+        half = self.config.box / 2
+        weights = volume.density_weights(
+            density, *rays, t.reshape(shaped), lengths.reshape(shaped), half
+        )
+        return weights.reshape(-1, count)
+
+    def _colour(self, texture: Tensor, points: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
+        """Features [M,F] of rays: only samples that are seen are decoded."""
+        flat = weights.flatten()
+        seen = (flat > self.config.skip_weight).nonzero()[:, 0]
+        values = self.texture_decoder(volume.lookup(texture, points[seen], faces[seen])).float()
+        values = values * flat[seen, None]
+        out = values.new_zeros(len(weights), values.shape[1])
+        return out.index_add(0, seen // weights.shape[1], values)
+
+    def _assemble(
+        self,
+        planes: Planes,
+        ray: Tensor,
+        views: int,
+        side: int,
+        seg: Tensor,
+        colour: Tensor,
+        through: Tensor,
+        distance: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rendered rays into pictures, the background behind them."""
+
+        def picture(values: Tensor, empty: Tensor) -> Tensor:
+            whole = empty.expand(views * side * side, -1).index_copy(0, ray, values)
+            return whole.view(views, side, side, -1).permute(0, 3, 1, 2)
+
+        zero = colour.new_zeros(1, 1)
+        features = picture(colour, zero.expand(1, colour.shape[1]))
+        behind = F.adaptive_avg_pool2d(planes["background"], side)
+        behind = behind.repeat_interleave(views // len(behind), 0)
+        features = features + picture(through[:, None], zero + 1) * behind
+        return features, picture(seg, self.background_seg[None]), picture(distance[:, None], zero)
+
+
+class Mapping(nn.Module):
+    """z [N,z_dim] -> w [N,w_dim]."""
+
+    def __init__(self, config: TriplaneConfig) -> None:
+        super().__init__()
+        sides = [config.z_dim] + [config.hidden] * (config.mapping_layers - 1) + [config.w_dim]
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(sides, sides[1:], strict=False))
+
+    def forward(self, z: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            z = activate(layer(z))
+        return self.layers[-1](z)
+
+
+class Trunk(nn.Module):
+    """Semantic layers: styles [N,k,w_dim] -> features [N,C,H,W] and shape planes [N,3,H,W,C]."""
+
+    def __init__(self, config: TriplaneConfig) -> None:
+        super().__init__()
+        self.convs, self.maps = nn.ModuleList(), nn.ParameterList()
+        before = config.trunk[0]
+        for level, channels in enumerate(config.trunk):
+            self.maps.append(nn.Parameter(torch.randn(channels, 4 * 2**level, 4 * 2**level)))
+            if level:
+                self.convs.append(ModulatedConv(before, channels, config.w_dim, up=2))
+            self.convs.append(ModulatedConv(channels, channels, config.w_dim))
+            before = channels
+        self.out = ModulatedConv(before, 3 * config.shape_channels, config.w_dim, 1, normal=False)
+        self.num_ws = len(self.convs)
+
+    def forward(self, ws: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.maps[0].expand(len(ws), -1, -1, -1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for index, conv in enumerate(self.convs):
+            x = conv(x, ws[:, index])
+            if index % 2 == 1:  # just up-sampled
+                x = x + self.maps[(index + 1) // 2].to(x.dtype)
+        planes = self.out(x, ws[:, -1])
+        planes = planes.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2)
+        return x, planes.float().contiguous()
+
+
+class Texture(nn.Module):
+    """Trunk features and styles -> texture planes [N,3,2H,2W,C], background [N,F,H,W]."""
+
+    def __init__(self, config: TriplaneConfig) -> None:
+        super().__init__()
+        wide, narrow, w_dim = config.trunk[-1], config.branch, config.w_dim
+        self.first = nn.ModuleList(ModulatedConv(wide, narrow, w_dim, up=2) for _ in range(3))
+        self.second = nn.ModuleList(ModulatedConv(narrow, narrow, w_dim) for _ in range(3))
+        self.out = nn.ModuleList(
+            ModulatedConv(narrow, config.texture_channels, w_dim, 1, normal=False)
+            for _ in range(3)
+        )
+        self.behind = nn.ModuleList()
+        if config.background:
+            self.behind.append(ModulatedConv(wide, wide // 2, w_dim))
+            self.behind.append(ModulatedConv(wide // 2, config.features, w_dim, 1, normal=False))
+        self.features = config.features
+        self.num_ws = 3 + len(self.behind)
+
+    def forward(self, x: Tensor, ws: Tensor) -> tuple[Tensor, Tensor]:
+        planes = []
+        for first, second, out in zip(self.first, self.second, self.out, strict=True):
+            y = second(first(x, ws[:, 0]), ws[:, 1])
+            planes.append(out(y, ws[:, 2]).permute(0, 2, 3, 1))
+        background = x.new_zeros(len(x), self.features, *x.shape[2:])
+        if self.behind:
+            background = x
+            for index, conv in enumerate(self.behind):
+                background = conv(background, ws[:, 3 + index])
+        return torch.stack(planes, 1).float(), background.float()
+
+
+class Decoder(nn.Module):
+    """Plane features [M,C] -> [M,O]: one hidden layer with softplus."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.last = Linear(inputs, hidden), Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.softplus(self.first(x)))
+
+
+class Upsampler(nn.Module):
+    """Low-resolution features and seg -> image and seg at twice the side per block."""
+
+    def __init__(self, config: TriplaneConfig) -> None:
+        super().__init__()
+        self.convs, self.rgb, self.seg = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        before = config.features + config.classes
+        for channels in config.up:
+            self.convs.append(ModulatedConv(before, channels, config.w_dim, up=2))
+            self.convs.append(ModulatedConv(channels, channels, config.w_dim))
+            for layers, outputs in ((self.rgb, 3), (self.seg, config.classes)):
+                layers.append(
+                    ModulatedConv(channels, outputs, config.w_dim, 1, normal=False, scale=0.1)
+                )
+            before = channels
+        self.num_ws = len(self.convs)
+
+    def forward(self, features: Tensor, seg: Tensor, ws: Tensor) -> tuple[Tensor, Tensor]:
+        image = features[:, :3]
+        x = torch.cat([features, 0.1 * seg], 1)  # logits are an order larger than colours
+        x = x.contiguous(memory_format=torch.channels_last)
+        for block in range(len(self.rgb)):
+            first, second = ws[:, 2 * block], ws[:, 2 * block + 1]
+            x = self.convs[2 * block + 1](self.convs[2 * block](x, first), second)
+            image = upsample(image) + self.rgb[block](x, second)
+            seg = upsample(seg) + self.seg[block](x, second)
+        return image, seg
