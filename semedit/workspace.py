@@ -1,0 +1,249 @@
+"""The workspace: one folder in which every command finds what the one before it left.
+
+    faces/ masks/ latents/ edits/ turntables/   every file under its photograph's relative name
+    receipts/COMMAND/                           what was done, with what, and what came of it
+
+Inputs are found here as well: files, folders and globs, mirrored, never flattened.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semedit.errors import (
+    InputError,
+    LockedError,
+    NothingMatchedError,
+    OptionError,
+    WorkspaceError,
+)
+from semedit.images import SUFFIXES, TEMPORARY
+from semedit.methods import suggestion
+from semedit.weights import fingerprint as file_sha256
+
+FORMAT = 1  # of receipts and folders; part of every fingerprint
+STEPS = ("edit", "attr")  # commands whose outputs are steps of a chain of edits
+PHOTO_SUFFIXES = frozenset(SUFFIXES) | {".heic", ".heif"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The one folder in which commands find what the one before them left."""
+
+    root: Path
+
+    def path(self, folder: str, name: str, suffix: str) -> Path:
+        """The file of a face, e.g. path("masks", "a/b", ".png")."""
+        return self.root / folder / f"{name}{suffix}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, hold it for this run alone, clear what a killed run left half-written.
+
+        Raises:
+            LockedError: another run holds it.
+            WorkspaceError: it cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise LockedError(f"another run is working in {self.root}") from error
+        except OSError as error:
+            raise WorkspaceError(f"{self.root} cannot be written: {error.strerror}") from error
+        try:
+            for leftover in self.root.rglob(f"{TEMPORARY}*"):
+                leftover.unlink()
+            yield
+        finally:
+            lock.release()
+
+    def faces(self, patterns: Sequence[str] = ()) -> list[str]:
+        """Names of aligned faces, sorted; patterns are names or globs.
+
+        Raises:
+            NothingMatchedError: there is no face, or a pattern matches none.
+        """
+        folder = self.root / "faces"
+        names = sorted(_name_of(p, folder) for p in folder.rglob("*.json"))
+        if not names:
+            raise NothingMatchedError(f"no faces in {self.root}", "run `semedit align` first")
+        if not patterns:
+            return names
+        chosen: set[str] = set()
+        for pattern in patterns:
+            bare = _without_photo_suffix(pattern.removeprefix("./"))
+            found = bare if bare in names else fnmatch.filter(names, bare)
+            if not found:
+                raise NothingMatchedError(
+                    f"no face matches {pattern!r}", suggestion(bare, names[:200])
+                )
+            chosen |= {found} if isinstance(found, str) else set(found)
+        return [name for name in names if name in chosen]
+
+    # Receipts
+
+    def receipt_path(self, command: str, name: str) -> Path:
+        return self.root / "receipts" / command / f"{name}.json"
+
+    def receipt(self, command: str, name: str) -> dict[str, Any] | None:
+        """The receipt of an item, None if there is none or it is not readable as one."""
+        try:
+            found = json.loads(self.receipt_path(command, name).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+    def relative(self, path: Path) -> str:
+        """A path as receipts show it: relative inside the workspace, else as it is."""
+        return (
+            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        )
+
+    # Chains of edits
+
+    def steps(self, face: str) -> list[str]:
+        """Finished edit steps of a face, oldest first: "face/01-smiling", ..."""
+        folder = self.root / "edits" / face
+        names = sorted(f"{face}/{p.stem}" for p in folder.glob("[0-9][0-9]*-*.safetensors"))
+        return sorted((n for n in names if self._step_receipt(n)), key=step_number)
+
+    def source(self, face: str, chosen: str | None = None) -> Path:
+        """The latent that an edit of a face starts from.
+
+        Args:
+            chosen: "latents" for the inversion itself, or a step's name or number ("01-smiling",
+                "1"); None takes the newest: the last step, unless the face was inverted anew
+                since.
+
+        Raises:
+            InputError: the face has no latent.
+            OptionError: it has no such step.
+        """
+        base = self.path("latents", face, ".safetensors")
+        if not base.is_file():
+            raise InputError(f"{face} has no latent", "run `semedit invert` first")
+        steps = self.steps(face)
+        if chosen == "latents":
+            return base
+        if chosen is not None:
+            for step in steps:
+                short = step.removeprefix(f"{face}/")
+                if chosen in (short, short.split("-", 1)[1]) or (
+                    chosen.isdigit() and int(chosen) == step_number(step)
+                ):
+                    return self.path("edits", step, ".safetensors")
+            known = ["latents", *(step.removeprefix(f"{face}/") for step in steps)]
+            raise OptionError(f"{face} has no step {chosen!r}", suggestion(chosen, known))
+        fresh = [step for step in steps if self._descends(step)]
+        return self.path("edits", fresh[-1], ".safetensors") if fresh else base
+
+    def _step_receipt(self, step: str) -> dict[str, Any] | None:
+        for command in STEPS:
+            receipt = self.receipt(command, step)
+            if receipt and receipt["status"] == "done":
+                return receipt
+        return None
+
+    def _descends(self, step: str) -> bool:
+        """Whether a step's ancestors, back to the inversion, are as they were when it was made."""
+        receipt = self._step_receipt(step)
+        if receipt is None:
+            return False
+        parent, sha256 = receipt["inputs"]["latent"]
+        path = self.root / parent
+        if not path.is_file() or file_sha256(path) != sha256:
+            return False
+        return parent.startswith("latents/") or self._descends(_name_of(path, self.root / "edits"))
+
+
+def step_number(step: str) -> int:
+    return int(step.rsplit("/", 1)[-1].split("-", 1)[0])
+
+
+def _name_of(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _without_photo_suffix(name: str) -> str:
+    base, dot, suffix = name.rpartition(".")
+    return base if dot and f".{suffix.lower()}" in PHOTO_SUFFIXES else name
+
+
+# Inputs -----------------------------------------------------------------------------------------
+
+
+def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> dict[str, Path]:
+    """Photographs named by files, folders or globs: relative name without suffix -> path.
+
+    Folders are walked without following links to folders and without the workspace itself; in
+    them only names that end like pictures count. A file named outright is taken as it is.
+
+    Raises:
+        NothingMatchedError: nothing was found for an input.
+        WorkspaceError: two photographs would get one name.
+    """
+    found: dict[Path, str] = {}
+    for given in inputs:
+        before = len(found)
+        for path, name in _matching(Path(given)):
+            if not path.resolve().is_relative_to(workspace.root.resolve()):
+                found.setdefault(path, name)
+        if len(found) == before:
+            raise NothingMatchedError(f"no photographs at {given}")
+    _refuse_twins(found)
+    return {name: path for path, name in found.items()}
+
+
+def _matching(given: Path) -> Iterator[tuple[Path, str]]:
+    if given.is_dir():
+        for folder, folders, files in os.walk(given):
+            folders.sort()
+            for path in (Path(folder, file) for file in sorted(files)):
+                if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
+                    yield path, _bare(path.relative_to(given))
+    elif given.exists():
+        yield given, _bare(Path(given.name))
+    else:
+        anchor = Path(given.anchor) if given.is_absolute() else Path()
+        fixed = list(_before_wildcard(given.relative_to(anchor)))
+        base = anchor.joinpath(*fixed)
+        pattern = str(given.relative_to(base)) if fixed else str(given.relative_to(anchor))
+        for path in sorted(base.glob(pattern)):
+            if path.is_file():
+                yield path, _bare(path.relative_to(base))
+
+
+def _before_wildcard(path: Path) -> Iterator[str]:
+    for part in path.parts[:-1]:
+        if any(character in part for character in "*?["):
+            return
+        yield part
+
+
+def _bare(path: Path) -> str:
+    return _without_photo_suffix(path.as_posix())
+
+
+def _refuse_twins(found: Mapping[Path, str]) -> None:
+    """Names that differ only by suffix, case or Unicode form would overwrite each other."""
+    taken: dict[str, Path] = {}
+    for path, name in found.items():
+        key = unicodedata.normalize("NFC", name).casefold()
+        other = taken.setdefault(key, path)
+        if other != path:
+            raise WorkspaceError(
+                f"{other} and {path} would both be called {name!r}",
+                "rename one of them, or align them into different --work folders",
+            )

@@ -1,0 +1,418 @@
+"""The folder loop: receipts, resume, isolated failures, chains of edits, the lock."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from semedit.batch import Item, Result, Run, for_each, next_step
+from semedit.errors import (
+    InputError,
+    LockedError,
+    NoFaceError,
+    NothingMatchedError,
+    OptionError,
+    WorkspaceError,
+)
+from semedit.images import write_bytes
+from semedit.workspace import Workspace, photographs
+
+
+class Watch:
+    """An observer that remembers."""
+
+    def __init__(self):
+        self.total, self.seen = None, []
+
+    def start(self, total):
+        self.total = total
+
+    def finish(self, outcome):
+        self.seen.append((outcome.name, outcome.status))
+
+
+@pytest.fixture
+def space(tmp_path):
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    for name in ("a", "b", "c/d", "e"):
+        write_bytes(folder / f"{name}.jpg", name.encode())
+    return folder
+
+
+class Upper:
+    """Work for tests: writes its input in capitals; remembers the batches it was given."""
+
+    def __init__(self, space):
+        self.space, self.batches, self.loads = space, [], []
+
+    def load(self, item):
+        text = item.inputs["photo"].read_text()
+        self.loads.append(item.name)
+        if text == "bad":
+            raise InputError("a bad file", "mend it")
+        return text
+
+    def work(self, items, loaded):
+        self.batches.append([item.name for item in items])
+        if "nobody" in loaded:
+            raise NoFaceError("no face")
+        if len(loaded) > 2 and "big" in loaded:
+            raise RuntimeError("CUDA out of memory")
+        if loaded == ["huge"]:
+            raise MemoryError
+        if "bug" in loaded:
+            raise RuntimeError("a bug")
+        results = []
+        for item, text in zip(items, loaded, strict=True):
+            path = self.space.path("faces", item.name, ".txt")
+            write_bytes(path, text.upper().encode())
+            results.append(Result([path], ["odd"] if text == "a" else [], {"size": len(text)}))
+        return results
+
+
+def go(space, raw, *, batch=1, **settings):
+    work, watch = Upper(space), Watch()
+    items = [Item(name, {"photo": path}) for name, path in photographs([raw], space).items()]
+    with space.locked():
+        outcomes = for_each(
+            Run(space, "align", **settings), items, work.load, work.work, watch, batch
+        )
+    assert watch.total == len(items) and watch.seen == [(o.name, o.status) for o in outcomes]
+    return {o.name: o for o in outcomes}, work
+
+
+def status(outcomes):
+    return {name: outcome.status for name, outcome in outcomes.items()}
+
+
+def test_everything_is_done_once(space, raw):
+    outcomes, work = go(space, raw)
+    assert set(status(outcomes).values()) == {"done"} and work.loads == ["a", "b", "e", "c/d"]
+    assert (space.root / "faces/c/d.txt").read_text() == "C/D"
+    assert outcomes["a"].warnings == ("odd",) and outcomes["a"].figures == {"size": 1}
+    receipt = space.receipt("align", "c/d")
+    assert receipt["status"] == "done" and list(receipt["outputs"]) == ["faces/c/d.txt"]
+    again, work = go(space, raw)
+    assert set(status(again).values()) == {"uptodate"} and work.loads == []
+    assert again["a"].outputs == ("faces/a.txt",)
+
+
+def test_only_what_changed_is_redone(space, raw):
+    go(space, raw)
+    (raw / "b.jpg").write_text("new")
+    (space.root / "faces/e.txt").unlink()
+    outcomes, work = go(space, raw)
+    assert work.loads == ["b", "e"]
+    assert status(outcomes) == {"a": "uptodate", "b": "done", "e": "done", "c/d": "uptodate"}
+    assert go(space, raw, parameters={"size": 2})[1].loads == ["a", "b", "e", "c/d"]
+    assert go(space, raw, parameters={"size": 2}, weights={"n": "0"})[1].loads
+    assert len(go(space, raw, parameters={"size": 2}, weights={"n": "0"}, overwrite=True)[1].loads)
+
+
+def test_outputs_edited_by_hand_are_kept(space, raw):
+    go(space, raw)
+    (space.root / "faces/a.txt").write_text("mine")
+    outcomes, work = go(space, raw)
+    assert work.loads == [] and "changed since" in outcomes["a"].warnings[0]
+    assert (space.root / "faces/a.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_bad_file_fails_alone(space, raw, batch):
+    (raw / "b.jpg").write_text("bad")
+    (raw / "e.jpg").write_text("nobody")
+    outcomes, _ = go(space, raw, batch=batch)
+    assert status(outcomes) == {"a": "done", "b": "error", "e": "skipped", "c/d": "done"}
+    assert outcomes["b"].error == {"code": "input", "message": "a bad file", "hint": "mend it"}
+    assert space.receipt("align", "b")["status"] == "error"
+    again, work = go(space, raw, batch=batch)
+    assert status(again)["b"] == "error" and work.loads == []
+    _, work = go(space, raw, batch=batch, retry_failed=True)
+    assert work.loads == ["b"]
+    (raw / "b.jpg").write_text("mended")
+    assert status(go(space, raw, batch=batch)[0])["b"] == "done"
+
+
+def test_batches_and_lack_of_memory(space, raw):
+    _, work = go(space, raw, batch=3)
+    assert work.batches == [["a", "b", "e"], ["c/d"]]
+    (raw / "b.jpg").write_text("big")
+    _, work = go(space, raw, batch=3, overwrite=True)
+    assert work.batches == [["a", "b", "e"], ["a", "b"], ["e"], ["c/d"]]
+    (raw / "e.jpg").write_text("huge")
+    outcomes, _ = go(space, raw)
+    assert outcomes["e"].error["code"] == "memory" and status(outcomes)["a"] == "uptodate"
+
+
+def test_groups_do_not_mix(space, raw):
+    items = [
+        Item(name, {"photo": path}, group=name in ("a", "e"))
+        for name, path in photographs([raw], space).items()
+    ]
+    work = Upper(space)
+    for_each(Run(space, "align"), items, work.load, work.work, Watch(), batch=9)
+    assert work.batches == [["a"], ["b"], ["e"], ["c/d"]]
+
+
+def test_a_bug_is_not_swallowed(space, raw):
+    (raw / "b.jpg").write_text("bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        go(space, raw)
+    assert space.receipt("align", "a") and not space.receipt("align", "b")
+
+
+def test_an_input_changed_meanwhile_is_an_error(space, raw):
+    class Slow(Upper):
+        def work(self, items, loaded):
+            (raw / "a.jpg").write_text("changed")
+            return super().work(items, loaded)
+
+    work = Slow(space)
+    (outcome,) = for_each(
+        Run(space, "align"), [Item("a", {"photo": raw / "a.jpg"})], work.load, work.work, Watch()
+    )
+    assert outcome.status == "error" and "changed while" in outcome.error["message"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_ends_the_run(space, raw, number):
+    class Full(Upper):
+        def work(self, items, loaded):
+            if items[0].name == "b":
+                raise OSError(number, os.strerror(number))
+            return super().work(items, loaded)
+
+    work = Full(space)
+    items = [Item(name, {"photo": raw / f"{name}.jpg"}) for name in ("a", "b")]
+    with pytest.raises(WorkspaceError, match="cannot write"):
+        for_each(Run(space, "align"), items, work.load, work.work, Watch())
+    assert (space.root / "faces/a.txt").is_file()
+
+
+def test_pipes_are_not_opened(space, raw):
+    os.mkfifo(raw / "pipe.jpg")
+
+    def load(item):
+        raise InputError("not a regular file")
+
+    item = Item("pipe", {"photo": raw / "pipe.jpg"})
+    (outcome,) = for_each(Run(space, "align"), [item], load, lambda *_: [], Watch())
+    assert outcome.status == "error"
+
+
+# Inputs ------------------------------------------------------------------------------------------
+
+
+def test_folders_are_mirrored_and_globs_expand(space, raw):
+    (raw / "notes.txt").write_text("x")
+    (raw / "loop").symlink_to(raw)
+    assert list(photographs([raw], space)) == ["a", "b", "e", "c/d"]
+    assert list(photographs([raw / "c" / "d.jpg", raw / "a.jpg"], space)) == ["d", "a"]
+    assert list(photographs([str(raw / "c*" / "*.jpg")], space)) == ["c/d"]
+    assert list(photographs([str(raw / "[ab].jpg")], space)) == ["a", "b"]
+    with pytest.raises(NothingMatchedError):
+        photographs([raw / "none"], space)
+    with pytest.raises(NothingMatchedError):
+        photographs([str(raw / "*.webp")], space)
+
+
+def test_the_workspace_is_left_out_of_the_scan(raw):
+    inside = Workspace(raw / "work")
+    write_bytes(inside.path("faces", "a", ".png"), b"x")
+    assert list(photographs([raw], inside)) == ["a", "b", "e", "c/d"]
+
+
+@pytest.mark.parametrize("twin", ["a.png", "A.jpg"])
+def test_twins_are_refused_up_front(space, raw, twin):
+    (raw / twin).write_text("x")
+    with pytest.raises(WorkspaceError, match="both be called"):
+        photographs([raw], space)
+
+
+def test_odd_names_are_kept(space, tmp_path):
+    names = ["ü", "two words", "-dash", "x" * 240, "dots.in.name", "日本"]
+    for name in names:
+        write_bytes(tmp_path / "odd" / f"{name}.jpg", b"x")
+    found, _ = go(space, tmp_path / "odd")
+    assert set(found) == set(names)
+    assert all((space.root / "faces" / f"{name}.txt").is_file() for name in names)
+
+
+def test_faces_are_chosen_by_name_and_glob(space):
+    for name in ("a", "b", "c/d"):
+        write_bytes(space.path("faces", name, ".json"), b"{}")
+    assert space.faces() == ["a", "b", "c/d"]
+    assert space.faces(["c/*", "a.jpg"]) == ["a", "c/d"]
+    with pytest.raises(NothingMatchedError, match="did you mean c/d"):
+        space.faces(["c/e"])
+    with pytest.raises(NothingMatchedError, match="semedit align"):
+        Workspace(space.root / "other").faces()
+
+
+# Chains of edits ---------------------------------------------------------------------------------
+
+
+def edit(space, label, strength, *, chosen=None, command="edit", content="x"):
+    run = Run(space, command, {"label": label})
+    item = next_step(run, "a", label, Item("", {}, {"strength": strength}), chosen)
+
+    def work(items, loaded):
+        path = space.path("edits", items[0].name, ".safetensors")
+        write_bytes(path, loaded[0] + f"+{label}{strength}".encode())
+        return [Result([path])]
+
+    (outcome,) = for_each(run, [item], lambda i: i.inputs["latent"].read_bytes(), work, Watch())
+    return outcome
+
+
+def test_edits_chain_and_the_same_edit_is_no_new_step(space):
+    with pytest.raises(InputError, match="semedit invert"):
+        space.source("a")
+    write_bytes(space.path("latents", "a", ".safetensors"), b"w")
+    assert edit(space, "smiling", 1).name == "a/01-smiling"
+    assert edit(space, "smiling", 1).status == "uptodate"
+    assert edit(space, "hair", 1, command="attr").name == "a/02-hair"
+    assert edit(space, "hair", 1, command="attr").status == "uptodate"
+    assert edit(space, "smiling", 1).name == "a/03-smiling"
+    last = space.path("edits", "a/03-smiling", ".safetensors")
+    assert last.read_bytes() == b"w+smiling1+hair1+smiling1" and space.source("a") == last
+
+
+def test_the_source_of_an_edit_can_be_named(space):
+    write_bytes(space.path("latents", "a", ".safetensors"), b"w")
+    edit(space, "smiling", 1)
+    edit(space, "hair", 2)
+    assert edit(space, "hat", 1, chosen="latents").name == "a/03-hat"
+    assert space.path("edits", "a/03-hat", ".safetensors").read_bytes() == b"w+hat1"
+    assert edit(space, "hat", 1, chosen="latents").status == "uptodate"
+    assert edit(space, "smiling", 1, chosen="latents").status == "uptodate"
+    assert edit(space, "hat", 1, chosen="1").name == "a/04-hat"
+    assert edit(space, "hat", 1, chosen="01-smiling").status == "uptodate"
+    with pytest.raises(OptionError, match="did you mean 02-hair"):
+        space.source("a", "02-hairs")
+
+
+def test_a_new_inversion_is_newer_than_old_edits(space):
+    base = space.path("latents", "a", ".safetensors")
+    write_bytes(base, b"w")
+    edit(space, "smiling", 1)
+    edit(space, "hair", 1)
+    write_bytes(base, b"another")
+    assert space.source("a") == base
+    assert edit(space, "hat", 1).name == "a/03-hat"
+    assert space.path("edits", "a/03-hat", ".safetensors").read_bytes() == b"another+hat1"
+
+
+def test_a_step_without_a_receipt_does_not_count(space):
+    write_bytes(space.path("latents", "a", ".safetensors"), b"w")
+    write_bytes(space.path("edits", "a/01-smiling", ".safetensors"), b"half a run")
+    assert space.steps("a") == []
+    assert edit(space, "smiling", 1).name == "a/01-smiling"
+
+
+# Crashes and locks -------------------------------------------------------------------------------
+
+
+def test_two_runs_do_not_share_a_workspace(space):
+    script = (
+        "import sys, time; from pathlib import Path; from semedit.workspace import Workspace\n"
+        "with Workspace(Path(sys.argv[1])).locked(): print('in', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(space.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(LockedError) as caught, space.locked():
+            pass
+        other.kill()
+    assert caught.value.exit_code == 11
+    with space.locked():
+        pass
+
+
+def test_leftovers_of_a_killed_run_are_cleared(space):
+    write_bytes(space.root / "faces" / "a.txt", b"x")
+    (space.root / "faces" / ".tmp-0123").write_bytes(b"half")
+    with space.locked():
+        assert [p.name for p in (space.root / "faces").iterdir()] == ["a.txt"]
+
+
+def test_a_workspace_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(WorkspaceError, match="cannot be written"),
+        Workspace(tmp_path / "file" / "work").locked(),
+    ):
+        pass
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from semedit.batch import Item, Result, Run, for_each
+from semedit.images import write_bytes
+from semedit.workspace import Workspace, photographs
+
+space = Workspace(Path(sys.argv[1]))
+
+class Quiet:
+    start = finish = lambda *_: None
+
+def work(items, loaded):
+    time.sleep(0.002)
+    path = space.path("faces", items[0].name, ".txt")
+    write_bytes(path, loaded[0].upper() * 1000)
+    return [Result([path])]
+
+items = [Item(n, {"photo": p}) for n, p in photographs([sys.argv[2]], space).items()]
+with space.locked():
+    for_each(Run(space, "align"), items, lambda i: i.inputs["photo"].read_bytes(), work, Quiet())
+"""
+
+
+def tree(space):
+    return {
+        p.relative_to(space.root).as_posix(): p.read_bytes()
+        for p in sorted(space.root.rglob("*"))
+        if p.is_file() and p.name != ".lock"
+    }
+
+
+def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(tmp_path):
+    raw = tmp_path / "raw"
+    for i in range(60):
+        write_bytes(raw / f"{i}.jpg", str(i).encode())
+    unbroken = Workspace(tmp_path / "unbroken")
+    broken = Workspace(tmp_path / "broken")
+    command = [sys.executable, "-c", KILLED]
+    subprocess.run([*command, str(unbroken.root), str(raw)], check=True)
+    expected = tree(unbroken)
+    for attempt in range(5):
+        with subprocess.Popen([*command, str(broken.root), str(raw)]) as process:
+            wanted = 8 * (attempt + 1)
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline and process.poll() is None:
+                if len(list(broken.root.glob("receipts/align/*.json"))) >= wanted:
+                    break
+            process.send_signal(signal.SIGKILL)
+        whole = {k: v for k, v in tree(broken).items() if "/.tmp-" not in k}
+        assert whole.items() <= expected.items()
+    subprocess.run([*command, str(broken.root), str(raw)], check=True)
+    assert tree(broken) == expected and len(expected) == 120
+
+
+def test_receipts_are_plain_json(space, raw):
+    go(space, raw, parameters={"size": 256})
+    text = (space.root / "receipts/align/a.json").read_text()
+    receipt = json.loads(text)
+    assert receipt["parameters"] == {"size": 256}
+    assert receipt["inputs"]["photo"] == [str(raw / "a.jpg"), receipt["inputs"]["photo"][1]]

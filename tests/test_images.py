@@ -1,0 +1,311 @@
+"""Decoding whatever a folder holds, label maps, atomic writes."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from semedit import images
+from semedit.errors import InputError, MaskError
+
+RAMP = np.linspace(0, 255, 64).astype(np.uint8)
+COLOURS = np.stack([np.tile(RAMP, (48, 1)), np.full((48, 64), 90), 255 - np.tile(RAMP, (48, 1))], 2)
+COLOURS = COLOURS.astype(np.uint8)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+# Photographs -------------------------------------------------------------------------------------
+
+
+def test_png_is_read_exactly(tmp_path):
+    path = save(tmp_path / "a.png", Image.fromarray(COLOURS))
+    photo = images.read_photo(path)
+    assert (photo.pixels == COLOURS).all() and photo.pixels.dtype == np.uint8
+    assert photo.warnings == () and len(photo.sha256) == 64
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_gives_the_same_picture(tmp_path, orientation):
+    undo = [None, None, 0, 3, 1, 5, 2, 6, 4][orientation]  # Image.Transpose that EXIF will revert
+    image = Image.fromarray(COLOURS)
+    if undo is not None:
+        image = image.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", image, exif=exif)
+    assert (images.read_photo(path).pixels == COLOURS).all()
+
+
+def test_broken_exif_is_ignored_with_a_warning(tmp_path):
+    path = save(tmp_path / "a.jpg", Image.fromarray(COLOURS), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    photo = images.read_photo(path)
+    assert photo.pixels.shape == COLOURS.shape
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
+def test_modes_become_rgb(tmp_path, mode):
+    grey = np.tile(RAMP, (48, 1))
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(COLOURS).convert(mode if mode not in ("1", "LA") else "L")
+        image = image.convert(mode)
+    path = save(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), image)
+    pixels = images.read_photo(path).pixels
+    assert pixels.shape == (48, 64, 3)
+    if mode == "I;16":
+        assert (pixels == grey[..., None]).all()
+
+
+def test_transparency_is_white(tmp_path):
+    for mode, colour in (("RGBA", (10, 20, 30, 0)), ("LA", (7, 0))):
+        path = save(tmp_path / "a.png", Image.new(mode, (4, 4), colour))
+        assert (images.read_photo(path).pixels == 255).all()
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    path = save(tmp_path / "b.png", palette, transparency=1)
+    assert (images.read_photo(path).pixels == 255).all()
+
+
+def test_first_frame_and_a_warning(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    path = save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    photo = images.read_photo(path)
+    assert tuple(photo.pixels[0, 0]) == (255, 0, 0) and "first" in photo.warnings[0]
+
+
+def test_content_decides_not_the_name(tmp_path):
+    path = save(tmp_path / "a.jpg", Image.fromarray(COLOURS), format="PNG")
+    photo = images.read_photo(path)
+    assert (photo.pixels == COLOURS).all() and "PNG file named .jpg" in photo.warnings[0]
+
+
+def test_colour_profiles_are_applied(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    swapped = swapped.replace("sRGB".encode("utf-16-be"), "brGR".encode("utf-16-be"))
+    path = save(tmp_path / "a.png", Image.fromarray(COLOURS), icc_profile=swapped)
+    photo = images.read_photo(path)
+    assert photo.warnings == ()
+    assert np.abs(photo.pixels[..., ::-1].astype(int) - COLOURS).max() <= 2  # red and blue swap
+    path = save(tmp_path / "b.png", Image.fromarray(COLOURS), icc_profile=srgb)
+    assert (images.read_photo(path).pixels == COLOURS).all()
+    path = save(tmp_path / "c.png", Image.fromarray(COLOURS), icc_profile=b"nonsense")
+    photo = images.read_photo(path)
+    assert (photo.pixels == COLOURS).all() and "profile" in photo.warnings[0]
+
+
+def _png_of_size(width, height):
+    """A tiny PNG that says it is huge."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def _text_bomb():
+    info = PngInfo()
+    info.add_text("comment", "x" * (80 << 20), zip=True)
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def _jpeg():
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jpg", b"", "empty"),
+        ("a.jpg", b"hello, I am a text", "not a picture"),
+        ("a.jpg", b"<html><body>quota</body></html>", "not a picture"),
+        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        ("a.png", b"8BPS\0\1" + bytes(60), "not a picture"),
+        ("a.png", b"%PDF-1.7\n", "not a picture"),
+        ("a.heic", b"\0\0\0\x18ftypheic" + bytes(60), "HEIC"),
+        ("a.png", _png_of_size(14000, 14000), "--max-pixels"),
+        ("a.png", _png_of_size(12000, 9000), "--max-pixels"),
+        ("a.jpg", _jpeg()[:-900], "damaged"),
+        ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(50), "a.png"),
+    ],
+)
+def test_bad_files_are_one_clear_error(tmp_path, name, content, says):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        images.read_photo(path)
+
+
+def test_text_bombs_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(_text_bomb())
+    with pytest.raises(InputError, match="damaged"):
+        images.read_photo(path)
+
+
+def test_floating_point_has_no_range(tmp_path):
+    path = save(tmp_path / "a.tif", Image.fromarray(np.full((4, 4), np.nan, np.float32)))
+    with pytest.raises(InputError, match="32-bit"):
+        images.read_photo(path)
+
+
+def test_no_file_folder_or_pipe(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("none.jpg", "pipe.jpg", "."):
+        with pytest.raises(InputError):
+            images.read_photo(tmp_path / name)
+
+
+def test_real_photographs(shared):
+    folder = shared / "real" / "images"
+    base = images.read_photo(folder / "pillow_hopper.jpg").pixels.astype(float)
+    for name in ("orientation_3.jpg", "orientation_6.jpg", "orientation_8.jpg"):
+        pixels = images.read_photo(folder / f"pillow_hopper_{name}").pixels
+        assert np.abs(pixels - base).mean() < 6
+
+
+# Tensors -----------------------------------------------------------------------------------------
+
+
+def test_tensors_round_trip():
+    tensor = images.to_tensor(COLOURS)
+    assert tensor.shape == (1, 3, 48, 64) and tensor.dtype == torch.float32
+    assert tensor.min() >= -1 and tensor.max() <= 1
+    assert (images.to_uint8(tensor)[0] == COLOURS).all()
+    assert images.to_tensor(np.stack([COLOURS] * 2)).shape == (2, 3, 48, 64)
+    small = images.resize(tensor, 16)
+    assert small.shape == (1, 3, 16, 16)
+    torch.testing.assert_close(small.mean(), tensor.mean(), atol=1e-3, rtol=0)
+    assert images.resize(tensor, (48, 64)) is tensor
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_edited_pictures_say_so(tmp_path, suffix):
+    path = tmp_path / "new" / f"a{suffix}"
+    images.write_image(path, COLOURS)
+    assert b"compositeWithTrainedAlgorithmicMedia" in path.read_bytes()
+    with Image.open(path) as image:
+        assert "DigitalSourceType" in str(
+            image.info.get("xmp", image.info.get("XML:com.adobe.xmp"))
+        )
+    assert np.abs(images.read_photo(path).pixels.astype(int) - COLOURS).mean() < 6
+    images.write_image(path, COLOURS, mark=False)
+    assert b"DigitalSourceType" not in path.read_bytes()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with pytest.raises(InputError, match=r"\.png"):
+        images.write_image(tmp_path / "a.bmp", COLOURS)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    images.write_bytes(path, b"old")
+    with pytest.raises(RuntimeError), images.atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+# Label maps --------------------------------------------------------------------------------------
+
+MAP = np.arange(19 * 4).reshape(4, 19) % 19
+
+
+def test_tables_agree():
+    assert len(images.LABELS) == len(images.PALETTE) == len(set(images.PALETTE)) == 19
+    named = {i for ids in images.REGIONS.values() for i in ids}
+    assert named == set(range(19))
+    assert list(images.ATTRIBUTES) == sorted(images.ATTRIBUTES)
+
+
+def test_label_maps_round_trip(tmp_path):
+    path = tmp_path / "a.png"
+    images.write_labels(path, torch.from_numpy(MAP))
+    read = images.read_labels(path)
+    assert read.dtype == np.int64 and (read == MAP).all()
+    with Image.open(path) as image:
+        assert image.mode == "P" and image.info["label-scheme"] == "CelebAMask-HQ"
+        assert (np.asarray(image.convert("RGB")) == images.colorize(MAP)).all()
+
+
+def test_painted_maps_are_accepted(tmp_path):
+    colours = Image.fromarray(images.colorize(MAP))
+    for image in (
+        colours,
+        colours.convert("RGBA"),
+        colours.convert("P", palette=Image.Palette.ADAPTIVE),
+        Image.fromarray(MAP.astype(np.uint8)),
+        Image.fromarray(np.repeat(MAP.astype(np.uint8)[..., None], 3, 2)),
+    ):
+        path = save(tmp_path / "a.png", image)
+        assert (images.read_labels(path) == MAP).all()
+
+
+def test_foreign_colours_and_ids_are_listed(tmp_path):
+    colours = images.colorize(MAP)
+    colours[0, 0] = (1, 2, 3)
+    with pytest.raises(MaskError, match=r"#010203 \(1 px\)"):
+        images.read_labels(save(tmp_path / "a.png", Image.fromarray(colours)))
+    ids = MAP.astype(np.uint8)
+    ids[0, :2] = (19, 255)
+    with pytest.raises(MaskError, match=r"19 \(1 px\), 255 \(1 px\)"):
+        images.read_labels(save(tmp_path / "a.png", Image.fromarray(ids)))
+    with pytest.raises(MaskError, match="19"):
+        images.write_labels(tmp_path / "b.png", ids)
+
+
+def test_lossy_blended_or_two_valued_maps_are_refused(tmp_path):
+    colours = Image.fromarray(images.colorize(MAP))
+    with pytest.raises(MaskError, match="must be a PNG, this is JPEG"):
+        images.read_labels(save(tmp_path / "a.jpg", colours))
+    with pytest.raises(MaskError, match=r"and \d+ more"):
+        images.read_labels(save(tmp_path / "a.png", colours.resize((50, 30), Image.BILINEAR)))
+    with pytest.raises(MaskError, match="black-and-white"):
+        images.read_labels(save(tmp_path / "a.png", colours.convert("1")))
+    clear = colours.convert("RGBA")
+    clear.putalpha(100)
+    with pytest.raises(MaskError, match="transparent"):
+        images.read_labels(save(tmp_path / "a.png", clear))
+
+
+def test_other_label_orders_are_refused(tmp_path):
+    bisenet = np.zeros((20, 20), np.uint8)
+    bisenet[:8] = 17  # BiSeNet's hair; here it would be a neck above the skin
+    bisenet[8:16] = 1
+    with pytest.raises(MaskError, match="ambiguous"):
+        images.read_labels(save(tmp_path / "a.png", Image.fromarray(bisenet)))
+    info = PngInfo()
+    info.add_text("label-scheme", "BiSeNet")
+    with pytest.raises(MaskError, match="BiSeNet"):
+        images.read_labels(save(tmp_path / "a.png", Image.fromarray(bisenet), pnginfo=info))
+
+
+def test_maps_of_another_size():
+    fitted, warning = images.fit_labels(MAP, 4, 19)
+    assert fitted is MAP and warning is None
+    fitted, warning = images.fit_labels(MAP, 8, 38)
+    assert fitted.shape == (8, 38) and (fitted[::2, ::2] == MAP).all() and "resized" in warning
+    with pytest.raises(MaskError, match="19 x 4"):
+        images.fit_labels(MAP, 19, 19)
