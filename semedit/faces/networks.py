@@ -183,7 +183,7 @@ class FaceNet(nn.Module):
         }
         self.encoder = Encoder(tuple(widths), tuple(depths))
         self.decoder = Decoder(tuple(widths))
-        self.seg = nn.Conv2d(widths[0], 4 * len(LABELS), 1)
+        self.seg = nn.ConvTranspose2d(widths[0], len(LABELS), 2, 2)
         cells = (size // 2 ** len(widths)) ** 2
         self.view = nn.Sequential(
             nn.Conv2d(widths[-1], 48, 1, bias=False),
@@ -207,7 +207,7 @@ class FaceNet(nn.Module):
         images = fit(images, self.size)
         maps = self.encoder(images)
         fused = self.decoder(maps)
-        seg = F.pixel_shuffle(self.seg(fused[0]), 2).float()
+        seg = self.seg(fused[0]).float().contiguous()
         view = self.view(maps[-1])
         six = self.camera(view).float() * self.six_scale
         attributes = self.traits(torch.cat([self._regions(images, fused[1], seg), view], 1))
@@ -215,10 +215,9 @@ class FaceNet(nn.Module):
 
     def _regions(self, images: Tensor, features: Tensor, seg: Tensor) -> Tensor:
         """Mean features and colours over each label's region, and its size: [N,19*(C+4)]."""
-        area = seg.softmax(1)
         if self.training:  # the label map answers for the labels only
-            area = area.detach()
-        area = F.avg_pool2d(area, 4)
+            seg = seg.detach()
+        area = F.avg_pool2d(F.avg_pool2d(seg, 2).softmax(1), 2)
         colours = F.avg_pool2d(images, 4)
         seen = torch.cat([features.float(), colours], 1).flatten(2)
         weight = area.flatten(2)
