@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semedit.errors import WeightsError
-from semedit.heads.raster import vertex_normals
+from semedit.heads.raster import FAR, draw_depth, vertex_normals
 
 ASSET = "ict-facekit"
 # Chosen so that an aligned crop of a typical head has the nominal focal length and centre.
@@ -161,6 +161,32 @@ def normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Unit vertex normals float32 [V,3]."""
     result: np.ndarray = vertex_normals(vertices, triangles)
     return result
+
+
+@functools.lru_cache(maxsize=1)
+def occlusion() -> np.ndarray:
+    """Ambient occlusion float32 [V] of the neutral head: share of a cosine-weighted sky seen."""
+    model = load()
+    q = model.neutral
+    normal = normals(q, model.triangles)
+    total, weight = np.zeros(len(q), np.float32), np.full(len(q), 1e-6, np.float32)
+    size = 200
+    for i in range(48):  # Fibonacci directions over the whole sphere
+        y = 1 - 2 * (i + 0.5) / 48
+        phi = i * 2.399963
+        d = np.array([np.sqrt(1 - y * y) * np.cos(phi), y, np.sqrt(1 - y * y) * np.sin(phi)])
+        side = np.cross(d, [0.3, 0.9, 0.1])
+        side /= np.linalg.norm(side)
+        rows = np.stack([side * size / 40, np.cross(d, side) * size / 40, -d]).astype(np.float32)
+        points = q @ rows.T + np.array([size / 2, size / 2, 0], np.float32)
+        depth = np.full((size, size), FAR, np.float32)
+        draw_depth(points, model.triangles, depth)
+        at = np.clip(points[:, 1::-1].astype(int), 0, size - 1)
+        cosine = np.maximum(normal @ d.astype(np.float32), 0)
+        seen = points[:, 2] < depth[at[:, 0], at[:, 1]] + 0.35
+        total += cosine * seen
+        weight += cosine
+    return np.asarray(total / weight, np.float32)
 
 
 def convert(source: Path, out: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 FAR = np.float32(1e9)
+NO_LABEL, ONLY_OUTSIDE = 255, 254
 
 
 class Buffers(NamedTuple):
@@ -123,3 +124,72 @@ def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
         normals[v, 1] /= length
         normals[v, 2] /= length
     return normals
+
+
+@njit(cache=True, fastmath=True)
+def draw_strands(points, count, color, width, cover, value, bias, depth, rgb, label):  # type: ignore[no-untyped-def]
+    """Polylines as thick lines with depth test.
+
+    points float32 [S,K,3] (px, px, depth); count int32 [S]; color float32 [S,K,3] linear;
+    width float32 [S] px at the root (thins out to a third at the tip); cover: opacity 0..1;
+    value: label written where opaque enough, NO_LABEL, or ONLY_OUTSIDE (beards: skin where they
+    hang over neck, clothes and background); bias: depth that a strand may lie
+    behind the surface.
+    """
+    height, wide = depth.shape
+    for s in range(points.shape[0]):
+        n = count[s]
+        for k in range(n - 1):
+            x0, y0, z0 = points[s, k, 0], points[s, k, 1], points[s, k, 2]
+            x1, y1, z1 = points[s, k + 1, 0], points[s, k + 1, 1], points[s, k + 1, 2]
+            dx, dy = x1 - x0, y1 - y0
+            steps = int(max(abs(dx), abs(dy))) + 1
+            if steps > 4000:
+                continue
+            flat = abs(dx) > abs(dy)
+            w = width[s] * (1 - 0.67 * (k / max(n - 1, 1)) ** 2)
+            alpha = min(w, 1.0) * cover
+            span = max(w, 1.0)
+            for i in range(steps):
+                t = i / steps
+                x, y, z = x0 + t * dx, y0 + t * dy, z0 + t * (z1 - z0)
+                c0 = color[s, k, 0] + t * (color[s, k + 1, 0] - color[s, k, 0])
+                c1 = color[s, k, 1] + t * (color[s, k + 1, 1] - color[s, k, 1])
+                c2 = color[s, k, 2] + t * (color[s, k + 1, 2] - color[s, k, 2])
+                low = int(np.floor((y if flat else x) - 0.5 * span + 0.5))
+                high = int(np.floor((y if flat else x) + 0.5 * span + 0.5))
+                for j in range(low, max(high, low + 1)):
+                    py, px = (j, int(x)) if flat else (int(y), j)
+                    if px < 0 or py < 0 or px >= wide or py >= height or x < 0 or y < 0:
+                        continue
+                    if z - bias > depth[py, px]:
+                        continue
+                    rgb[py, px, 0] += alpha * (c0 - rgb[py, px, 0])
+                    rgb[py, px, 1] += alpha * (c1 - rgb[py, px, 1])
+                    rgb[py, px, 2] += alpha * (c2 - rgb[py, px, 2])
+                    if alpha > 0.45:
+                        depth[py, px] = min(z, depth[py, px])
+                        if value == ONLY_OUTSIDE:
+                            if label[py, px] == 0 or label[py, px] >= 17:
+                                label[py, px] = 1
+                        elif value != NO_LABEL:
+                            label[py, px] = value
+
+
+@njit(cache=True, fastmath=True)
+def draw_strand_depth(points, count, depth):  # type: ignore[no-untyped-def]
+    """Strands into a depth map, one pixel wide."""
+    height, wide = depth.shape
+    for s in range(points.shape[0]):
+        for k in range(count[s] - 1):
+            x0, y0, z0 = points[s, k, 0], points[s, k, 1], points[s, k, 2]
+            dx, dy = points[s, k + 1, 0] - x0, points[s, k + 1, 1] - y0
+            dz = points[s, k + 1, 2] - z0
+            steps = int(max(abs(dx), abs(dy))) + 1
+            for i in range(steps):
+                t = i / steps
+                px, py = int(x0 + t * dx), int(y0 + t * dy)
+                if 0 <= px < wide and 0 <= py < height:
+                    z = z0 + t * dz
+                    if z < depth[py, px]:
+                        depth[py, px] = z

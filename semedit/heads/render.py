@@ -10,7 +10,18 @@ import torch
 
 from semedit import cameras
 from semedit.errors import OptionError
-from semedit.heads import geometry, parameters, raster, regions, scene, shading, shape
+from semedit.heads import (
+    face_hair,
+    geometry,
+    hair,
+    parameters,
+    raster,
+    regions,
+    scene,
+    shading,
+    shape,
+)
+from semedit.heads.strands import shade_strands
 from semedit.heads.geometry import MATERIAL, WORLD_PER_CM
 from semedit.heads.parameters import Parameters
 from semedit.images import ATTRIBUTES
@@ -40,6 +51,21 @@ def samples(size: int) -> int:
     return 2 if size >= 192 else (3 if size >= 96 else 4)
 
 
+@dataclass(frozen=True)
+class Stroke:
+    """A group of strands with one look. points head frame; see raster.draw_strands."""
+
+    strands: hair.Strands
+    base: np.ndarray  # linear RGB
+    width: float  # cm at the root
+    tips: float = 0.0
+    gloss: float = 0.3
+    cover: float = 1.0
+    value: int = 255
+    bias: float = 0.002
+    casts: bool = False
+
+
 @dataclass
 class Scene:
     """Everything of one head that no camera changes."""
@@ -53,6 +79,7 @@ class Scene:
     lights: shading.Lights
     shadow: shading.Shadow
     paint: shading.Paint
+    strokes: tuple[Stroke, ...]
 
 
 @dataclass(frozen=True)
@@ -213,30 +240,56 @@ def _paint(head: Head) -> shading.Paint:
     )
 
 
-def _shadow(position: np.ndarray, triangles: np.ndarray, key: np.ndarray) -> shading.Shadow:
+def _shadow(position: np.ndarray, triangles: np.ndarray, key: np.ndarray,
+            strokes: tuple[Stroke, ...]) -> shading.Shadow:
     side = np.cross([0.0, 1.0, 0.0], key)
     side /= np.linalg.norm(side)
     up = np.cross(key, side)
     scale, half = SHADOW_SIZE / 1.05, SHADOW_SIZE / 2
-    rows = np.stack([side * scale, -up * scale, -key])
-    matrix = np.concatenate([rows, [[half], [half], [0.0]]], 1)
-    points = (position @ rows.T + np.array([half, half, 0.0])).astype(np.float32)
+    rows = np.stack([side * scale, -up * scale, -key]).astype(np.float32)
+    offset = np.array([half, half, 0.0], np.float32)
     depth = np.full((SHADOW_SIZE, SHADOW_SIZE), raster.FAR, np.float32)
-    raster.draw_depth(points, triangles, depth)
+    raster.draw_depth(position @ rows.T + offset, triangles, depth)
+    for stroke in strokes:
+        if stroke.casts:
+            points = stroke.strands.points @ rows.T + offset
+            raster.draw_strand_depth(points, stroke.strands.count, depth)
+    matrix = np.concatenate([rows, offset[:, None]], 1).astype(np.float64)
     return shading.Shadow(depth, matrix)
+
+
+def _world(strands: hair.Strands) -> hair.Strands:
+    return strands._replace(points=geometry.to_world(strands.points))
+
+
+def _strokes(head: Head, paint: shading.Paint, normals: np.ndarray) -> tuple[Stroke, ...]:
+    p, v = head.parameters, head.vertices
+    found = [Stroke(_world(face_hair.brows(p, v, normals, head.seed)), paint.brow_rgb, 0.045,
+                    gloss=0.1, cover=0.75)]
+    for lash in face_hair.lashes(p, v, normals, head.seed):
+        found.append(Stroke(_world(lash), np.array([0.012, 0.010, 0.010]), 0.05, gloss=0.0,
+                            cover=0.85))
+    beard = face_hair.beard(p, paint, v, normals, head.seed)
+    if beard is not None:
+        found.append(Stroke(_world(beard), paint.beard_rgb, 0.05, gloss=0.2, value=254,
+                            cover=0.55 if p.beard == "stubble" else 0.85))
+    grown = hair.grow_hair(p, paint, v, normals, regions.ears(), head.seed)
+    if grown is not None:
+        found.append(Stroke(_world(grown), paint.hair_rgb, 0.085 if p.cut != "buzz" else 0.05,
+                            tips=0.35 * p.hair_tips, gloss=p.hair_gloss, value=13, casts=True))
+    return tuple(found)
 
 
 def _scene(head: Head) -> Scene:
     model = geometry.load()
     position = geometry.to_world(head.vertices)
-    extra = np.ones((len(position), 2), np.float32)
-    extra[:, 1] = regions.ears()
-    lights = scene.lights(head.parameters)
-    return Scene(
-        position, geometry.normals(position, model.triangles), model.neutral, extra,
-        model.triangles, model.material, lights, _shadow(position, model.triangles, lights.key),
-        _paint(head),
-    )
+    normal = geometry.normals(position, model.triangles)
+    lights, paint = scene.lights(head.parameters), _paint(head)
+    strokes = _strokes(head, paint, normal)
+    shadow = _shadow(position, model.triangles, lights.key, strokes)
+    extra = np.stack([geometry.occlusion(), regions.ears()], 1)
+    return Scene(position, normal, model.neutral, extra, model.triangles, model.material, lights,
+                 shadow, paint, strokes)
 
 
 def _screen(points: np.ndarray, c: np.ndarray, side: int) -> np.ndarray:
@@ -280,6 +333,8 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
     eye = c[:16].reshape(4, 4)[:3, 3].astype(np.float64)
     shading.shade(buffer.triangle, buffer.bary, s.triangles, s.material, s.position, s.normal,
                   s.neutral, s.extra, eye, s.lights, s.shadow, s.paint, regions.maps(), rgb, label)
+    for stroke in s.strokes:
+        _draw(stroke, s, c, eye, buffer.depth, rgb, label)
     image = scene.develop(rgb, head.parameters)
     image = image.reshape(size, n, size, n, 3).mean((1, 3))
     points = _screen(head.landmarks, c, size)
@@ -287,3 +342,18 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
     depth = np.where(buffer.triangle >= 0, buffer.depth, 0)[n // 2::n, n // 2::n]
     return View((image * 255 + 0.5).astype(np.uint8), _majority(label, n), points[:, :2].copy(),
                 visible, c, np.ascontiguousarray(depth))
+
+
+def _draw(stroke: Stroke, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.ndarray,
+          rgb: np.ndarray, label: np.ndarray) -> None:
+    strands, side = stroke.strands, len(depth)
+    n, k = strands.points.shape[:2]
+    color = np.zeros((n, k, 3), np.float32)
+    center = geometry.to_world(hair.CENTER).astype(np.float64)
+    shade_strands(strands.points, strands.count, strands.tint, strands.layer, stroke.base,
+                  stroke.tips, stroke.gloss, center, eye, s.lights, s.shadow, 0.03, color)
+    screen = _screen(strands.points.reshape(-1, 3), c, side).reshape(n, k, 3)
+    px = stroke.width * WORLD_PER_CM * c[16] * side
+    width = (px / np.maximum(screen[:, 0, 2], 0.1)).astype(np.float32)
+    raster.draw_strands(screen, strands.count, color, width, stroke.cover, stroke.value,
+                        stroke.bias, depth, rgb, label)
