@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .faces import FaceTrainer, JudgeTrainer, LandmarkTrainer
 from .triplane import HeadsTrainer
 
-TRAINERS: dict[str, Any] = {"heads-128": HeadsTrainer}
+TRAINERS: dict[str, Any] = {
+    "landmarks": LandmarkTrainer,
+    "faces": FaceTrainer,
+    "judge": JudgeTrainer,
+    "heads-128": HeadsTrainer,
+}
