@@ -145,8 +145,8 @@ def _region(
             Image.fromarray(part).resize((int(target[0]), int(target[1])), Image.Resampling.LANCZOS)
         )
     step = extent / target
-    before = np.ceil((inner_low - low) / step).astype(int)
-    after = np.ceil((high - inner_high) / step).astype(int)
+    before = np.ceil(np.maximum(inner_low - low, 0) / step).astype(int)
+    after = np.ceil(np.maximum(high - inner_high, 0) / step).astype(int)
     if pad and (before.any() or after.any()):
         part = _reflect(part, before, after, size)
         return part, inner_low - before * step, step

@@ -1,0 +1,375 @@
+"""Faces: geometry of the crop, the record, the networks' contracts, the pipeline with stand-ins."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semedit import cameras, weights
+from semedit.errors import InputError, NoFaceError, OptionError, ShapeError, WeightsError
+from semedit.faces import Face, align, detect, landmarks, networks, parsing, pipeline
+from semedit.images import ATTRIBUTES, LABELS, Photo
+
+
+def a_face(x: float = 200.0, y: float = 180.0, scale: float = 100.0) -> np.ndarray:
+    """68 landmarks of a schematic face, mirror-symmetric about x, eyes `0.4 * scale` apart."""
+    half = np.zeros((68, 2))
+    half[:17] = [[np.cos(t), np.sin(t)] for t in np.linspace(np.pi * 1.02, -np.pi * 0.02, 17)]
+    half[:17] = half[:17] * [0.5, 0.75] + [0, -0.1]
+    half[17:22] = np.linspace([-0.35, -0.3], [-0.08, -0.3], 5)
+    half[27:31] = np.linspace([0, -0.15], [0, 0.1], 4)
+    half[31:36] = np.linspace([-0.1, 0.15], [0.1, 0.15], 5)
+    half[36:42] = [[-0.28, -0.15], [-0.24, -0.18], [-0.16, -0.18], [-0.12, -0.15]] + [
+        [-0.16, -0.12],
+        [-0.24, -0.12],
+    ]
+    turn = np.linspace(0, 2 * np.pi, 12, endpoint=False) + np.pi
+    half[48:60] = np.stack([0.2 * np.cos(turn), 0.35 + 0.08 * np.sin(turn)], 1)
+    turn = np.linspace(0, 2 * np.pi, 8, endpoint=False) + np.pi
+    half[60:68] = np.stack([0.15 * np.cos(turn), 0.35 + 0.03 * np.sin(turn)], 1)
+    for i in (*range(17, 22), *range(36, 42)):
+        half[align.MIRROR[i]] = half[i] * [-1, 1]
+    return half * scale + [x, y]
+
+
+def turned(points: np.ndarray, angle: float) -> np.ndarray:
+    """Points turned clockwise about their mean."""
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (points - points.mean(0)) @ rotation.T + points.mean(0)
+
+
+def photo(height: int = 400, width: int = 420) -> np.ndarray:
+    """A smooth colourful picture."""
+    y, x = np.mgrid[:height, :width]
+    planes = [np.sin(x / 30), np.cos(y / 25), np.sin((x + y) / 40)]
+    return np.uint8(127 + 100 * np.stack(planes, -1))
+
+
+# The crop ---------------------------------------------------------------------------------------
+
+
+def test_mirror_is_its_own_inverse_and_swaps_sides() -> None:
+    assert (align.MIRROR[align.MIRROR] == np.arange(68)).all()
+    points = a_face(x=0)
+    np.testing.assert_allclose(points[align.MIRROR] * [-1, 1], points, atol=1e-9)
+
+
+def test_quad_is_a_square_and_follows_the_face() -> None:
+    quad = align.face_quad(a_face())
+    sides = np.linalg.norm(np.roll(quad, -1, 0) - quad, axis=1)
+    np.testing.assert_allclose(sides, sides[0])
+    np.testing.assert_allclose(sides[0], 2 * max(2.0 * 40, 1.8 * 50))
+    again = align.face_quad(turned(a_face(), 0.4))
+    edge = again[3] - again[0]
+    assert np.arctan2(edge[1], edge[0]) == pytest.approx(0.4)
+    five = align.face_quad(align.five_points(a_face()))
+    np.testing.assert_allclose(five, quad)
+
+
+def test_points_go_there_and_back() -> None:
+    quad = align.face_quad(turned(a_face(), -0.3))
+    points = np.random.default_rng(0).uniform(0, 400, (10, 2))
+    there = align.to_crop(points, quad, 128)
+    np.testing.assert_allclose(align.to_photo(there, quad, 128), points)
+    np.testing.assert_allclose(align.to_photo(np.zeros(2), quad, 128), quad[0])
+
+
+def test_crop_shows_each_point_where_the_quad_says() -> None:
+    picture = photo()
+    points = turned(a_face(), 0.35)
+    crop, quad, moved = align.align(picture, points, 160)
+    assert crop.shape == (160, 160, 3)
+    np.testing.assert_allclose(align.to_photo(moved, quad, 160), points, atol=1e-3)
+    for u, v in ((40, 40), (80, 90), (120, 60)):
+        x, y = align.to_photo(np.array([u + 0.5, v + 0.5]), quad, 160) - 0.5
+        here = picture[round(y), round(x)].astype(int)
+        assert np.abs(crop[v, u].astype(int) - here).max() <= 12
+
+
+def test_crop_without_rotation_or_scale_is_exact() -> None:
+    picture = photo()
+    quad = align.square_quad(np.array([150.0, 140.0]), 100)
+    crop = align.cut(picture, quad, 100)
+    np.testing.assert_array_equal(crop, picture[90:190, 100:200])
+
+
+def test_padding_keeps_the_inside_and_is_smooth_outside() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    quad = align.square_quad(np.array([20.0, 50.0]), 100)
+    crop = align.cut(picture, quad, 100)
+    np.testing.assert_array_equal(crop[:, 30:], picture[:, :70])
+    inside, outside = crop[:, 30:].astype(float), crop[:, :20].astype(float)
+    assert np.abs(np.diff(outside, axis=0)).mean() < 0.3 * np.abs(np.diff(inside, axis=0)).mean()
+    assert align.covered(quad, 100, 100) == pytest.approx(0.7, abs=0.02)
+    assert align.cut(picture, quad - 1000, 16).shape == (16, 16, 3)  # wholly outside
+
+
+def test_shrinking_does_not_alias() -> None:
+    stripes = np.zeros((600, 600, 3), np.uint8)
+    stripes[:, ::2] = 255
+    crop = align.cut(stripes, align.square_quad(np.array([300.0, 300.0]), 500, 0.1), 64)
+    assert crop.std() < 8
+
+
+def test_paste_puts_the_crop_back() -> None:
+    picture = photo()
+    crop, quad, _ = align.align(picture, turned(a_face(), 0.2), 256)
+    back = align.paste(picture, crop, quad)
+    assert np.abs(back.astype(int) - picture).max() <= 6
+    assert (back[0, 0] == picture[0, 0]).all()
+    nothing = align.paste(picture, 255 - crop, quad, mask=np.zeros((256, 256)))
+    np.testing.assert_array_equal(nothing, picture)
+    red = crop.copy()
+    red[..., 0] = 255
+    changed = align.paste(picture, red, quad)
+    x, y = quad.mean(0).astype(int)
+    assert changed[y, x, 0] >= 254
+    difference = align.paste(picture, crop, quad, before=crop)
+    np.testing.assert_array_equal(difference, picture)
+
+
+def test_paste_of_a_face_at_the_border_stays_in_the_photo() -> None:
+    picture = photo()
+    crop, quad, _ = align.align(picture, a_face(20, 20), 64)
+    assert align.paste(picture, crop, quad).shape == picture.shape
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ShapeError):
+        align.five_points(np.zeros((5, 2)))
+    with pytest.raises(ShapeError):
+        align.cut(np.zeros((10, 10, 4), np.uint8), align.square_quad(np.zeros(2), 5), 8)
+    with pytest.raises(ShapeError):
+        align.paste(photo(), np.zeros((8, 9, 3), np.uint8), align.face_quad(a_face()))
+    with pytest.raises(ShapeError):
+        detect.check_photo(np.zeros((10, 10), np.uint8))
+
+
+# The record -------------------------------------------------------------------------------------
+
+
+def test_face_survives_its_sidecar() -> None:
+    face = Face(
+        name="ordner/ä",
+        source="ordner/ä.jpg",
+        source_sha256="0" * 64,
+        index=1,
+        size=256,
+        quad=align.face_quad(a_face()),
+        landmarks=a_face().astype(np.float32),
+        c=cameras.orbit(0.3, 0.1)[0].numpy(),
+        attributes={"smiling": 0.75},
+        backends={"detect": "builtin"},
+        flags=("profile",),
+    )
+    again = Face.from_json(face.to_json())
+    for key in ("quad", "landmarks", "c"):
+        np.testing.assert_allclose(getattr(again, key), getattr(face, key), atol=1e-5)
+    assert (again.name, again.attributes, again.flags) == (
+        "ordner/ä",
+        {"smiling": 0.75},
+        face.flags,
+    )
+    assert again.to_json() == face.to_json()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', '{"version": 1, "name": "a"}'])
+def test_damaged_sidecar_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        Face.from_json(text)
+
+
+# Networks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", networks.KINDS)
+def test_networks_take_any_resolution_and_pass_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    network = networks.build(name).eval()
+    images = torch.rand(2, 3, 80, 80, requires_grad=True)
+    out = network(images * 2 - 1)
+    if name == "landmarks":
+        assert out.points.shape == (2, 68, 2)
+        assert out.visible.shape == (2, 68)
+        assert out.face.shape == (2,)
+        loss = out.points.sum() + out.face.sum()
+    elif name == "faces":
+        assert out.seg.shape == (2, len(LABELS), 128, 128)
+        assert out.six.shape == (2, 6)
+        assert out.attributes.shape == (2, len(ATTRIBUTES))
+        assert [f.ndim for f in network.features(images)] == [4] * 4
+        loss = out.attributes.sum()
+    else:
+        assert out.shape == (2, len(ATTRIBUTES))
+        loss = out.sum()
+    loss.backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+    with pytest.raises(ShapeError):
+        network(torch.zeros(1, 3, 40, 50))
+
+
+def test_network_survives_its_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = networks.build("judge", {"widths": [4, 8], "hidden": 8}).eval()
+    metadata = {"kind": "judge", "config": '{"widths": [4, 8], "hidden": 8}'}
+    weights.save(tmp_path / "judge.safetensors", networks.tensors(network), metadata)
+    monkeypatch.setattr(weights, "DATA", tmp_path)
+    networks.load.cache_clear()
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(
+        networks.load("judge")(images), network(images), atol=2e-3, rtol=1e-2
+    )
+    bare = {"kind": "judge", "config": "{}"}
+    weights.save(tmp_path / "judge.safetensors", networks.tensors(network), bare)
+    networks.load.cache_clear()
+    with pytest.raises((WeightsError, RuntimeError)):
+        networks.load("judge")
+    networks.load.cache_clear()
+
+
+def test_mirrored_labels_and_bisenet_order_name_the_same_parts() -> None:
+    swapped = [LABELS[i] for i in networks.MIRROR_LABELS]
+    for name, other in zip(LABELS, swapped, strict=True):
+        sides = {"l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"}
+        assert (name != other) == (name in sides)
+    bisenet = "background skin l_brow r_brow l_eye r_eye eye_g l_ear r_ear ear_r nose mouth"
+    bisenet += " u_lip l_lip neck neck_l cloth hair hat"
+    assert [bisenet.split()[i] for i in parsing.BISENET_ORDER] == list(LABELS)
+
+
+# Detection --------------------------------------------------------------------------------------
+
+
+def test_distinct_keeps_the_surest_and_sorts_by_size() -> None:
+    small = detect.Detection(np.array([0.0, 0, 10, 10]), 0.9)
+    same = detect.Detection(np.array([1.0, 0, 11, 10]), 0.95)
+    large = detect.Detection(np.array([50.0, 50, 90, 90]), 0.6)
+    assert detect.distinct([small, same, large]) == [large, same]
+    assert detect.overlap(small.box, large.box) == 0
+
+
+def test_views_of_boxes_and_points_agree() -> None:
+    """A frontal face's cascade box and its points lead to about the same view."""
+    points = a_face(scale=100)
+    a = landmarks.view_of_points(points)
+    middle = points[[*range(36, 48), 48, 54]].mean(0)
+    assert 0.7 < np.hypot(*(a[3] - a[0])) / 200 < 1.0
+    b = landmarks.view_of_box(np.array([150, 130, 250, 230.0]), 0.5)
+    edge = b[3] - b[0]
+    assert np.arctan2(edge[1], edge[0]) == pytest.approx(0.5)
+    assert np.hypot(*(b.mean(0) - [200, 180])) == pytest.approx(14)
+    assert a.mean(0)[1] > middle[1] - 20
+
+
+def test_peaks_move_a_quarter_pixel() -> None:
+    heat = np.zeros((68, 64, 64), np.float32)
+    heat[:, 10, 20] = 1.0
+    heat[:, 10, 21] = 0.5
+    points, peak = landmarks._peaks(heat)
+    np.testing.assert_allclose(points[0], [20.75, 10.5])
+    assert peak[0] == 1
+
+
+# The pipeline -----------------------------------------------------------------------------------
+
+
+class Fixed:
+    """A detector that always sees the same faces."""
+
+    name = "fixed"
+
+    def __init__(self, faces: list[np.ndarray]) -> None:
+        self.faces = faces
+
+    def __call__(self, _: np.ndarray) -> list[detect.Detection]:
+        return [
+            detect.Detection(detect.box_of(p), 1.0, landmarks=p, visible=np.ones(68))
+            for p in self.faces
+        ]
+
+
+def a_pipeline(monkeypatch: pytest.MonkeyPatch, seen: list[np.ndarray], **options: object):
+    """A FacePipeline with random networks and given faces."""
+    torch.manual_seed(0)
+    made = {name: networks.build(name).eval() for name in networks.KINDS}
+    monkeypatch.setattr(networks, "load", lambda name, device="cpu": made[name])
+    monkeypatch.setattr(pipeline, "detector", lambda name, device: Fixed(seen))
+    options = {"size": 64, "landmarks": "builtin", "parse": "builtin", "pose_": "builtin"} | options
+    return pipeline.FacePipeline(**options)  # type: ignore[arg-type]
+
+
+def test_pipeline_makes_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = [a_face(), a_face(330, 300, 60)]
+    run = a_pipeline(monkeypatch, faces, faces="all")
+    given = Photo(photo(), "ab" * 32, ())
+    made = run(given, "in/a.png", "in/a")
+    assert [d.face.name for d in made] == ["in/a", "in/a.2"]
+    for described in made:
+        assert described.crop.shape == (64, 64, 3)
+        assert described.labels is not None
+        assert described.labels.shape == (64, 64)
+        assert described.face.c.shape == (25,)
+        assert described.face.attributes is not None
+        assert set(described.face.attributes) == set(ATTRIBUTES)
+        assert described.face.backends["parse"] == "builtin"
+        again = Face.from_json(described.face.to_json())
+        points = align.to_photo(again.landmarks, again.quad, 64)
+        np.testing.assert_allclose(points, faces[described.face.index], atol=0.1)
+
+
+def test_pipeline_without_parse_and_pose(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_pipeline(monkeypatch, [a_face()], parse="none", pose_="none")
+    (made,) = run(Photo(photo(), "", ()), "a.png", "a")
+    assert made.labels is None
+    assert not made.face.c.any()
+    assert made.face.attributes is None
+
+
+def test_pipeline_says_why_there_is_no_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NoFaceError):
+        a_pipeline(monkeypatch, [])(Photo(photo(), "", ()), "a.png", "a")
+    with pytest.raises(NoFaceError, match="px"):
+        a_pipeline(monkeypatch, [a_face()], min_face=500)(Photo(photo(), "", ()), "a.png", "a")
+    with pytest.raises(OptionError):
+        a_pipeline(monkeypatch, [], faces="some")
+
+
+def test_cut_and_profile_faces_are_flagged() -> None:
+    seen = detect.Detection(np.zeros(4), 1.0, visible=np.ones(68))
+    inside = align.face_quad(a_face())
+    ahead, aside = (cameras.orbit(yaw, 0.0)[0].numpy() for yaw in (0.1, 1.2))
+    assert pipeline.flags(seen, inside, ahead, (400, 420)) == ()
+    assert pipeline.flags(seen, inside - 150, aside, (400, 420)) == ("profile", "cut")
+    hidden = detect.Detection(np.zeros(4), 1.0, visible=np.zeros(68))
+    assert pipeline.flags(hidden, inside, ahead, (400, 420)) == ("occluded",)
+
+
+def test_auto_falls_back_to_builtin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path))
+    for step in pipeline.BACKENDS:
+        assert pipeline.choose(step) == "builtin"
+    with pytest.raises(OptionError, match="builtin"):
+        pipeline.choose("detect", "dlib")
+    with pytest.raises(WeightsError, match="retinaface"):
+        detect.RetinaFaceDetector(network="mobile0.25")
+
+
+def test_cascade_finds_a_photographed_face_when_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proposals of a turned search lie about the turned face."""
+    monkeypatch.setattr(networks, "load", lambda name, device="cpu": networks.build(name).eval())
+    from skimage import data
+
+    finder = detect.BuiltinDetector(longest=320)
+    astronaut = data.astronaut()[:260, 90:350]
+    middle = np.array([134.0, 115.0])  # of the face
+    leaning = np.asarray(Image.fromarray(astronaut).rotate(-30, Image.Resampling.BICUBIC))
+    angle = np.deg2rad(30)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    place = rotation @ (middle - 130) + 130
+    views = finder._propose(leaning, 30.0)
+    near = [v for v in views if np.hypot(*(v.mean(0) - place)) < 25]
+    assert near
+    edges = np.array([v[3] - v[0] for v in near])
+    np.testing.assert_allclose(np.arctan2(edges[:, 1], edges[:, 0]), angle, atol=1e-6)
