@@ -14,7 +14,7 @@ from semedit import latents, methods
 from semedit.editors import EDITORS, Classifier, Direction, Mask, classifier, direction
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
 from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
-from semedit.faces import networks
+from semedit.faces import attributes, networks
 from semedit.images import ATTRIBUTES, REGIONS
 from semedit.latents import Latent
 
@@ -230,7 +230,7 @@ def test_the_classifier_is_asked_for_all_attributes(
 ) -> None:
     labels = labels_of(generator, latent)
     wanted = {"smiling": True, "wearing_lipstick": True}
-    question = classifier.Question(networks.load("faces"), wanted)
+    question = classifier.Question(attributes.Classifier(), wanted)
     before = question(latents.picture(generator, latent).image).sigmoid()
     options = {"start": "current", "steps": 40, "lr": 0.2, "mse_weight": 0.0, "sure": 2.0}
     after = Classifier(**options, composite=False, prior_weight=0.0)(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from semedit.editors.direction import Directions, directions_for
 from semedit.editors.enclose import enclose
 from semedit.editors.regions import attribute_region
 from semedit.errors import OptionError, WeightsError
-from semedit.faces import networks
+from semedit.faces import attributes
 from semedit.images import ATTRIBUTES
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
@@ -75,7 +75,7 @@ class Classifier:
         before = picture(generator, latent).image.detach()
         size = before.shape[-1]
         region = attribute_region(labels, wanted)
-        question = Question(networks.load("faces", str(before.device)), wanted)
+        question = Question(attributes.Classifier(str(before.device)), wanted)
         keep = 1 - losses.feather(region, self.soft * size / 100)
         scale, found = spread(generator, latent.c), self._directions(generator)
         steps = Steps(progress, self.steps * len(latent))
@@ -181,15 +181,16 @@ class Classifier:
 class Question:
     """Asks a classifier for attributes: logits [N, len(wanted)], positive where as wanted.
 
-    Args: network: image [N,3,R,R] -> FaceOutput; wanted: attribute -> present or not.
+    Args: classify: image [N,3,R,R] -> logits [N,A] in the order of ATTRIBUTES; wanted: attribute ->
+          present or not.
     """
 
-    def __init__(self, network: Any, wanted: Mapping[str, bool]) -> None:
+    def __init__(self, classify: Callable[[Tensor], Tensor], wanted: Mapping[str, bool]) -> None:
         self.wanted = dict(wanted)
-        self._network = network
+        self._classify = classify
         self._columns = [ATTRIBUTES.index(name) for name in self.wanted]
         self._signs = torch.tensor([1.0 if yes else -1.0 for yes in self.wanted.values()])
 
     def __call__(self, image: Tensor) -> Tensor:
-        logits = self._network(image).attributes[:, self._columns]
+        logits = self._classify(image)[:, self._columns]
         return logits * self._signs.to(logits)

@@ -13,7 +13,6 @@ from semedit.editors.enclose import enclose
 from semedit.errors import MaskError
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
-from semedit.inverters.starts import encode
 from semedit.latents import Latent, picture, stack, tuned_generator
 
 
@@ -125,7 +124,7 @@ class Mask:
         """Current codes, plus what the drawn map changes in the encoder's eyes."""
         codes = dict(latent.codes)
         if self.start == "encoder" and "encode" in generator.traits:
-            own = encode(generator, image, labels, latent.c)
-            drawn = encode(generator, image, edited, latent.c)
+            own = generator.encode(image, labels, latent.c)
+            drawn = generator.encode(image, edited, latent.c)
             codes = {k: v + drawn[k] - own[k] for k, v in codes.items()}
         return [{k: v[i : i + 1] for k, v in codes.items()} for i in range(len(latent))]

@@ -13,7 +13,6 @@ from semedit import losses, methods
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
 from semedit.inverters.pivotal import tune_faces
-from semedit.inverters.starts import encode
 from semedit.inverters.tuning import Tuning
 from semedit.latents import Latent, fingerprint
 
@@ -68,7 +67,7 @@ class Hybrid:
         perceptual = losses.perceptual(self.perceptual, images.device)
         count = Steps(progress, self.steps + self.tune_steps * len(c))
         with torch.no_grad():
-            start = encode(generator, images, labels, c)
+            start = generator.encode(images, labels, c)
         loss = losses.SemanticLoss(
             losses.SemanticLoss.inversion(images, labels), perceptual, *self._weights
         )
