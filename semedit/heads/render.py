@@ -20,6 +20,7 @@ from semedit.heads import (
     scene,
     shading,
     shape,
+    wear,
 )
 from semedit.heads.strands import shade_strands
 from semedit.heads.geometry import MATERIAL, WORLD_PER_CM
@@ -80,6 +81,7 @@ class Scene:
     shadow: shading.Shadow
     paint: shading.Paint
     strokes: tuple[Stroke, ...]
+    lens: tuple[np.ndarray, np.ndarray] | None  # vertices [V,3] head frame, triangles
 
 
 @dataclass(frozen=True)
@@ -280,16 +282,43 @@ def _strokes(head: Head, paint: shading.Paint, normals: np.ndarray) -> tuple[Str
     return tuple(found)
 
 
+def _worn(head: Head) -> tuple[wear.Piece, wear.Piece | None]:
+    """Everything worn as one mesh, and the lenses apart."""
+    p, vertices = head.parameters, head.vertices
+    neck = wear.neck_field(vertices)
+    pieces, lenses = [wear.clothes(p, neck)], None
+    if p.necklace:
+        pieces.append(wear.necklace(p, neck))
+    if p.glasses:
+        frame, lenses = wear.glasses(p, vertices)
+        pieces.append(frame)
+    if p.earrings:
+        pieces.append(wear.earrings(p, vertices))
+    if p.hat:
+        pieces.append(wear.hat(p, hair.radius_field(vertices)))
+    return wear.join(pieces), lenses
+
+
 def _scene(head: Head) -> Scene:
-    model = geometry.load()
-    position = geometry.to_world(head.vertices)
-    normal = geometry.normals(position, model.triangles)
-    lights, paint = scene.lights(head.parameters), _paint(head)
-    strokes = _strokes(head, paint, normal)
-    shadow = _shadow(position, model.triangles, lights.key, strokes)
-    extra = np.stack([geometry.occlusion(), regions.ears()], 1)
-    return Scene(position, normal, model.neutral, extra, model.triangles, model.material, lights,
-                 shadow, paint, strokes)
+    model, p = geometry.load(), head.parameters
+    body = geometry.to_world(head.vertices)
+    body_normal = geometry.normals(body, model.triangles)
+    lights, paint = scene.lights(p), _paint(head)
+    strokes = _strokes(head, paint, body_normal)
+    worn, lenses = _worn(head)
+    added = geometry.to_world(worn.vertices)
+    position = np.concatenate([body, added])
+    normal = np.concatenate([body_normal, geometry.normals(added, worn.triangles)])
+    neutral = np.concatenate([model.neutral, worn.object])
+    triangles = np.concatenate([model.triangles, worn.triangles + np.int32(len(body))])
+    material = np.concatenate([model.material, worn.material])
+    extra = np.ones((len(position), 2), np.float32)
+    extra[: len(body), 0], extra[: len(body), 1] = geometry.occlusion(), regions.ears()
+    extra[len(body):, 1] = 0
+    shadow = _shadow(position, triangles, lights.key, strokes)
+    lens = None if lenses is None else (geometry.to_world(lenses.vertices), lenses.triangles)
+    return Scene(position, normal, neutral, extra, triangles, material, lights, shadow, paint,
+                 strokes, lens)
 
 
 def _screen(points: np.ndarray, c: np.ndarray, side: int) -> np.ndarray:
@@ -335,6 +364,8 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
                   s.neutral, s.extra, eye, s.lights, s.shadow, s.paint, regions.maps(), rgb, label)
     for stroke in s.strokes:
         _draw(stroke, s, c, eye, buffer.depth, rgb, label)
+    if s.lens is not None:
+        _glaze(head.parameters, s, c, eye, buffer.depth, rgb, label)
     image = scene.develop(rgb, head.parameters)
     image = image.reshape(size, n, size, n, 3).mean((1, 3))
     points = _screen(head.landmarks, c, size)
@@ -357,3 +388,27 @@ def _draw(stroke: Stroke, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.nd
     width = (px / np.maximum(screen[:, 0, 2], 0.1)).astype(np.float32)
     raster.draw_strands(screen, strands.count, color, width, stroke.cover, stroke.value,
                         stroke.bias, depth, rgb, label)
+
+
+def _glaze(p: Parameters, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.ndarray,
+           rgb: np.ndarray, label: np.ndarray) -> None:
+    """Lay the lenses over the picture: tint, a soft reflection, labels."""
+    assert s.lens is not None
+    vertices, triangles = s.lens
+    b = raster.buffers(len(depth))
+    raster.draw_triangles(_screen(vertices, c, len(depth)), triangles, *b)
+    rows, cols = np.nonzero((b.triangle >= 0) & (b.depth < depth))
+    w = b.bary[rows, cols]
+    w = np.concatenate([1 - w.sum(1, keepdims=True), w], 1)
+    at = np.einsum("nc,ncx->nx", w, vertices[triangles[b.triangle[rows, cols]]])
+    view = at - eye
+    view /= np.linalg.norm(view, axis=1, keepdims=True)
+    mirrored = view * np.array([1, 1, -1]) + at * np.array([2.0, 1.0, 0])
+    sky = np.clip(mirrored[:, 1] * 3 + 0.1 + 0.4 * mirrored[:, 0], 0, 1) ** 2
+    dark = p.glasses_rim == "sun"
+    tint = scene.hsv(p.glasses_hue, 0.35, 0.75)
+    through = tint * (0.02 + 0.16 * p.lens_tint**2) if dark else np.full(3, 0.95)
+    shine = (0.10 if dark else 0.045) * (0.4 + sky)[:, None] * (s.lights.sky + s.lights.fill_rgb)
+    rgb[rows, cols] = rgb[rows, cols] * through + shine
+    under = label[rows, cols]
+    label[rows, cols] = 3 if dark else np.where((under >= 4) & (under <= 7), under, 3)
