@@ -1,0 +1,156 @@
+"""Face trainers: augmentation moves pictures, points and cameras together; runs repeat."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semedit import cameras, weights
+from semedit.errors import InputError
+from semedit.faces import networks
+from semedit.images import ATTRIBUTES
+from semedit.trainers import augment, rendered
+from semedit.trainers import faces as trainers
+from semedit.trainers.loop import Schedule, train
+
+
+def views(n: int = 4) -> augment.View:
+    torch.manual_seed(3)
+    view = trainers.crop_views(n, 0.1)
+    mirror = torch.arange(n) % 2 == 1
+    return augment.View(view.centre, view.side, view.rotation, mirror)
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    """A folder of 40 'heads': squares of colour, in the layout `semedit heads` writes."""
+    random = np.random.default_rng(0)
+    n, size = 40, 64
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for i in range(n):
+        labels = np.zeros((size, size), np.uint8)
+        labels[16:48, 16:48] = 1
+        labels[24:30, 20:44] = 13
+        picture = random.integers(0, 255, (19, 3), np.uint8)[labels]
+        Image.fromarray(picture).save(tmp_path / "images" / f"{i:06d}_0.png")
+        Image.fromarray(labels, "P").save(tmp_path / "labels" / f"{i:06d}_0.png")
+    np.savez(
+        tmp_path / "arrays.npz",
+        landmarks=random.uniform(16, 48, (n, 1, 68, 2)).astype(np.float32),
+        visible=random.uniform(size=(n, 1, 68)) < 0.8,
+        c=cameras.from_six(0.1 * torch.randn(n, 6)).numpy()[:, None],
+        attributes=random.uniform(size=(n, len(ATTRIBUTES))) < 0.4,
+        z=np.zeros((n, 3), np.float32),
+    )
+    (tmp_path / "heads.json").write_text(json.dumps({"n": n, "size": size, "seed": 0}))
+    return tmp_path
+
+
+def test_views_move_pictures_and_points_alike() -> None:
+    view = views()
+    places = torch.tensor([[0.4, 0.55], [0.6, 0.45], [0.5, 0.6]]).expand(4, 3, 2)
+    images = torch.zeros(4, 3, 200, 200)
+    for k in range(3):
+        x, y = (places[0, k] * 200).long().tolist()
+        images[:, k, y - 2 : y + 2, x - 2 : x + 2] = 1
+    seen = augment.see(images, augment.grid(view, 100))
+    moved = augment.move(places, view)
+    steps = (torch.arange(100) + 0.5) / 100
+    total = seen.sum((2, 3))
+    x = (seen.sum(2) * steps).sum(-1) / total
+    y = (seen.sum(3) * steps).sum(-1) / total
+    torch.testing.assert_close(torch.stack([x, y], -1), moved, atol=4e-3, rtol=0)
+
+
+def test_cameras_follow_the_views() -> None:
+    view = views()
+    points = 0.1 * torch.randn(4, 9, 3)
+    six = 0.2 * torch.randn(4, 6)
+    before, _ = cameras.project(points, cameras.from_six(six))
+    mirrored = points.clone()
+    mirrored[1::2, :, 0] *= -1  # a mirrored picture shows a mirrored head
+    after, _ = cameras.project(mirrored, cameras.from_six(trainers.moved_six(six, view)))
+    torch.testing.assert_close(after, augment.move(before, view), atol=1e-4, rtol=0)
+
+
+def test_mirroring_renames_points_and_labels() -> None:
+    mirror = torch.tensor([True, False])
+    points = torch.arange(68.0).expand(2, 68)
+    named = trainers.mirrored_points(points, mirror)
+    assert named[0, 36] == 45
+    assert named[1, 36] == 36
+    labels = torch.tensor([[[4, 6, 13, 255]]] * 2)
+    assert trainers.mirrored_labels(labels, mirror).tolist() == [
+        [[5, 7, 13, 255]],
+        [[4, 6, 13, 255]],
+    ]
+
+
+def test_figures_by_hand() -> None:
+    truth = torch.tensor([[0, 0, 1, 1]])
+    said = torch.tensor([[0, 1, 1, 1]])
+    assert trainers.mean_iou(said, truth) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    logits = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
+    truth = torch.tensor([[1.0], [0.0], [0.0], [0.0]])
+    assert trainers.balanced_accuracy(logits, truth) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_seg_loss_is_small_for_the_truth_and_ignores_the_unknown() -> None:
+    labels = torch.randint(0, 19, (2, 16, 16))
+    right = 20.0 * torch.nn.functional.one_hot(labels, 19).permute(0, 3, 1, 2).float()
+    weight = torch.ones(19)
+    assert float(trainers.seg_loss(right, labels, weight)) < 0.01
+    hidden = labels.clone()
+    hidden[:, :8] = trainers.IGNORED
+    right[:, :, :8] = 0
+    assert float(trainers.seg_loss(right, hidden, weight)) < 0.6
+    assert float(trainers.seg_loss(-right, labels, weight)) > 3
+
+
+def test_photographs_stay_in_range_and_repeat() -> None:
+    images = torch.rand(6, 3, 48, 48)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        runs.append(augment.photograph(augment.occlude(images, 1.0)[0]))
+    torch.testing.assert_close(*runs)
+    assert runs[0].min() >= 0
+    assert runs[0].max() <= 1
+    assert (runs[0] - images).abs().mean() > 0.01
+    np.testing.assert_array_equal(augment.clutter(3, 32), augment.clutter(3, 32))
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        trainers.LandmarkTrainer(batch_size=4),
+        trainers.FaceTrainer(batch_size=2),
+        trainers.JudgeTrainer(batch_size=4),
+    ],
+    ids=lambda t: t.name,
+)
+def test_a_run_repeats_and_exports(trainer, heads: Path, tmp_path: Path) -> None:
+    kimg = 4 * trainer.batch_size / 1000
+    whole = train(trainer, heads, tmp_path / "whole", Schedule(kimg=kimg), 1, quiet=True)
+    assert all(np.isfinite(v) for v in whole.values())
+    file = tmp_path / "whole" / f"{trainer.name}.safetensors"
+    tensors, metadata = weights.load(file)
+    network = networks.build(trainer.name, json.loads(metadata["config"]))
+    assert set(tensors) == set(networks.tensors(network))
+    figures = json.loads(metadata["figures"])
+    assert set(figures) == set(whole)
+    again = train(trainer, heads, tmp_path / "again", Schedule(kimg=kimg), 1, quiet=True)
+    assert again == whole
+
+
+def test_reserved_seeds_and_other_folders_are_refused(heads: Path, tmp_path: Path) -> None:
+    assert len(rendered.read(heads).held) == 2
+    (heads / "heads.json").write_text(json.dumps({"n": 40, "size": 64, "seed": 1_000_000}))
+    with pytest.raises(InputError, match="reserved"):
+        rendered.read(heads)
+    with pytest.raises(InputError):
+        rendered.read(tmp_path / "nothing")
