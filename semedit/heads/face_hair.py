@@ -126,8 +126,7 @@ def lashes(p: Parameters, vertices: np.ndarray, normals: np.ndarray, seed: int) 
             first = _unit(0.9 * n0 + out + np.array([0, 0.15 * up, 0.3])
                           + 0.1 * rng.standard_normal((n, 3)))
             last = _unit(0.35 * n0 + out + np.array([0, 1.0 * up, 0.2]))
-            length = rng.uniform(0.55, 0.9, n) * amount * (0.55 + 0.35 * p.lashes
-                                                           + 0.3 * feminine)
+            length = rng.uniform(0.5, 0.8, n) * amount * (0.45 + 0.3 * p.lashes + 0.3 * feminine)
             groups.append(_strands(_arc(start, first, last, length, 5), rng, 0.1))
     return groups
 

@@ -19,7 +19,7 @@ from semedit.heads.shading import Paint, scalp, smooth
 
 CENTER = np.array([0.0, 3.5, -0.5], np.float32)  # of the radius field
 FIELD_W, FIELD_H = 144, 72
-POINTS = 30  # per strand
+POINTS = 30  # per strand; twice as many where hair is long and curly
 
 
 class Style(NamedTuple):
@@ -131,8 +131,8 @@ def style(p: Parameters) -> Style:
     top = (0.35 + 0.4 * t, 1.6 + 2.6 * t, 4.5 + 3.5 * t, 0, 0, 0, 2.2 + 4.3 * t)[cut]
     level = (0, 0, 0, -0.5 - 7.5 * t, -9.0 - 8.0 * t, 0, 0)[cut]
     curl = 0.0 if cut == 0 else (1.0 if cut == 6 else p.hair_curl)
-    wave = 6.5 - 4.3 * curl if cut != 6 else 1.3
-    amplitude = (0.02 + 0.95 * curl**1.3) * (0.45 if cut in (1, 2) else 1.0)
+    wave = 7.5 - 4.2 * curl if cut != 6 else 1.3
+    amplitude = (0.02 + 0.85 * curl**1.2) * (0.45 if cut in (1, 2) else 1.0)
     fringe = 0.0
     if p.hair_fringe > 0 and cut in (1, 2, 3, 4):
         fringe = 9.0 - 2.6 * p.hair_fringe
@@ -173,7 +173,8 @@ def grow_hair(p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.nda
         at, normal, q = _tail_roots(at, normal, q, s, rng)
     random = rng.standard_normal((len(at), 6)).astype(np.float32)
     field = radius_field(vertices)
-    points = np.empty((len(at), POINTS, 3), np.float32)
+    fine = s.curl > 0.3 and s.cut in (3, 4, 5)
+    points = np.zeros((len(at), POINTS * 2 if fine else POINTS, 3), np.float32)
     count = np.empty(len(at), np.int32)
     layer = np.empty(len(at), np.float32)
     _grow(at, normal, q, random, field, s, paint.hairline, seed % 9973, points, count, layer)
@@ -224,10 +225,10 @@ def _comb(s, q, d):  # type: ignore[no-untyped-def]
         if z < -4:
             side = 1.0 if x > 0 else -1.0
         near = np.exp(-(((x - s.part) / 1.2) ** 2))
+        back = 0.35 + 0.5 * front + 1.2 * max(-s.sweep - 0.2, 0.0)
         d[0] = side * (0.25 + 1.1 * top)
-        d[1] = -0.9 + 0.5 * near * top
-        d[2] = -0.35 * top + (0.25 if s.tuck == 0 else -0.3) * (1 - top) - 0.9 * max(
-            -s.sweep - 0.3, 0.0) * front * 2
+        d[1] = -0.9 * (1 - 0.9 * front) + 0.5 * near * top
+        d[2] = -back * top + (0.1 if s.tuck == 0 else -0.5) * (1 - top) - 0.5 * front
         if s.fringe > 0 and front > 0.5 and abs(x) < 4.8 and y > 8.5:
             d[0], d[1], d[2] = 0.22 * x - 0.05 * s.part, -0.6, 1.0
     else:  # short: around the whorl, swept across on top
@@ -237,9 +238,9 @@ def _comb(s, q, d):  # type: ignore[no-untyped-def]
         if s.cut == 2:
             d[0] += side * 1.3 * top
             d[2] += 0.3 * front * top
-        if s.sweep < 0 and s.fringe == 0:
-            d[2] -= 2.2 * -s.sweep * top
-            d[1] += 1.0 * front * top
+        if s.fringe == 0:
+            d[2] -= (0.9 + 1.4 * max(-s.sweep, 0.0)) * top
+            d[1] += 1.2 * front * top
         d[0] += 0.6 * s.sweep * top
         d[1] -= 0.5 * (1 - top)
 
@@ -256,6 +257,29 @@ def _keep_out(s, field, lift, p):  # type: ignore[no-untyped-def]
         p[0], p[1], p[2] = dx * k, CENTER[1] + dy * k, CENTER[2] + dz * k
         touched = True
     return touched
+
+
+@njit(cache=True, fastmath=True)
+def _crosses(points, i, n, curtain):  # type: ignore[no-untyped-def]
+    """Whether a strand would hang across the face."""
+    for k in range(n):
+        y, z = points[i, k, 1], points[i, k, 2]
+        if y < 9.3 and z > 4.0 and abs(points[i, k, 0]) < curtain - 1.3:
+            return True
+    return False
+
+
+@njit(cache=True, fastmath=True)
+def _under_hat(s, field, p):  # type: ignore[no-untyped-def]
+    """Above the rim hair lies flat on the head; just below it comes out gradually."""
+    above = p[1] - (s.hat_y + s.hat_slope * p[2])
+    if above < -1.6:
+        return
+    dx, dy, dz = p[0], p[1] - CENTER[1], p[2] - CENTER[2]
+    r = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
+    k = (field_radius(field, dx, dy, dz) + 0.12 + 0.55 * max(-above, 0.0)) / r
+    if k < 1:
+        p[0], p[1], p[2] = dx * k, CENTER[1] + dy * k, CENTER[2] + dz * k
 
 
 @njit(cache=True, fastmath=True)
@@ -285,7 +309,7 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
         elif s.cut <= 2:
             upper = smooth(q[i, 1], 5.5, 11.0)
             length = s.top * (s.sides * 0.6 + (1 - s.sides * 0.6) * upper) * (0.75 + 0.25 * u)
-            length = max(length, 0.5)
+            length = max(length * (0.3 + 0.7 * smooth(q[i, 1], -3.0, 4.0)), 0.4)
         elif s.cut == 5:
             length = 16.0
         else:
@@ -294,7 +318,7 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
             length = min(length, 7.0)
         if tail:
             length = 3.0 + 11.0 * u
-        step = length / (POINTS - 1)
+        step = length / (points.shape[1] - 1)
         # first direction
         if tail:
             d[0], d[1], d[2] = normal[i, 0], normal[i, 1], normal[i, 2]
@@ -325,15 +349,15 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
         weight = 0.10 if s.cut <= 1 else (0.14 if s.cut == 2 else 0.30)
         if s.cut == 6:
             weight = 0.0
-        pull = weight * step / 0.6
+        pull = weight * min(step / 0.6, 1.6)
         n = 0
         side = 1.0 if at[i, 0] > s.part * 0.5 else -1.0
         if abs(rx) > 3.5:
             side = 1.0 if rx > 0 else -1.0
-        for k in range(POINTS):
+        for k in range(points.shape[1]):
             points[i, k, 0], points[i, k, 1], points[i, k, 2] = p[0], p[1], p[2]
             n = k + 1
-            if k == POINTS - 1:
+            if k == points.shape[1] - 1:
                 break
             ox, oy, oz = p[0], p[1], p[2]
             if s.cut == 5 and not tail:
@@ -346,6 +370,11 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
                     d[c] = 0.5 * d[c] + 0.5 * t / g
             elif fringe:
                 d[1] -= pull * 1.3
+            elif s.cut == 3 or s.cut == 4:  # over the forehead hair is carried to the side
+                free = smooth(p[2], 3.0, 5.5) * (1 - smooth(abs(p[0]), 3.5, 6.0))
+                d[1] -= pull * (1 - 0.95 * free)
+                d[0] += 0.5 * pull * free * side
+                d[2] -= 0.5 * pull * free
             else:
                 d[1] -= pull
             norm = np.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2) + 1e-6
@@ -359,8 +388,8 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
                     wide = s.curtain + 0.7 * u - 1.6 * smooth(p[1], 6.0, 10.0) + 0.3 * clump3
                     wide *= smooth(p[2], 1.5, 4.5)
                     if abs(p[0]) < wide:
-                        p[0] = side * wide
-                        p[2] -= 0.25 * step
+                        p[0] += side * min(wide - side * p[0], 0.8 * step)
+                        p[2] -= 0.35 * step
                         _keep_out(s, field, 0.06 + (lift - 0.06) * rise * 0.6, p)
                 if s.tuck == 1 and p[1] < 6.2 and p[1] > -6 and p[2] > -2.8:
                     p[2] -= min(p[2] + 2.8, 1.2 * step)
@@ -370,13 +399,7 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
                     if p[1] < floor and abs(p[2] + 1.5) < 6.5:
                         p[2] += 0.8 * step if p[2] > -1.5 else -0.8 * step
                         p[0] += 0.25 * step * side
-            if p[1] > s.hat_y + s.hat_slope * p[2]:
-                # under the hat: flat on the head
-                dx, dy, dz = p[0], p[1] - CENTER[1], p[2] - CENTER[2]
-                r = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-9
-                k0 = (field_radius(field, dx, dy, dz) + 0.12) / r
-                if k0 < 1:
-                    p[0], p[1], p[2] = dx * k0, CENTER[1] + dy * k0, CENTER[2] + dz * k0
+            _under_hat(s, field, p)
             ux, uy, uz = p[0] - ox, p[1] - oy, p[2] - oz
             norm = np.sqrt(ux * ux + uy * uy + uz * uz) + 1e-6
             keep = 0.55
@@ -387,6 +410,8 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
                 break
             if fringe and p[1] < s.fringe + 0.35 * random[i, 2] + 0.5 * clump:
                 break
+        if (s.cut == 3 or s.cut == 4) and not fringe and _crosses(points, i, n, s.curtain):
+            n = 0
         count[i] = n
         _wave(points, i, n, step, s, clump, clump2, random, field)
 
@@ -396,8 +421,8 @@ def _wave(points, i, n, step, s, clump, clump2, random, field):  # type: ignore[
     """Bend a grown strand into waves or curls around its own line."""
     if s.amplitude < 0.01:
         return
-    phase = 9.0 * clump + 0.5 * random[i, 4]
-    wave = s.wave * (1 + 0.15 * clump2 + 0.08 * random[i, 5])
+    phase = 5.0 * clump + 0.22 * random[i, 4]
+    wave = s.wave * (1 + 0.12 * clump2 + 0.03 * random[i, 5])
     last = np.zeros(3)
     ox, oy, oz = points[i, 0, 0], points[i, 0, 1], points[i, 0, 2]
     for k in range(1, n):
@@ -419,4 +444,5 @@ def _wave(points, i, n, step, s, clump, clump2, random, field):  # type: ignore[
         last[0] = x + sb * bx + sn * nx
         last[1] = y + sb * by + sn * ny
         last[2] = z + sb * bz + sn * nz
+        _under_hat(s, field, last)
         points[i, k, 0], points[i, k, 1], points[i, k, 2] = last[0], last[1], last[2]

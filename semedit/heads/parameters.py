@@ -279,7 +279,7 @@ TABLE: dict[str, Rule] = {
     # background
     "background": Choice(("gradient", "blobs", "room"), (0.4, 0.35, 0.25)),
     "background_hue": Uniform(0.0, 1.0),
-    "background_saturation": Uniform(0.0, 0.6),
+    "background_saturation": Uniform(0.0, 0.45),
     "background_value": Uniform(0.05, 0.95),
     "background_hue2": Uniform(0.0, 1.0),
     "background_value2": Uniform(0.05, 0.95),
@@ -288,7 +288,7 @@ TABLE: dict[str, Rule] = {
 }
 NAMES = tuple(TABLE)
 DIMENSIONS = IDENTITIES + len(TABLE)
-IDENTITY_SCALE = 0.8  # of the components' own spread: fewer caricatures
+IDENTITY_SCALE = 0.7  # of the components' own spread: fewer caricatures
 
 
 @dataclass(frozen=True)

@@ -181,11 +181,11 @@ def _hairline(p: Parameters) -> np.ndarray:
     corner = np.exp(-(((phi - 27) / 11.0) ** 2))
     back = p.masculine * (0.4 + 0.6 * (p.age > 0.5)) * p.recession
     front = 1 - np.clip((phi - 30) / 25.0, 0, 1)
-    return y + 0.45 * p.hairline * front + 2.4 * back * corner + 0.6 * back * front
+    return y + 0.45 * p.hairline * front + 1.5 * back * corner + 0.5 * back * front
 
 
 HAIR_RGB = {"black": (0.055, 0.045, 0.04), "brown": (0.24, 0.145, 0.085),
-            "blond": (0.72, 0.55, 0.33), "gray": (0.60, 0.59, 0.57), "red": (0.50, 0.21, 0.09)}
+            "blond": (0.72, 0.55, 0.33), "gray": (0.60, 0.59, 0.57), "red": (0.44, 0.22, 0.12)}
 IRIS_RGB = {"dark": (0.16, 0.09, 0.06), "brown": (0.36, 0.21, 0.11), "hazel": (0.45, 0.34, 0.17),
             "green": (0.36, 0.43, 0.27), "blue": (0.33, 0.48, 0.64), "gray": (0.47, 0.53, 0.56)}
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
@@ -220,11 +220,11 @@ def _paint(head: Head) -> shading.Paint:
         lip_red=p.lip_red, lipstick=(0.45 + 0.45 * p.lipstick_depth) if p.lipstick else 0.0,
         lipstick_rgb=scene.hsv(p.lipstick_hue, 0.75, 0.85 - 0.45 * p.lipstick_depth),
         shadow=p.eye_shadow, shadow_rgb=scene.hsv(p.eye_shadow_hue, 0.35, 0.4), liner=p.eye_liner,
-        brow_thick=p.brow_thick, brow_arch=p.brow_arch, brow_cover=0.45 + 0.25 * p.brow_dark,
+        brow_thick=p.brow_thick, brow_arch=p.brow_arch, brow_cover=0.55 + 0.25 * p.brow_dark,
         brow_rgb=brow,
         scalp_cover=0.0 if p.bald else covers.get(p.cut, 0.93), hair_rgb=hair,
         hairline=_hairline(p), jaw=_table(regions.JAW_PHI, regions.JAW_Y),
-        beard_cover=(0.45 if p.beard == "stubble" else 0.75) * p.beard_density,
+        beard_cover=(0.35 if p.beard == "stubble" else 0.55) * p.beard_density,
         beard_kind=BEARDS.index(p.beard), beard_rgb=hair * 0.8,
         iris_rgb=linear_shade(IRIS_RGB[p.iris], 0.5 * p.iris_shade), pupil=p.pupil,
         sclera=p.sclera, eyes=eyes.astype(np.float64),
@@ -266,11 +266,11 @@ def _world(strands: hair.Strands) -> hair.Strands:
 
 def _strokes(head: Head, paint: shading.Paint, normals: np.ndarray) -> tuple[Stroke, ...]:
     p, v = head.parameters, head.vertices
-    found = [Stroke(_world(face_hair.brows(p, v, normals, head.seed)), paint.brow_rgb, 0.045,
+    found = [Stroke(_world(face_hair.brows(p, v, normals, head.seed)), paint.brow_rgb, 0.038,
                     gloss=0.1, cover=0.75)]
     for lash in face_hair.lashes(p, v, normals, head.seed):
-        found.append(Stroke(_world(lash), np.array([0.012, 0.010, 0.010]), 0.05, gloss=0.0,
-                            cover=0.85))
+        found.append(Stroke(_world(lash), np.array([0.012, 0.010, 0.010]), 0.036, gloss=0.0,
+                            cover=0.8))
     beard = face_hair.beard(p, paint, v, normals, head.seed)
     if beard is not None:
         found.append(Stroke(_world(beard), paint.beard_rgb, 0.05, gloss=0.2, value=254,

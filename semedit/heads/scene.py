@@ -37,10 +37,10 @@ def lights(p: Parameters) -> Lights:
     fill = _unit(-np.sin(p.key_side * 1.1) * 0.9 - 0.2, 0.15, 0.9)
     rim = _unit(-np.sign(p.key_side + 1e-3) * 0.8, 0.5, -0.6)
     warm, around = temperature(p.warmth), temperature(p.ambient_warmth)
-    ambient = 0.42 * p.ambient
+    ambient = 0.50 * p.ambient
     side = 0.25 * ambient * p.ambient_side * around
     return Lights(
-        key=key, key_rgb=0.78 * p.key_strength * warm,
+        key=key, key_rgb=1.0 * p.key_strength * warm,
         fill=fill, fill_rgb=0.26 * p.ambient * around,
         rim=rim, rim_rgb=0.6 * p.rim * warm,
         sky=1.25 * ambient * around, ground=0.55 * ambient * around * np.array([1.05, 0.98, 0.9]),
@@ -62,7 +62,7 @@ def background(p: Parameters, size: int, seed: int) -> np.ndarray:
     count = {"gradient": 0, "blobs": 7, "room": 4}[p.background]
     for _ in range(count):
         x, y = rng.uniform(-0.6, 0.6, 2)
-        color = hsv(p.background_hue + rng.normal(0, 0.15), rng.uniform(0, 0.7),
+        color = hsv(p.background_hue + rng.normal(0, 0.15), rng.uniform(0, 0.5),
                     rng.uniform(0.05, 0.95))
         if p.background == "blobs":
             r = rng.uniform(0.08, 0.3)
@@ -76,7 +76,9 @@ def background(p: Parameters, size: int, seed: int) -> np.ndarray:
 
 def develop(rgb: np.ndarray, p: Parameters) -> np.ndarray:
     """Linear light -> sRGB float32 in [0,1]: exposure, contrast, soft shoulder, gamma."""
-    x = np.maximum(rgb, 0) * np.float32(2.0 ** (0.35 * p.exposure + 0.15))
+    # As cameras do, exposure follows the face: fair skin is held back, dark skin lifted.
+    metered = 0.9 * (p.melanin**1.5 - 0.35)
+    x = np.maximum(rgb, 0) * np.float32(2.0 ** (0.30 * p.exposure + 0.2 + metered))
     knee = np.float32(0.6)
     over = np.maximum(x - knee, 0)
     x = np.where(x > knee, knee + (1 - knee) * over / (over + (1 - knee)), x)

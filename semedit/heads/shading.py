@@ -138,7 +138,7 @@ def scalp(paint, x, y, z):  # type: ignore[no-untyped-def]
 @njit(cache=True, fastmath=True)
 def beard_mask(kind, jaw, x, y, z):  # type: ignore[no-untyped-def]
     """0..1: where a beard grows on the neutral head. kind as in Paint.beard_kind."""
-    if kind == 0 or z < -0.5 or y > 2.5:
+    if kind == 0 or z < -0.8 or y > 2.5:
         return 0.0
     a = abs(x)
     if a < 1.3 and -3.3 < y and y > -2.2 and y > -1.6:
@@ -152,10 +152,11 @@ def beard_mask(kind, jaw, x, y, z):  # type: ignore[no-untyped-def]
     goatee = max(goatee, smooth(a, 2.5, 2.8) * (1 - smooth(a, 3.0, 3.6)) * (
         1 - smooth(y, -2.6, -1.8)) * smooth(y, -7.5, -6.5))
     edge = -2.2 + 4.6 * smooth(a, 3.2, 7.3)  # the cheek line rises towards the ear
-    cheeks = (1 - smooth(y, edge - 0.7, edge + 0.4)) * smooth(y, below - 2.4, below - 0.4)
+    cheeks = (1 - smooth(y, edge - 1.5, edge + 0.7)) * smooth(y, below - 2.8, below - 0.2)
     cheeks *= smooth(a, 2.4, 3.2) if y > -4.6 else 1.0
+    cheeks *= smooth(z, -0.8, 1.0)
     if y > 1.0:
-        cheeks *= smooth(z, 1.2, 1.8) * (1 - smooth(z, 3.0, 3.8))
+        cheeks *= 1 - smooth(z, 2.6, 4.2)
     full = max(moustache, cheeks)
     if a < 1.6 and y > -5.2 and y < -4.4:
         full = max(full, 0.8 * (1 - smooth(a, 0.5, 0.9)))
@@ -181,10 +182,10 @@ def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
     lip = sample(maps[0], x, y) if z > 8.0 else 9.0
     nose = sample(maps[1], x, y) if z > 7.5 else 9.0
     # pigments
-    m = paint.melanin * (1 + 0.10 * paint.mottle * (low + 0.6 * mid))
-    h = 0.55 + 0.5 * paint.redness + paint.mottle * (0.18 * low + 0.16 * mid + 0.10 * fine)
+    m = paint.melanin * (1 + 0.05 * paint.mottle * (low + 0.6 * mid))
+    h = 0.55 + 0.35 * paint.redness + paint.mottle * (0.16 * low + 0.10 * mid + 0.10 * fine)
     cheek = np.exp(-(((a - 4.3) / 2.0) ** 2 + ((y + 0.2) / 1.9) ** 2)) * front
-    h += (0.35 + 1.0 * paint.blush) * cheek
+    h += (0.25 + 0.7 * paint.blush) * cheek
     h += 0.5 * np.exp(-((a / 1.5) ** 2 + ((y + 0.2) / 1.2) ** 2)) * front  # tip of the nose
     h += 0.45 * ear
     if front > 0:
@@ -198,9 +199,8 @@ def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
             zone = np.exp(-((a / 5.0) ** 2 + ((y - 1.2) / 2.6) ** 2)) * front
             m += 0.35 * paint.freckles * zone * spots3(x * 3.2, y * 3.2, z * 3.2, seed + 5, 0.5)
     if paint.moles > 0.3:
-        m += 1.1 * paint.moles * spots3(x * 0.9, y * 0.9, z * 0.9, seed + 9,
-                                        0.025 * paint.moles) ** 0.5 * (
-            spots3(x * 0.9, y * 0.9, z * 0.9, seed + 9, 0.025 * paint.moles) > 0.55)
+        spot = spots3(x * 0.9, y * 0.9, z * 0.9, seed + 9, 0.02 * paint.moles)
+        m += 0.45 * paint.moles * smooth(spot, 0.72, 0.86)
     gloss = 0.55 + 0.45 * np.exp(-((a / 2.2) ** 2)) * (1 if nose < 0.3 or y > 6 else 0)
     bend_x, bend_y = 0.10 * fine + 0.05 * mid, 0.10 * noise3(x * 6, y * 6, z * 6, seed + 3)
     label = 1
@@ -211,9 +211,9 @@ def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
         wx, wy = x + 0.18 * low, y + 0.15 * mid
         d_old = sample(maps[2], wx, wy)
         d_fold = sample(maps[3], x, y)
-        old = lines * np.exp(-((d_old / 0.11) ** 2)) * front
+        old = lines * np.exp(-((d_old / 0.15) ** 2)) * front * (0.55 + 0.45 * low)
         fold = paint.folds * np.exp(-((d_fold / 0.16) ** 2)) * front
-        dark = 0.30 * old + 0.22 * fold
+        dark = 0.20 * old + 0.16 * fold
         if old > 0.02 or fold > 0.02:
             e = 0.05
             gx = (sample(maps[2], wx + e, wy) - d_old) / e * old + (
@@ -222,7 +222,7 @@ def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
                 sample(maps[3], x, y + e) - d_fold) / e * fold
             bend_x -= 0.55 * gx * (1 if x > 0 else -1)
             bend_y -= 0.55 * gy
-        m += 0.25 * lines * max(mid - 0.25, 0.0)
+        m += 0.10 * lines * max(mid - 0.25, 0.0)
     r = np.exp(-(0.38 + 0.02 * h + 2.15 * m + 0.02 * paint.yellow))
     g = np.exp(-(0.50 + 0.42 * h + 2.60 * m + 0.04 * paint.yellow))
     b = np.exp(-(0.66 + 0.50 * h + 2.95 * m + 0.22 * paint.yellow))
@@ -395,7 +395,7 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
                 side = what - 4
                 iris = eye_color(paint, side, q[0], q[1], q[2], out)
                 lid = smooth(paint.lids[side] - p[1], -0.004, 0.010)
-                s = 0.35 + 0.65 * lid
+                s = 0.45 + 0.55 * lid
                 out[0], out[1], out[2] = out[0] * s, out[1] * s, out[2] * s
                 label[row, col] = 4 + side
                 gloss, power, ao = 2.0, 250.0, 0.75

@@ -172,4 +172,4 @@ def _encoded(image: Image.Image, kind: str, **options: object) -> np.ndarray:
 
 def _decode(data: np.ndarray) -> np.ndarray:
     """Pixels of a picture, ids of a palette image."""
-    return np.asarray(Image.open(io.BytesIO(data.tobytes())))
+    return np.array(Image.open(io.BytesIO(data.tobytes())))

@@ -250,6 +250,7 @@ def neck_field(vertices: np.ndarray) -> np.ndarray:
         hole = field[row] <= 0
         field[row] = np.where(hole, field[row - 1] + 0.9 * NECK_STEP, field[row])
         field[row] = np.maximum(field[row], field[row - 1] - 0.02)
+    field = np.maximum(field, 0.5 * (np.roll(field, 1, 1) + np.roll(field, -1, 1)))
     return field
 
 
@@ -272,11 +273,17 @@ NECKLINES = {  # height of the neckline in front, at the side, behind (cm)
 }
 
 
+def garment(p: Parameters) -> str:
+    """The kind of clothes: a necklace is worn over none that would hide it."""
+    return "scoop" if p.necklace and p.cloth in ("high", "shirt", "round") else str(p.cloth)
+
+
 def neckline(p: Parameters, phi: np.ndarray) -> np.ndarray:
     """Height (cm) of the neckline at angles phi."""
-    front, side, back = NECKLINES[p.cloth]
+    kind = garment(p)
+    front, side, back = NECKLINES[kind]
     a = np.abs(phi)
-    if p.cloth == "vee":
+    if kind == "vee":
         t = np.clip(a / np.deg2rad(75), 0, 1)
         ahead = front + (side - front) * t**0.8
     else:
@@ -292,16 +299,16 @@ def clothes(p: Parameters, field: np.ndarray) -> Piece:
     top = neckline(p, phi)
     t = np.linspace(0, 1, 26)[:, None]
     y = top[None] + t**1.5 * (-19.2 - top[None])
-    off = 0.12 + 0.40 * np.clip(t * 3, 0, 1)
+    off = 0.12 + 0.65 * np.clip(t * 3, 0, 1)
     pieces = [sheet(_on_neck(field, np.broadcast_to(phi, y.shape), y, off), MATERIAL.cloth,
                     wrap=True)]
-    rib = {"round": 0.30, "vee": 0.22, "scoop": 0.15, "high": 0.55, "shirt": 0.2}[p.cloth]
+    rib = {"round": 0.30, "vee": 0.22, "scoop": 0.15, "high": 0.55, "shirt": 0.2}[garment(p)]
     path = _on_neck(field, phi, top, 0.10)
     pieces.append(tube(path, rib, MATERIAL.cloth, closed=True, sides=8))
-    if p.cloth == "high":
+    if garment(p) == "high":
         path = _on_neck(field, phi, top - 0.9, 0.25)
         pieces.append(tube(path, 0.6, MATERIAL.cloth, closed=True, sides=8))
-    if p.cloth == "shirt":
+    if garment(p) == "shirt":
         pieces.append(_collar(field))
     return join(pieces)
 
@@ -325,9 +332,9 @@ def necklace(p: Parameters, field: np.ndarray) -> Piece:
     n = 72
     phi = np.linspace(-np.pi, np.pi, n + 1)[:-1]
     front = np.cos(phi / 2) ** 2
-    y = -8.5 - (1.5 + 1.1 * p.necklace_drop) * front**1.2
+    y = -8.4 - (0.9 + 0.9 * p.necklace_drop) * front**1.2
     kind = p.necklace_kind
-    path = _on_neck(field, phi, y, 0.12)
+    path = _on_neck(field, phi, y, 0.15)
     if kind == "beads":
         size = 0.24 + 0.18 * p.necklace_drop
         return join([ball(c, size, MATERIAL.necklace) for c in path[::2]])
