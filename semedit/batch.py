@@ -295,8 +295,10 @@ class _Loop:
         )
 
     def _edited_by_hand(self, outputs: Mapping[str, str]) -> Iterable[str]:
+        space = self.run.workspace
         for path, sha256 in outputs.items():
-            if file_sha256(self.run.workspace.root / path) != sha256:
+            found = file_sha256(space.root / path)
+            if found != sha256 and found not in space.written(path):
                 yield f"{path} was changed since, kept (--overwrite makes it anew)"
 
     def _done(self, one: _Pending, result: Result) -> None:

@@ -190,10 +190,11 @@ class Row:
 
 def table(registry: Mapping[str, type]) -> list[Row]:
     """One row per entry of a registry of methods."""
-    return [
-        Row(name, summary(entry), tuple(sorted(entry.requires)), tuple(options(entry)))  # type: ignore[attr-defined]
-        for name, entry in registry.items()
-    ]
+    rows = []
+    for name, entry in registry.items():
+        requires = tuple(sorted(getattr(entry, "requires", ())))
+        rows.append(Row(name, summary(entry), requires, tuple(options(entry))))
+    return rows
 
 
 def summary(entry: Any) -> str:

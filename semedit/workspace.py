@@ -45,15 +45,21 @@ class Workspace:
         return self.root / folder / f"{name}{suffix}"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the folder, hold it for this run alone, clear what a killed run left half-written.
+    def locked(self, make: bool = False) -> Iterator[None]:
+        """Hold the folder for this run alone; clear what a killed run left half-written.
+
+        Args:
+            make: make it if it is not there yet.
 
         Raises:
+            NothingMatchedError: it is not there.
             LockedError: another run holds it.
             WorkspaceError: it cannot be written.
         """
         from filelock import FileLock, Timeout
 
+        if not make and not self.root.is_dir():
+            raise NothingMatchedError(f"no workspace at {self.root}", "run `semedit align` first")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".lock", timeout=0)
@@ -104,6 +110,16 @@ class Workspace:
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+    def written(self, path: str) -> set[str]:
+        """Digests of an output, path relative to the workspace, that any command left there."""
+        _, _, name = path.partition("/")
+        found = set()
+        for command in (self.root / "receipts").iterdir():
+            receipt = self.receipt(command.name, str(Path(name).with_suffix("")))
+            if receipt and path in receipt["outputs"]:
+                found.add(receipt["outputs"][path])
+        return found
 
     def relative(self, path: Path) -> str:
         """A path as receipts show it: relative inside the workspace, else as it is."""

@@ -83,7 +83,7 @@ class Upper:
 def go(space, raw, *, batch=1, **settings):
     work, watch = Upper(space), Watch()
     items = [Item(name, {"photo": path}) for name, path in photographs([raw], space).items()]
-    with space.locked():
+    with space.locked(make=True):
         outcomes = for_each(
             Run(space, "align", **settings), items, work.load, work.work, watch, batch
         )
@@ -326,23 +326,23 @@ def test_a_step_without_a_receipt_does_not_count(space):
 def test_two_runs_do_not_share_a_workspace(space):
     script = (
         "import sys, time; from pathlib import Path; from semedit.workspace import Workspace\n"
-        "with Workspace(Path(sys.argv[1])).locked(): print('in', flush=True); time.sleep(60)"
+        "with Workspace(Path(sys.argv[1])).locked(make=True): print('in', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", script, str(space.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(LockedError) as caught, space.locked():
+        with pytest.raises(LockedError) as caught, space.locked(make=True):
             pass
         other.kill()
     assert caught.value.exit_code == 11
-    with space.locked():
+    with space.locked(make=True):
         pass
 
 
 def test_leftovers_of_a_killed_run_are_cleared(space):
     write_bytes(space.root / "faces" / "a.txt", b"x")
     (space.root / "faces" / ".tmp-0123").write_bytes(b"half")
-    with space.locked():
+    with space.locked(make=True):
         assert [p.name for p in (space.root / "faces").iterdir()] == ["a.txt"]
 
 
@@ -350,7 +350,7 @@ def test_a_workspace_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
     with (
         pytest.raises(WorkspaceError, match="cannot be written"),
-        Workspace(tmp_path / "file" / "work").locked(),
+        Workspace(tmp_path / "file" / "work").locked(make=True),
     ):
         pass
 
@@ -374,7 +374,7 @@ def work(items, loaded):
     return [Result([path])]
 
 items = [Item(n, {"photo": p}) for n, p in photographs([sys.argv[2]], space).items()]
-with space.locked():
+with space.locked(make=True):
     for_each(Run(space, "align"), items, lambda i: i.inputs["photo"].read_bytes(), work, Quiet())
 """
 

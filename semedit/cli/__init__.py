@@ -1,8 +1,17 @@
-"""The command line: thin commands over batch.py and the library; torch loads in none but use."""
+"""The command line: thin commands over tasks and the library; torch loads only on use."""
+
+import signal
+import sys
+from typing import Any
 
 
 def main() -> None:
     """Entry point of the `semedit` script."""
-    from .app import run
+    from semedit.cli.app import app
 
-    run()
+    signal.signal(signal.SIGTERM, _terminate)
+    app(prog_name="semedit")
+
+
+def _terminate(number: int, frame: Any) -> None:
+    sys.exit(128 + number)

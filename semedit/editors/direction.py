@@ -12,8 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from semedit import methods, weights
+from semedit import cameras, methods, weights
 from semedit.errors import LatentError, OptionError
+from semedit.faces.attributes import Classifier
+from semedit.images import ATTRIBUTES
 from semedit.inverters.descent import Progress
 from semedit.latents import Latent, fingerprint, require_same
 
@@ -113,7 +115,7 @@ def fit_directions(
     for row, i in zip(rows, known, strict=True):
         unit = row / row.norm()
         found[names[i]] = unit
-        figures[names[i]] = _figures(x @ unit, scores[:, i])
+        figures[names[i]] = measure(x @ unit, scores[:, i])
     return found, figures
 
 
@@ -149,7 +151,7 @@ def fit_boundary(
 
     solver.step(objective)
     unit = (normal / normal.norm()).detach()
-    return unit, _figures((codes - mean) @ unit, scores)
+    return unit, measure((codes - mean) @ unit, scores)
 
 
 def orthogonal(direction: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -164,7 +166,7 @@ def orthogonal(direction: Tensor, others: Sequence[Tensor]) -> Tensor:
     return rest / rest.norm()
 
 
-def _figures(along: Tensor, scores: Tensor) -> dict[str, float]:
+def measure(along: Tensor, scores: Tensor) -> dict[str, float]:
     """Spread along a direction, and balanced accuracy of its best threshold."""
     positive = scores > (0.5 if bool(((scores == 0) | (scores == 1)).all()) else 0.0)
     accuracy = 0.5
@@ -206,6 +208,31 @@ def fit(generator: Any, codes: Codes, scores: Tensor, names: Sequence[str]) -> D
         name: unflatten(unit * figures[name]["deviation"], codes) for name, unit in units.items()
     }
     return Directions(moves, generator.name, fingerprint(generator), figures)
+
+
+@torch.no_grad()
+def fit_generator(
+    generator: Any, n: int, seed: int = 0, batch: int = 16, progress: Progress | None = None
+) -> Directions:
+    """Directions of a generator from n random samples, scored by the built-in classifier.
+
+    Args: n: samples, seen from the front. seed: of the samples.
+    """
+    device = next(iter(generator.mean_codes().values())).device
+    classifier = Classifier(str(device))
+    numbers = torch.Generator().manual_seed(seed)
+    c = cameras.orbit(0.0, 0.0).to(device)
+    codes: list[dict[str, Tensor]] = []
+    scores: list[Tensor] = []
+    for first in range(0, n, batch):
+        z = torch.randn(min(batch, n - first), generator.z_dim, generator=numbers).to(device)
+        views = c.expand(len(z), -1)
+        codes.append(generator.mapping(z, views))
+        scores.append(classifier(generator.synthesis(codes[-1], views).image.clamp(-1, 1)))
+        if progress is not None:
+            progress(first + len(z), n)
+    joined = {k: torch.cat([part[k] for part in codes]).cpu() for k in codes[0]}
+    return fit(generator, joined, torch.cat(scores).cpu(), ATTRIBUTES)
 
 
 # --- moving ----------------------------------------------------------------------------------

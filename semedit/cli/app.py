@@ -1,0 +1,37 @@
+"""The app: every command in its place."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from semedit import __version__
+from semedit.cli import chain, models
+
+app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    help="Semantic face editing in batches: align, invert, edit by mask or attribute, turntable.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"semedit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+chain.register(app)
+models.register(app)

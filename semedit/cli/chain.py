@@ -1,0 +1,289 @@
+"""align, parse, pose, invert, edit, attr, turntable: the chain over one workspace."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from semedit.cli.common import Common, Generator, Names, Options, command, run
+from semedit.errors import OptionError
+from semedit.images import ATTRIBUTES, MAX_PIXELS
+
+Method = Annotated[str, typer.Option("--method", "-m", help="By name; see `semedit methods`.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="Start from `latents` or a step, like 01-smiling; else the newest."
+    ),
+]
+Batch = Annotated[int, typer.Option(min=1, help="Faces worked on together.")]
+Mark = Annotated[
+    bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
+]
+Backend = Annotated[str, typer.Option(help="auto or a back-end's name.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    command(app, "align")(align)
+    command(app, "parse")(parse)
+    command(app, "pose")(pose)
+    command(app, "invert")(invert)
+    command(app, "edit")(edit)
+    command(app, "attr", extra=_attribute_flags())(attr)
+    command(app, "turntable")(turntable)
+
+
+def align(
+    common: Common,
+    inputs: Annotated[list[str], typer.Argument(help="Photographs, folders or globs.")],
+    size: Annotated[int, typer.Option(min=64, max=4096, help="Pixels a side of crops.")] = 256,
+    detect: Annotated[
+        str, typer.Option(help="auto, builtin, facexlib or face-alignment.")
+    ] = "auto",
+    landmarks: Annotated[str, typer.Option(help="auto, builtin or face-alignment.")] = "auto",
+    parser: Annotated[str, typer.Option(help="auto, builtin, bisenet or parsenet.")] = "auto",
+    poser: Annotated[str, typer.Option(help="auto, builtin or facexlib.")] = "auto",
+    parse: Annotated[bool, typer.Option("--parse/--no-parse", help="Make label maps.")] = True,
+    pose: Annotated[bool, typer.Option("--pose/--no-pose", help="Estimate cameras.")] = True,
+    faces: Annotated[
+        Literal["largest", "all"], typer.Option(help="Which faces of a photograph.")
+    ] = "largest",
+    min_face: Annotated[int, typer.Option(help="Smallest face, pixels.")] = 32,
+    max_pixels: Annotated[int, typer.Option(help="Largest photograph.")] = MAX_PIXELS,
+    on_no_face: Annotated[
+        Literal["skip", "fail"], typer.Option(help="A photograph without a face.")
+    ] = "skip",
+) -> None:
+    """Find faces in photographs, cut them out upright, parse them, estimate their cameras."""
+
+    def make(device: str, progress: Any) -> Any:
+        from semedit.tasks.align import Align
+
+        return Align(
+            inputs,
+            size=size,
+            detect=detect,
+            landmarks=landmarks,
+            parse=parser if parse else "none",
+            pose=poser if pose else "none",
+            faces=faces,
+            min_face=min_face,
+            max_pixels=max_pixels,
+            on_no_face=on_no_face,
+            device=device,
+        )
+
+    run(common, "align", make, new=True)
+
+
+def parse(common: Common, names: Names = None, backend: Backend = "auto") -> None:
+    """Make the label maps of aligned faces anew."""
+    _describe(common, "parse", names, backend)
+
+
+def pose(common: Common, names: Names = None, backend: Backend = "auto") -> None:
+    """Estimate the cameras of aligned faces anew."""
+    _describe(common, "pose", names, backend)
+
+
+def _describe(
+    common: Common, what: Literal["parse", "pose"], names: list[str] | None, backend: str
+) -> None:
+    def make(device: str, progress: Any) -> Any:
+        from semedit.tasks.align import Describe
+
+        return Describe(what, names or (), backend=backend, device=device)
+
+    run(common, what, make)
+
+
+def invert(
+    common: Common,
+    names: Names = None,
+    method: Method = "hybrid",
+    options: Options = None,
+    generator: Generator = "heads-128",
+    batch: Batch = 4,
+    mark: Mark = True,
+) -> None:
+    """Find the codes of aligned faces: hybrid, optimize or pivotal inversion."""
+
+    def make(device: str, progress: Any) -> Any:
+        from semedit import methods
+        from semedit.inverters import INVERTERS
+        from semedit.tasks.invert import Invert
+
+        kind = methods.pick(INVERTERS, method, "inverter")
+        return Invert(
+            method,
+            methods.build(kind, options or ()),
+            generator_name=generator,
+            names=names or (),
+            seed=common.seed,
+            batch=batch,
+            device=device,
+            mark=mark,
+            progress=progress,
+        )
+
+    run(common, "invert", make)
+
+
+def edit(
+    common: Common,
+    names: Names = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="An edited label map, or a folder of them named like the faces."),
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Move along this direction; see `semedit directions list`.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Of the direction, standard deviations.")
+    ] = None,
+    options: Options = None,
+    start: From = None,
+    generator: Generator = "heads-128",
+    batch: Batch = 4,
+    mark: Mark = True,
+) -> None:
+    """Edit faces by a label map that was drawn over, or along a direction."""
+    if (mask is None) == (direction is None):
+        raise OptionError("say how to edit", "give --mask FILE|DIR or --direction NAME")
+    if mask is not None and not mask.exists():
+        raise OptionError(f"no mask at {mask}")
+    settings = list(options or ())
+    if direction is not None:
+        settings = [f"name={direction}", *settings]
+    if strength is not None:
+        settings = [f"strength={strength}", *settings]
+    name = "mask" if direction is None else "direction"
+    label = "mask" if direction is None else f"{direction}{strength or 2:+g}"
+    _edit(
+        common,
+        command="edit",
+        name=name,
+        settings=settings,
+        label=label,
+        generator_name=generator,
+        mask=mask,
+        start=start,
+        names=names or (),
+        batch=batch,
+        mark=mark,
+    )
+
+
+def attr(
+    common: Common,
+    extra: dict[str, bool | None],
+    names: Names = None,
+    options: Options = None,
+    start: From = None,
+    generator: Generator = "heads-128",
+    batch: Batch = 4,
+    mark: Mark = True,
+) -> None:
+    """Give faces attributes, or take them away, as a classifier sees them."""
+    wanted = {name: value for name, value in extra.items() if value is not None}
+    if not wanted:
+        raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
+    words = [_flag(name, value).removeprefix("--") for name, value in wanted.items()]
+    _edit(
+        common,
+        command="attr",
+        name="classifier",
+        settings=options or (),
+        label="+".join(words)[:80],
+        generator_name=generator,
+        wanted=wanted,
+        start=start,
+        names=names or (),
+        batch=batch,
+        mark=mark,
+    )
+
+
+def _edit(
+    common: Common, command: Literal["edit", "attr"], name: str, settings: Any, **given: Any
+) -> None:
+    def make(device: str, progress: Any) -> Any:
+        from semedit import methods
+        from semedit.editors import EDITORS
+        from semedit.tasks.edit import Edit
+
+        method: Any = methods.build(EDITORS[name], settings)
+        return Edit(command, name, method, device=device, progress=progress, **given)
+
+    run(common, command, make)
+
+
+def _flag(name: str, value: bool) -> str:
+    """The flag that asks for an attribute or against it: smiling -> --smiling, --no-smiling;
+    no_beard -> --no-beard, --beard."""
+    dashed = name.replace("_", "-")
+    if value:
+        return f"--{dashed}"
+    return f"--{dashed.removeprefix('no-')}" if dashed.startswith("no-") else f"--no-{dashed}"
+
+
+def _attribute_flags() -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                bool | None,
+                typer.Option(
+                    f"{_flag(name, True)}/{_flag(name, False)}",
+                    show_default=False,
+                    rich_help_panel="Attributes",
+                ),
+            ],
+        )
+        for name in ATTRIBUTES
+    ]
+
+
+def turntable(
+    common: Common,
+    names: Names = None,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of the loop.")] = 72,
+    format: Annotated[Literal["gif", "webp", "mp4"], typer.Option(help="File format.")] = "gif",
+    yaw_deg: Annotated[float, typer.Option(help="To either side, degrees.")] = 30.0,
+    pitch_deg: Annotated[float, typer.Option(help="Up and down, degrees.")] = 8.0,
+    path: Annotated[
+        Literal["swing", "orbit"], typer.Option(help="There and back, or once around.")
+    ] = "swing",
+    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 24.0,
+    seg: Annotated[bool, typer.Option("--seg", help="Put the label map beside.")] = False,
+    start: From = None,
+    generator: Generator = "heads-128",
+) -> None:
+    """Render a seamless loop of each face turning."""
+
+    def make(device: str, progress: Any) -> Any:
+        from semedit.tasks.turntable import Turntable
+
+        return Turntable(
+            frames=frames,
+            format=format,
+            yaw_deg=yaw_deg,
+            pitch_deg=pitch_deg,
+            path=path,
+            fps=fps,
+            seg=seg,
+            generator_name=generator,
+            start=start,
+            names=names or (),
+            device=device,
+            progress=progress,
+        )
+
+    run(common, "turntable", make)

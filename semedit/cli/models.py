@@ -1,0 +1,344 @@
+"""heads, train, eval, directions, methods, weights: what the chain is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from semedit.cli.common import (
+    Generator,
+    Options,
+    Shared,
+    Steps,
+    command,
+    data,
+    device,
+    reported,
+    say,
+    stdout,
+)
+from semedit.errors import SemeditError
+
+EVALUATION_SEED = 1_000_000  # seeds from here on are for evaluation only
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    command(app, "heads")(heads)
+    command(app, "train")(train)
+    app.command("methods")(list_methods)
+    group = _group(app, "eval", "Measure against the truth.")
+    command(group, "heads")(eval_heads)
+    group = _group(app, "directions", "Linear directions of attributes.")
+    command(group, "fit")(fit)
+    command(group, "list")(list_directions)
+    group = _group(app, "weights", "Weight files: what there is, fetch, add.")
+    group.command("list")(list_weights)
+    group.command("fetch")(fetch)
+    group.command("add")(add)
+    group.command("verify")(verify)
+
+
+def _group(app: typer.Typer, name: str, text: str) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True)
+    app.add_typer(group, name=name, help=text)
+    return group
+
+
+def heads(
+    common: Shared,
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many heads.")] = 1000,
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels a side.")] = 256,
+    look: Annotated[
+        Literal["plain", "hard"], typer.Option(help="plain, or randomised hard.")
+    ] = "plain",
+    views: Annotated[int, typer.Option(min=1, help="Views of each head.")] = 1,
+    depth: Annotated[bool, typer.Option("--depth", help="Write depth, too.")] = False,
+) -> None:
+    """Render heads with exact labels, landmarks, cameras and attributes: a data set to train on."""
+    from semedit.heads import write_dataset
+
+    with Steps("heads") as steps:
+        write_dataset(
+            out,
+            n=n,
+            size=size,
+            seed=common.seed,
+            look=look,
+            views=views,
+            workers=common.jobs or 1,
+            depth=depth,
+            progress=steps,
+        )
+    _tell(common, f"{n} heads in {out}", command="heads", heads=n, folder=str(out))
+
+
+def train(
+    common: Shared,
+    name: Annotated[str, typer.Argument(help="What to train; see `semedit methods`.")],
+    data_folder: Annotated[Path, typer.Option("--data", help="Folder of `semedit heads`.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default runs/NAME. Resumes.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after so long.")] = None,
+    kimg: Annotated[float | None, typer.Option(help="End after so many thousand items.")] = None,
+    options: Options = None,
+) -> None:
+    """Train a built-in network; a run that was stopped goes on exactly where it was."""
+    from semedit import methods
+    from semedit.trainers import TRAINERS
+    from semedit.trainers.loop import Schedule
+    from semedit.trainers.loop import train as train_loop
+
+    trainer = methods.build(methods.pick(TRAINERS, name, "trainer"), options or ())
+    device(common)
+    folder = run or Path("runs") / name
+    schedule = Schedule(kimg=kimg, minutes=minutes)
+    figures = train_loop(trainer, data_folder, folder, schedule, common.seed)
+    text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
+    _tell(common, f"{folder}: {text}", command="train", name=name, folder=str(folder), **figures)
+
+
+def eval_heads(
+    common: Shared,
+    n: Annotated[
+        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
+    ] = 0,
+    generator: Generator = "heads-128",
+    parts: Annotated[
+        str, typer.Option(help="faces,inversion,masks,attributes or some of them.")
+    ] = "faces,inversion,masks,attributes",
+    batch: Annotated[int, typer.Option(min=1, help="Heads inverted together.")] = 4,
+) -> None:
+    """Measure face networks, inversion and edits against heads whose truth is known.
+
+    Fresh heads take seeds from 1,000,000 up, which no training uses; a smaller --seed counts from
+    there.
+    """
+    from semedit.evaluation import HeadsEvaluation
+    from semedit.generators import load_generator
+    from semedit.heads.truth import read_truths, render_truths
+
+    chosen = device(common)
+    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
+    with Steps("eval heads") as steps:
+        truths = render_truths(n, first, progress=steps) if n else read_truths()
+        evaluation = HeadsEvaluation(parts=tuple(parts.split(",")), batch=batch)
+        figures = evaluation(
+            truths,
+            load_generator(generator, chosen),
+            progress=lambda part, done, total: steps(done, total, part),
+        )
+    if common.json:
+        data(**figures)
+        return
+    table = Table("figure", "value", title=f"{len(truths)} heads, {generator}")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:.4g}")
+    stdout.print(table)
+
+
+def fit(
+    common: Shared,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default: among the user's weights.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=16, help="Samples of the generator.")] = 4000,
+    generator: Generator = "heads-128",
+) -> None:
+    """Fit linear directions of a generator to what the attribute classifier sees in its samples."""
+    from semedit import weights
+    from semedit.editors.direction import fit_generator
+    from semedit.generators import load_generator
+
+    loaded = load_generator(generator, device(common))
+    with Steps("directions") as steps:
+        found = fit_generator(loaded, n, common.seed, progress=steps)
+    name = f"directions-{loaded.name}"
+    path = out or weights.folder() / f"{name}.safetensors"
+    found.save(
+        path,
+        command=f"semedit directions fit -n {n} -w {generator} --seed {common.seed}",
+        seed=str(common.seed),
+        data=f"{n} samples of {loaded.name}",
+        licence="MIT",
+    )
+    _tell(common, f"{len(found.moves)} directions in {path}", command="fit", file=str(path))
+
+
+def list_directions(common: Shared, generator: Generator = "heads-128") -> None:
+    """The directions that a generator has, and how well each parts its attribute."""
+    from semedit.editors.direction import directions_for
+    from semedit.generators import load_generator
+
+    found = directions_for(load_generator(generator, device(common)))
+    if common.json:
+        for name in found.moves:
+            data(name=name, **found.figures.get(name, {}))
+        return
+    table = Table("direction", "accuracy", title=f"directions of {generator}")
+    for name in found.moves:
+        table.add_row(name, f"{found.figures.get(name, {}).get('accuracy', float('nan')):.3f}")
+    stdout.print(table)
+
+
+def _tell(common: Shared, text: str, **values: Any) -> None:
+    """The result of a command that has just one."""
+    if common.json:
+        data(**values)
+    else:
+        stdout.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+# Methods ----------------------------------------------------------------------------------------
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
+
+
+def list_methods(
+    name: Annotated[str | None, typer.Argument(help="Show only this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Generators, inverters, editors and trainers, with their options."""
+    with reported():
+        from semedit import methods
+        from semedit.editors import EDITORS
+        from semedit.generators import GENERATORS
+        from semedit.inverters import INVERTERS
+        from semedit.trainers import TRAINERS
+
+        known = {**GENERATORS, **INVERTERS, **EDITORS, **TRAINERS}
+        if name is not None:
+            methods.pick(known, name, "method")
+        for kind, entry in GENERATORS.items():
+            if name in (None, kind):
+                traits = sorted(entry.traits)  # type: ignore[attr-defined]
+                _show("generator", kind, methods.summary(entry), traits, (), as_json)
+        for title, registry in (
+            ("inverter", INVERTERS),
+            ("editor", EDITORS),
+            ("trainer", TRAINERS),
+        ):
+            for row in methods.table(registry):
+                if name in (None, row.name):
+                    _show(title, row.name, row.summary, row.requires, row.options, as_json)
+
+
+def _show(
+    kind: str, name: str, summary: str, traits: Any, options: tuple[Any, ...], as_json: bool
+) -> None:
+    """One method: a heading and a line per option, or one JSON line."""
+    if as_json:
+        described = [
+            {"name": o.name, "type": o.kind_name, "default": o.default, "help": o.help}
+            for o in options
+        ]
+        data(kind=kind, name=name, summary=summary, traits=list(traits), options=described)
+        return
+    has = "offers" if kind == "generator" else "needs"
+    note = f"  ({has} {', '.join(traits)})" if traits else ""
+    stdout.print(f"[bold]{name}[/]  {kind}: {summary}{note}", highlight=False)
+    for option in options:
+        text = f"    -o {option.name}={option.default}  {option.kind_name}  {option.help}"
+        stdout.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+# Weights ----------------------------------------------------------------------------------------
+
+
+def list_weights(as_json: AsJson = False) -> None:
+    """Every weight file semedit knows, and whether it is on this disk."""
+    from semedit import weights
+
+    with reported():
+        rows = weights.table().values()
+        if as_json:
+            for row in rows:
+                place = str(weights.resolve(row.name)) if weights.on_disk(row.name) else None
+                data(name=row.name, kind=row.kind, file=place, licence=row.licence, use=row.use)
+            return
+        table = Table("name", "here", "size", "licence", "what for")
+        for row in rows:
+            here = "yes" if weights.on_disk(row.name) else ""
+            size = weights.resolve(row.name).stat().st_size if here else 0
+            shown = f"{size / 1e6:.1f} MB" if size else row.size
+            table.add_row(row.name, here, shown, row.licence, row.use)
+        stdout.print(table)
+
+
+def fetch(names: Annotated[list[str], typer.Argument(help="Names of `weights list`.")]) -> None:
+    """Download weights, check them, and put them where the libraries look."""
+    from semedit import weights
+
+    with reported():
+        for name in names:
+            if not weights.on_disk(name):
+                with Steps(name) as steps:
+                    found = weights.fetch(
+                        name, lambda file, done, total: steps(done, total or done, file)
+                    )
+                if weights.row(name).kind == "asset":
+                    _convert(name, found)
+            _placed(name)
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="A name of `weights list`, or a new one.")],
+    file: Annotated[Path, typer.Argument(help="The file.", exists=True)],
+) -> None:
+    """Put a local file among the weights, after checking it."""
+    from semedit import weights
+
+    with reported():
+        if name in weights.table() and weights.row(name).kind == "asset":
+            _convert(name, file)
+        else:
+            weights.add(name, file)
+        _placed(name)
+
+
+def verify() -> None:
+    """Check every weight file on this disk against its digest."""
+    from semedit import weights
+
+    wrong = 0
+    for name, row in weights.table().items():
+        try:
+            path = weights.resolve(name)
+            if path.suffix == ".safetensors":
+                weights.load(path)
+        except SemeditError as error:
+            if "not on this disk" not in error.message:
+                wrong += 1
+                say("error", f"{name}: {error.message}", error.hint)
+            continue
+        stdout.print(f"{name}: {row.kind}, sha256 {weights.fingerprint(path)}", highlight=False)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _convert(name: str, source: Path) -> None:
+    """Head geometry from its source files (a folder or archive) or from the array file."""
+    import shutil
+
+    from semedit import weights
+    from semedit.heads.geometry import convert
+    from semedit.images import atomic_path
+
+    target = weights.folder() / weights.row(name).file
+    with atomic_path(target) as temporary:
+        convert(source, temporary)
+    if source.is_dir() and source.is_relative_to(weights.folder()):
+        shutil.rmtree(source)
+
+
+def _placed(name: str) -> None:
+    from semedit import weights
+
+    row = weights.table().get(name)
+    path = weights.place(name) if row and row.kind == "library" else weights.resolve(name)
+    stdout.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,137 @@
+"""The commands of the chain as tasks for the folder loop: align, invert, edit, turntable.
+
+A task is a frozen dataclass of settings. It says what its items are, loads one, works on several;
+`perform` runs it over a workspace. The command line and the demo do nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from semedit import weights
+from semedit.batch import Item, Observer, Outcome, Result, Run, for_each
+from semedit.errors import InputError, SemeditError
+from semedit.faces import Face
+from semedit.images import fit_labels, read_labels, read_photo, resize, to_tensor
+from semedit.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Task(Protocol):
+    """What `perform` needs of a task.
+
+    Attributes:
+        command: the name its receipts go under.
+        batch: items worked on together, at most.
+    """
+
+    @property
+    def command(self) -> str: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    def parameters(self) -> dict[str, Any]:
+        """All that decides about the outputs besides inputs and weights; JSON types."""
+
+    def weights(self) -> dict[str, str]:
+        """name -> sha256 of the weight files that decide about the outputs."""
+
+    def items(self, run: Run) -> list[Item]:
+        """The units of work."""
+
+    def load(self, item: Item) -> Any:
+        """Read one item's inputs."""
+
+    def work(self, items: list[Item], loaded: list[Any]) -> Sequence[Result]:
+        """Make and write the outputs of some loaded items."""
+
+
+def perform(
+    task: Task,
+    workspace: Workspace,
+    observer: Observer,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+) -> list[Outcome]:
+    """Run a task over a workspace that is locked by the caller."""
+    run = Run(workspace, task.command, task.parameters(), task.weights(), overwrite, retry_failed)
+    return for_each(run, task.items(run), task.load, task.work, observer, task.batch)
+
+
+def used(*names: str) -> dict[str, str]:
+    """name -> sha256 of those of the weight files that are on the disk."""
+    return {n: weights.fingerprint(weights.resolve(n)) for n in names if weights.on_disk(n)}
+
+
+def planned(name: str, plan: Callable[[], Item]) -> Item:
+    """An item, or one that carries the error its planning ended with."""
+    try:
+        return plan()
+    except SemeditError as error:
+        return Item(name, {}, error=error)
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """An aligned face as later commands read it.
+
+    Attributes:
+        image: float32 [1,3,S,S] in [-1,1].
+        labels: int64 [1,S,S].
+    """
+
+    face: Face
+    image: Tensor
+    labels: Tensor
+
+    def at(self, size: int) -> Aligned:
+        """The same at another resolution; labels by nearest neighbour."""
+        labels, _ = fit_labels(self.labels[0].numpy(), size, size)
+        return Aligned(self.face, resize(self.image, size), torch.from_numpy(labels)[None])
+
+
+def face_inputs(space: Workspace, name: str) -> dict[str, Path]:
+    """The files of an aligned face: role -> path."""
+    return {
+        "crop": space.path("faces", name, ".png"),
+        "face": space.path("faces", name, ".json"),
+        "labels": space.path("masks", name, ".png"),
+    }
+
+
+def read_face(path: Path) -> Face:
+    """The sidecar of a crop."""
+    try:
+        return Face.from_json(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def load_face(item: Item) -> Aligned:
+    """Read the files that `face_inputs` names.
+
+    Raises:
+        InputError: one is missing or damaged; the face has no camera.
+        MaskError: its label map is not one.
+    """
+    if not item.inputs["labels"].is_file():
+        raise InputError(f"{item.name} has no label map", "run `semedit parse` first")
+    face = read_face(item.inputs["face"])
+    if not face.c.any():
+        raise InputError(f"{item.name} has no camera", "run `semedit pose` first")
+    image = to_tensor(read_photo(item.inputs["crop"]).pixels)
+    labels, _ = fit_labels(read_labels(item.inputs["labels"]), *image.shape[-2:])
+    return Aligned(face, image, torch.from_numpy(labels)[None])
+
+
+def cameras_of(faces: Iterable[Aligned]) -> Tensor:
+    """c [N,25] of faces."""
+    return torch.stack([torch.from_numpy(one.face.c) for one in faces])

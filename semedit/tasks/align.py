@@ -1,0 +1,215 @@
+"""Photographs -> aligned faces, label maps, cameras; the last two also anew on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from semedit.batch import Item, Result, Run
+from semedit.errors import InputError, NoFaceError, WorkspaceError
+from semedit.faces import Face
+from semedit.faces.parsing import PARSERS
+from semedit.faces.pipeline import FACE_ALIGNMENT, RETINAFACE, Described, FacePipeline, choose
+from semedit.faces.pose import POSES
+from semedit.images import (
+    MAX_PIXELS,
+    Photo,
+    read_photo,
+    to_tensor,
+    write_bytes,
+    write_image,
+    write_labels,
+)
+from semedit.tasks import read_face, used
+from semedit.workspace import Workspace, photographs
+
+BUILTIN = ("landmarks", "faces")
+
+
+@dataclass(frozen=True)
+class Align:
+    """Find faces in photographs, cut them out upright, and describe them.
+
+    Attributes:
+        inputs: files, folders, globs.
+        detect, landmarks, parse, pose: back-ends; parse and pose may be "none".
+        faces: "largest" or "all" of a photograph.
+        min_face: px across the landmarks; smaller faces do not count.
+        on_no_face: whether a photograph without a face is skipped or an error.
+    """
+
+    inputs: Sequence[str | Path]
+    size: int = 256
+    detect: str = "auto"
+    landmarks: str = "auto"
+    parse: str = "auto"
+    pose: str = "auto"
+    faces: Literal["largest", "all"] = "largest"
+    min_face: int = 32
+    max_pixels: int = MAX_PIXELS
+    on_no_face: Literal["skip", "fail"] = "skip"
+    device: str = "cpu"
+
+    command = "align"
+    batch = 1
+
+    @cached_property
+    def backends(self) -> dict[str, str]:
+        """step -> the back-end that does it here."""
+        wanted = {s: getattr(self, s) for s in ("detect", "landmarks", "parse", "pose")}
+        return {s: n if n == "none" else choose(s, n) for s, n in wanted.items()}
+
+    @cached_property
+    def pipeline(self) -> FacePipeline:
+        return FacePipeline(
+            size=self.size,
+            detect=self.backends["detect"],
+            landmarks=self.backends["landmarks"],
+            parse=self.backends["parse"],
+            pose_=self.backends["pose"],
+            faces=self.faces,
+            min_face=self.min_face,
+            device=self.device,
+        )
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "size": self.size,
+            "backends": self.backends,
+            "faces": self.faces,
+            "min_face": self.min_face,
+            "max_pixels": self.max_pixels,
+            "on_no_face": self.on_no_face,
+        }
+
+    def weights(self) -> dict[str, str]:
+        return used(*BUILTIN, *_library_weights(self.backends))
+
+    def items(self, run: Run) -> list[Item]:
+        found = photographs(self.inputs, run.workspace)
+        for name, path in found.items():
+            _refuse_other_source(run.workspace, name, path)
+        return [Item(name, {"photo": path}, data=run.workspace) for name, path in found.items()]
+
+    def load(self, item: Item) -> Photo:
+        if not item.name.isprintable():  # not UTF-8, or control characters
+            raise InputError(f"{item.name!r}: rename the file; its name is not readable text")
+        return read_photo(item.inputs["photo"], self.max_pixels)
+
+    def work(self, items: list[Item], loaded: list[Photo]) -> list[Result]:
+        (item,), (photo,) = items, loaded
+        try:
+            found = self.pipeline(photo, str(item.inputs["photo"]), item.name)
+        except NoFaceError as error:
+            if self.on_no_face == "fail":
+                raise InputError(error.message, error.hint) from error
+            raise
+        outputs = [path for one in found for path in _write(item.data, one)]
+        flagged = [f"{one.face.name}: {flag}" for one in found for flag in one.face.flags]
+        return [Result(outputs, [*photo.warnings, *flagged], {"faces": len(found)})]
+
+
+def _write(space: Workspace, one: Described) -> list[Path]:
+    """Crop, label map, and last the sidecar, by which a face is known."""
+    name = one.face.name
+    crop, mask = space.path("faces", name, ".png"), space.path("masks", name, ".png")
+    write_image(crop, one.crop, mark=False)
+    outputs = [crop]
+    if one.labels is not None:
+        write_labels(mask, one.labels)
+        outputs.append(mask)
+    return [*outputs, _write_face(space, one.face)]
+
+
+def _write_face(space: Workspace, face: Face) -> Path:
+    path = space.path("faces", face.name, ".json")
+    write_bytes(path, (face.to_json() + "\n").encode())
+    return path
+
+
+def _refuse_other_source(space: Workspace, name: str, path: Path) -> None:
+    """A workspace knows one photograph of a name."""
+    receipt = space.receipt("align", name)
+    if receipt is None:
+        return
+    before = Path(receipt["inputs"]["photo"][0])
+    if before.exists() and not before.samefile(path):
+        raise WorkspaceError(
+            f"{space.root} already has {name!r} from {before}; {path} would replace it",
+            "use another --work folder, or rename one",
+        )
+
+
+def _library_weights(backends: dict[str, str]) -> list[str]:
+    names: list[str] = []
+    if backends["detect"] == "facexlib":
+        names += RETINAFACE.values()
+    if backends["detect"] == "face-alignment":
+        names += [name for files in FACE_ALIGNMENT.values() for name in files]
+    if backends["landmarks"] == "face-alignment":
+        names.append("2dfan4")
+    for kind in (PARSERS.get(backends["parse"]), POSES.get(backends["pose"])):
+        names += getattr(kind, "needs", ())
+    return names
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Parse aligned faces anew, or estimate their cameras anew, with another back-end.
+
+    Attributes:
+        command: "parse" or "pose".
+        names: names or globs of faces; empty means all.
+    """
+
+    command: Literal["parse", "pose"]
+    names: Sequence[str] = ()
+    backend: str = "auto"
+    batch: int = 8
+    device: str = "cpu"
+
+    @cached_property
+    def chosen(self) -> str:
+        return choose(self.command, self.backend)
+
+    @cached_property
+    def network(self) -> Any:
+        kinds = PARSERS if self.command == "parse" else POSES
+        return kinds[self.chosen](self.device)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"backend": self.chosen}
+
+    def weights(self) -> dict[str, str]:
+        kinds = PARSERS if self.command == "parse" else POSES
+        return used("faces", *getattr(kinds[self.chosen], "needs", ()))
+
+    def items(self, run: Run) -> list[Item]:
+        space = run.workspace
+        return [
+            Item(name, {"crop": space.path("faces", name, ".png")}, data=space)
+            for name in space.faces(self.names)
+        ]
+
+    def load(self, item: Item) -> Tensor:
+        return to_tensor(read_photo(item.inputs["crop"]).pixels)
+
+    def work(self, items: list[Item], loaded: list[Tensor]) -> list[Result]:
+        answers = self.network(torch.cat(loaded).to(self.device)).cpu()
+        return [self._write(item, answer) for item, answer in zip(items, answers, strict=True)]
+
+    def _write(self, item: Item, answer: Tensor) -> Result:
+        space: Workspace = item.data
+        if self.command == "parse":
+            path = space.path("masks", item.name, ".png")
+            write_labels(path, answer.argmax(0))
+            return Result([path])
+        face = read_face(space.path("faces", item.name, ".json"))
+        backends = {**face.backends, "pose": self.chosen}
+        return Result([_write_face(space, replace(face, c=answer.numpy(), backends=backends))])

@@ -1,0 +1,199 @@
+"""Latents -> edited latents: the steps of a face's chain of edits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from semedit import latents, methods, weights
+from semedit.batch import Item, Result, Run, next_step
+from semedit.errors import LatentError, MaskError, NothingMatchedError, OptionError
+from semedit.generators import load_generator
+from semedit.images import fit_labels, read_labels, to_uint8, write_image, write_labels
+from semedit.latents import Latent
+from semedit.tasks import planned, used
+from semedit.tasks.invert import PERCEPTUAL
+from semedit.workspace import Workspace
+
+SURE = 0.5  # a mask belongs to the face it differs from least, if that is less than half of others
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What an edit starts from: latent of one face, its label map int64 [1,S,S], the drawn one."""
+
+    latent: Latent
+    labels: Tensor
+    drawn: Tensor | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Edit faces by a label map, along a direction, or by attributes.
+
+    Attributes:
+        command: "edit" or "attr"; its receipts go under that name.
+        name: the editor's name; method: the editor with its options.
+        label: what the step is called.
+        mask: an edited label map, or a folder of them named like the faces.
+        wanted: attribute -> whether the face shall have it.
+        start: where to start from, as Workspace.source takes it; None: the newest.
+        names: names or globs of faces; empty means all (with a folder of masks: all in it).
+    """
+
+    command: Literal["edit", "attr"]
+    name: str
+    method: Any
+    label: str
+    generator_name: str = "heads-128"
+    mask: Path | None = None
+    wanted: Mapping[str, bool] = field(default_factory=dict)
+    start: str | None = None
+    names: Sequence[str] = ()
+    batch: int = 4
+    device: str = "cpu"
+    mark: bool = True
+    progress: Callable[[int, int], None] | None = field(default=None, compare=False)
+
+    @cached_property
+    def generator(self) -> Any:
+        return load_generator(self.generator_name, self.device)
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator_name,
+            "method": self.name,
+            "options": methods.parameters(self.method),
+            "wanted": dict(self.wanted),
+            "mark": self.mark,
+        }
+
+    def weights(self) -> dict[str, str]:
+        weights.resolve(self.generator_name)
+        directions = f"directions-{self.generator_name}"
+        return used(self.generator_name, "encoder", directions, *PERCEPTUAL)
+
+    def items(self, run: Run) -> list[Item]:
+        space = run.workspace
+        names = space.faces(self.names)
+        masks = self._masks(space, names)
+        if masks is not None and not masks:
+            raise NothingMatchedError(f"no face has a mask in {self.mask}")
+        return [
+            planned(name, lambda name=name: self._item(run, name, masks))  # type: ignore[misc]
+            for name in (names if masks is None else masks)
+        ]
+
+    def _item(self, run: Run, name: str, masks: Mapping[str, Path] | None) -> Item:
+        inputs = {"labels": run.workspace.path("masks", name, ".png")}
+        if masks is not None:
+            inputs["mask"] = masks[name]
+        item = Item(name, inputs, data=run.workspace)
+        return next_step(run, name, self.label, item, self.start)
+
+    def _masks(self, space: Workspace, names: Sequence[str]) -> dict[str, Path] | None:
+        """Face -> its drawn map; None for edits that take none."""
+        if self.mask is None:
+            return None
+        if self.mask.is_dir():
+            found = {name: self.mask / f"{name}.png" for name in names}
+            return {name: path for name, path in found.items() if path.is_file()}
+        return {_owner(space, names, self.mask): self.mask}
+
+    def load(self, item: Item) -> Source:
+        latent = latents.load(item.inputs["latent"], self.generator)
+        size = self.generator.resolution
+        own = read_labels(item.inputs["labels"])
+        step = item.inputs["latent"].with_suffix(".labels.png")
+        now = read_labels(step) if step.is_file() else own
+        if "mask" not in item.inputs:
+            return Source(latent, _fitted(now, size), None, ())
+        drawn, warning = fit_labels(read_labels(item.inputs["mask"]), *own.shape)
+        # The map that the drawing started from: the one it differs from less.
+        base = min((own, now), key=lambda labels: _difference(drawn, labels))
+        warnings = () if warning is None else (warning,)
+        return Source(latent, _fitted(base, size), _fitted(drawn, size), warnings)
+
+    def work(self, items: list[Item], loaded: list[Source]) -> list[Result]:
+        latent = latents.stack([one.latent for one in loaded])
+        labels = torch.cat([one.labels for one in loaded]).to(self.device)
+        arguments: list[Any] = []
+        if self.mask is not None:
+            drawn = [one.drawn for one in loaded if one.drawn is not None]
+            arguments = [torch.cat(drawn).to(self.device), labels]
+        elif self.wanted:
+            arguments = [dict(self.wanted), labels]
+        edited = self.method(self.generator, latent, *arguments, progress=self.progress)
+        return [
+            replace(self._write(item, edited[i]), warnings=loaded[i].warnings)
+            for i, item in enumerate(items)
+        ]
+
+    def _write(self, item: Item, latent: Latent) -> Result:
+        """Picture, label map, and last the latent, which makes it a step."""
+        space: Workspace = item.data
+        for key, value in latent.codes.items():
+            if not torch.isfinite(value).all():
+                raise LatentError(f"the edit of {item.name} diverged: {key} is not finite")
+        with torch.no_grad():
+            output = latents.picture(self.generator, latent)
+        picture, labels, path = (
+            space.path("edits", item.name, suffix)
+            for suffix in (".png", ".labels.png", ".safetensors")
+        )
+        write_image(picture, to_uint8(output.image)[0], mark=self.mark)
+        outputs = [picture, path]
+        if output.seg is not None:
+            size = read_labels(item.inputs["labels"]).shape
+            write_labels(labels, interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu())
+            outputs.insert(1, labels)
+        latent.save(path)
+        return Result(outputs)
+
+
+def _fitted(labels: np.ndarray, size: int) -> Tensor:
+    return torch.from_numpy(fit_labels(labels, size, size)[0])[None]
+
+
+def _difference(drawn: np.ndarray, labels: np.ndarray) -> float:
+    """Share of pixels in which two label maps differ; maps of unlike shape differ wholly."""
+    try:
+        fitted, _ = fit_labels(drawn, *labels.shape)
+    except MaskError:
+        return 1.0
+    return float((fitted != labels).mean())
+
+
+def _owner(space: Workspace, names: Sequence[str], mask: Path) -> str:
+    """The face that a single mask belongs to: the only one, the one of its name, else the one
+    whose own map it differs from least by far.
+
+    Raises:
+        OptionError: none is clearly meant.
+    """
+    if len(names) == 1:
+        return names[0]
+    if mask.stem in names:
+        return mask.stem
+    drawn = read_labels(mask)
+    own = {name: space.path("masks", name, ".png") for name in names}
+    ranked = sorted(
+        (_difference(drawn, read_labels(path)), name)
+        for name, path in own.items()
+        if path.is_file()
+    )
+    if len(ranked) > 1 and ranked[0][0] < SURE * ranked[1][0]:
+        return ranked[0][1]
+    raise OptionError(
+        f"which of {len(names)} faces {mask} belongs to is not clear",
+        "name the face behind the command, or call the mask like it",
+    )
