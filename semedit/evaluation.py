@@ -320,7 +320,7 @@ def mask_figures(
 
 
 def edit_iou(seen: Tensor, wanted: Tensor, drawn: Tensor) -> Tensor:
-    """Overlap [1] of a thing seen and wanted; of a thing taken away, how much of `drawn` is free."""
+    """Overlap [1] of a thing seen and wanted; if taken away, how much of `drawn` is free of it."""
     if bool(wanted.any()):
         return metrics.region_iou(seen, wanted)
     return 1 - (seen * drawn).flatten(1).sum(1) / drawn.flatten(1).sum(1)
