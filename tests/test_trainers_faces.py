@@ -12,7 +12,7 @@ from semedit import cameras, weights
 from semedit.errors import InputError
 from semedit.faces import networks
 from semedit.images import ATTRIBUTES
-from semedit.trainers import augment, rendered
+from semedit.trainers import augment, clutter, rendered
 from semedit.trainers import faces as trainers
 from semedit.trainers.loop import Schedule, train
 
@@ -121,13 +121,13 @@ def test_photographs_stay_in_range_and_repeat() -> None:
     assert runs[0].min() >= 0
     assert runs[0].max() <= 1
     assert (runs[0] - images).abs().mean() > 0.01
-    np.testing.assert_array_equal(augment.clutter(3, 32), augment.clutter(3, 32))
+    np.testing.assert_array_equal(clutter.clutter(3, 32), clutter.clutter(3, 32))
 
 
 @pytest.mark.parametrize(
     "trainer",
     [
-        trainers.LandmarkTrainer(batch_size=4),
+        trainers.LandmarkTrainer(batch_size=8, mined=2),
         trainers.FaceTrainer(batch_size=2),
         trainers.JudgeTrainer(batch_size=4),
     ],

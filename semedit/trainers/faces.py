@@ -25,6 +25,7 @@ from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE
 from semedit.images import LABELS
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance, uniform
+from semedit.trainers.clutter import MARGIN, clutter, mined
 from semedit.trainers.rendered import STORED, Heads, read
 
 IGNORED = 255  # label of pixels that a blob covers
@@ -194,13 +195,18 @@ def false_views(n: int) -> View:
     """Squares about a picture of a face that show no whole face: far off, tiny, huge, or turned."""
     kind = torch.randint(0, 4, (n,))
     angle = uniform(n, 0, 6.2832)
-    away = torch.where(kind == 0, uniform(n, 0.55, 0.9), uniform(n, 0, 0.2))
+    away = torch.where(kind == 0, uniform(n, 0.48, 0.9), uniform(n, 0, 0.2))
     centre = 0.5 + torch.stack([angle.cos(), angle.sin()], 1) * away[:, None]
     side = 0.85 * (0.2 * torch.randn(n)).exp()
-    side = torch.where(kind == 1, uniform(n, 0.12, 0.35), side)
+    side = torch.where(kind == 1, uniform(n, 0.12, 0.38), side)
     side = torch.where(kind == 2, uniform(n, 2.2, 4.0), side)
     rotation = torch.where(kind == 3, uniform(n, 1.9, 4.38), 0.3 * torch.randn(n))
     return View(centre, side, rotation, chance(n, 0.5))
+
+
+def channels(pictures: np.ndarray) -> Tensor:
+    """uint8 [N,H,W,3] -> uint8 tensor [N,3,H,W]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
 def join(a: View, b: View) -> View:
@@ -212,11 +218,12 @@ def join(a: View, b: View) -> View:
 class LandmarkTask(FaceTask):
     """LandmarkNet from squares about faces, well and badly placed, and about no faces."""
 
-    def __init__(self, options: LandmarkTrainer, heads: Heads) -> None:
+    def __init__(self, options: LandmarkTrainer, heads: Heads, mistakes: np.ndarray) -> None:
         super().__init__("landmarks", heads, networks.LandmarkNet(), options.lr, options.half)
         self.options = options
         self.resolution = int(self.network.config["size"])  # type: ignore[index]
-        self.clutter = torch.from_numpy(augment.clutter(512, STORED)).permute(0, 3, 1, 2)
+        self.clutter = channels(clutter(512, STORED))
+        self.mined = channels(mistakes)
 
     def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
         """One update; the first pictures of the batch show faces, the last ones none."""
@@ -224,9 +231,7 @@ class LandmarkTask(FaceTask):
         n = len(indices)
         true = n - int(n * self.options.negatives)
         images = self.heads.pictures(indices)
-        view = join(face_views(true), false_views(n - true))
-        cluttered = true + (n - true) // 3
-        images[cluttered:] = self.scenes(n - cluttered)
+        view = self.spoil(images, true)
         seen = self.look(images, view, self.scenes(n))
         seen, covered = augment.occlude(augment.photograph(seen))
         points = augment.move(self.heads.points[indices], view)[:true]
@@ -234,15 +239,42 @@ class LandmarkTask(FaceTask):
         visible = mirrored_points(self.heads.visible[indices][:true], view.mirror[:true])
         visible = visible & ~at(covered[:true], points)
         out = self.run(seen)
+        # A face that light or noise has wiped out teaches nothing.
+        clear = (seen[:true].mean(1).std((1, 2)) > 0.06).float()
         error = (out.points[:true] - points).norm(dim=-1) * view.side[:true, None]
-        place = ((0.4 + 0.6 * visible.float()) * wing(error)).mean()
+        place = (clear[:, None] * (0.4 + 0.6 * visible.float()) * wing(error)).mean()
         shown = F.binary_cross_entropy_with_logits(out.visible[:true], visible.float())
         target = (torch.arange(n) < true).float()
-        face = F.binary_cross_entropy_with_logits(out.face, target)
+        counted = torch.cat([clear, torch.ones(n - true)])
+        face = F.binary_cross_entropy_with_logits(out.face, target, counted)
         self.update(10 * place + 0.2 * shown + 0.5 * face)
         right = ((out.face > 0) == (target > 0.5)).float().mean()
         values = {"nme": error.mean() / EYES, "visible": shown, "face": face, "face_right": right}
         return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
+
+    def spoil(self, images: Tensor, true: int) -> View:
+        """Replace pictures from `true` on by what shows no face; where to look at all of them.
+
+        A third stays heads, looked at in the wrong place; then clutter; half is mined.
+        """
+        n = len(images)
+        a, b = true + (n - true) // 3, true + (n - true) // 2
+        images[a:b] = self.scenes(b - a)
+        images[b:] = self.mistakes(n - b)
+        close = face_views(n - b)
+        close = View(
+            close.centre - torch.tensor([0.0, VIEW_DOWN]),
+            close.side / (VIEW_SIDE * MARGIN),
+            close.rotation,
+            close.mirror,
+        )
+        return join(join(face_views(true), false_views(b - true)), close)
+
+    def mistakes(self, n: int) -> Tensor:
+        """What the cascade wrongly proposes, float32 [n,3,160,160] in [0,1]."""
+        if not len(self.mined):
+            return self.scenes(n)
+        return self.mined[torch.randint(0, len(self.mined), (n,))].float() / 255
 
     def scenes(self, n: int) -> Tensor:
         """Pictures without faces, float32 [n,3,160,160] in [0,1]."""
@@ -274,8 +306,8 @@ class LandmarkTask(FaceTask):
             out = network(seen * 2 - 1)
             truth = augment.move(self.heads.points[chosen], view)
             errors.append((out.points - truth).norm(dim=-1).mean(1) * view.side / EYES)
-            nothing = augment.grid(false_views(n), self.resolution)
-            false = network(augment.see(self.scenes(n), nothing) * 2 - 1)
+            nothing = F.interpolate(self.mistakes(n), (self.resolution, self.resolution))
+            false = network(nothing * 2 - 1)
             right += [(out.face > 0).float(), (false.face < 0).float()]
         return {
             "landmark_nme": float(torch.cat(errors).mean()),
@@ -402,12 +434,19 @@ class LandmarkTrainer:
 
     batch_size: int = 64
     lr: float = 2e-3  # AdamW
-    negatives: float = 0.25  # share of each batch without a face
+    negatives: float = 0.4  # share of each batch without a face
+    mined: int = 120  # scenes, and as many heads, that are searched for false proposals
     half: bool = True  # compute in bfloat16
 
     def start(self, data: Path, seed: int) -> LandmarkTask:
         """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
-        return LandmarkTask(self, read(data))
+        heads = read(data)
+        kept = data / f"mined-{self.mined}-{STORED}.npy"
+        if not kept.is_file():
+            chosen = heads.train[:: max(1, len(heads.train) // self.mined)][: self.mined]
+            pictures = [np.asarray(heads.images[i]) for i in chosen]
+            np.save(kept, mined(pictures, self.mined, STORED))
+        return LandmarkTask(self, heads, np.load(kept))
 
 
 @dataclass(frozen=True)
