@@ -108,29 +108,42 @@ class Latent:
 
 
 def stack(latents: Sequence[Latent]) -> Latent:
-    """One latent of all faces; they must share generator and kinds of content.
+    """One latent of all faces of one generator; the first one's method and meta.
 
-    Raises: LatentError: different generators, or only some of them tuned or composited.
+    A face without tuned weights, or without kept pixels, gets differences of zero, or a composite
+    that shows the generator's pixels everywhere, when others have some.
+
+    Raises: LatentError: they belong to different generators.
     """
     first = latents[0]
     for other in latents[1:]:
         require_same(other, first.generator, first.fingerprint)
-        if set(other.tuned or ()) != set(first.tuned or ()):
-            raise LatentError("Latents with and without tuned weights cannot share a batch.")
-        if (other.composite is None) != (first.composite is None):
-            raise LatentError("Latents with and without a composite cannot share a batch.")
-    tuned = first.tuned and {
-        k: torch.cat([x.tuned[k] for x in latents if x.tuned]) for k in first.tuned
-    }
-    boxes = [x.composite for x in latents if x.composite]
-    composite = (
-        Composite(torch.cat([b.image for b in boxes]), torch.cat([b.mask for b in boxes]))
-        if boxes
-        else None
-    )
+    like = {k: v[:1] for x in latents for k, v in (x.tuned or {}).items()}
+
+    def differences(latent: Latent, name: str) -> Tensor:
+        found = (latent.tuned or {}).get(name)
+        if found is not None:
+            return found
+        return torch.zeros_like(like[name]).repeat_interleave(len(latent), 0)
+
+    tuned = {k: torch.cat([differences(x, k) for x in latents]) for k in like}
     codes = {k: torch.cat([x.codes[k] for x in latents]) for k in first.codes}
     c = torch.cat([x.c for x in latents])
-    return replace(first, codes=codes, c=c, tuned=tuned, composite=composite)
+    return replace(first, codes=codes, c=c, tuned=tuned or None, composite=_composites(latents))
+
+
+def _composites(latents: Sequence[Latent]) -> Composite | None:
+    boxes = [x.composite for x in latents if x.composite is not None]
+    if not boxes:
+        return None
+
+    def whole(n: int) -> Composite:
+        image, mask = boxes[0].image[:1], boxes[0].mask[:1]
+        shape = (n, 1, 1, 1)
+        return Composite(torch.zeros_like(image).repeat(shape), torch.ones_like(mask).repeat(shape))
+
+    found = [x.composite or whole(len(x)) for x in latents]
+    return Composite(torch.cat([b.image for b in found]), torch.cat([b.mask for b in found]))
 
 
 def fingerprint(generator: nn.Module) -> str:

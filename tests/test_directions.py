@@ -5,6 +5,7 @@ import torch
 from tiny import TinyGenerator
 from torch import Tensor
 
+from semedit.editors import direction
 from semedit.heads import parameters
 from semedit.images import ATTRIBUTES
 from semedit.trainers import directions
@@ -47,9 +48,9 @@ def test_classifier_scores(monkeypatch: pytest.MonkeyPatch) -> None:
         scores[:, ATTRIBUTES.index("smiling")] = images[:, 0].mean((1, 2))
         return scores
 
-    monkeypatch.setattr(directions, "Classifier", lambda: classify)
+    monkeypatch.setattr(direction, "Classifier", lambda device: classify)
     seen: list[tuple[int, int]] = []
-    found = directions.from_classifier(generator, 50, progress=lambda *at: seen.append(at))
+    found = direction.fit_generator(generator, 50, progress=lambda *at: seen.append(at))
     assert tuple(found.moves) == ("smiling",) and seen[-1] == (50, 50)
     codes, c = generator.sample(8, seed=2)
     moved = {"ws": codes["ws"] + 2 * found.moves["smiling"]["ws"]}

@@ -176,7 +176,15 @@ def test_stack_undoes_indexing(generator: TinyGenerator) -> None:
     assert equal(back.codes, latent.codes) and equal(back.tuned, latent.tuned)
     assert latent[1].meta["loss"] == [0.25]
     with pytest.raises(LatentError):
-        latents.stack([latent[0], make(generator, tuned=False)[0]])
+        latents.stack([latent[0], make(TinyGenerator(seed=1))[0]])
+
+
+def test_stacking_does_not_change_a_face(generator: TinyGenerator) -> None:
+    plain, tuned = make(generator, tuned=False)[0], make(generator)[1]
+    both = latents.picture(generator, latents.stack([plain, tuned])).image
+    for i, face in enumerate((plain, tuned)):
+        assert torch.allclose(latents.picture(generator, face).image, both[i : i + 1], atol=1e-6)
+    assert latents.stack([plain, plain]).tuned is None
 
 
 def test_the_picture_keeps_what_surrounds_an_edit(generator: TinyGenerator) -> None:

@@ -1,13 +1,11 @@
-"""`semedit directions fit`: directions of attributes in a generator's code space.
+"""Directions of attributes for a generator whose z is the parameter vector of rendered heads.
 
-Two teachers. A generator whose z is the parameter vector of rendered heads is told the truth: the
-same head with and without the attribute. Any other generator is asked: its samples are scored by
-the attribute classifier.
+It can be told the truth: the same head with and without the attribute. (Any other generator is
+asked: its samples are scored by the attribute classifier, see editors.direction.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,7 @@ import torch
 from torch import Tensor
 
 from semedit import cameras
-from semedit.editors.direction import Directions, fit, flatten, measure, unflatten
-from semedit.faces.attributes import Classifier
+from semedit.editors.direction import Directions, flatten, measure, unflatten
 from semedit.heads import parameters
 from semedit.images import ATTRIBUTES
 from semedit.latents import fingerprint
@@ -45,8 +42,6 @@ SIDES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "young": ({"age": 0.15}, {"age": 0.85}),
 }
 OPEN_CM = 10.0  # parted lips per unit of jaw_open, near enough to tell open from shut
-
-Progress = Callable[[int, int], None]
 
 
 @torch.no_grad()
@@ -86,29 +81,3 @@ def _attributes(z: np.ndarray) -> dict[str, bool]:
     p = parameters.decode(z)
     found = parameters.attributes(p, OPEN_CM * p.jaw_open)
     return {name: found[name] for name in ATTRIBUTES}
-
-
-@torch.no_grad()
-def from_classifier(
-    generator: Any,
-    samples: int = 2000,
-    seed: int = 0,
-    batch: int = 8,
-    progress: Progress | None = None,
-) -> Directions:
-    """Directions of any generator, its samples seen from the front scored by the classifier."""
-    numbers = torch.Generator().manual_seed(seed)
-    classify = Classifier()
-    codes: list[dict[str, Tensor]] = []
-    scores: list[Tensor] = []
-    for start in range(0, samples, batch):
-        count = min(batch, samples - start)
-        z = torch.randn(count, generator.z_dim, generator=numbers)
-        c = cameras.orbit(0.0, 0.0).expand(count, -1)
-        found = generator.mapping(z, c)
-        codes.append(found)
-        scores.append(classify(generator.synthesis(found, c).image.clamp(-1, 1)))
-        if progress is not None:
-            progress(start + count, samples)
-    together = {k: torch.cat([part[k] for part in codes]) for k in codes[0]}
-    return fit(generator, together, torch.cat(scores), ATTRIBUTES)
