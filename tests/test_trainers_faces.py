@@ -14,6 +14,7 @@ from semedit.faces import networks
 from semedit.images import ATTRIBUTES
 from semedit.trainers import augment, clutter, rendered
 from semedit.trainers import faces as trainers
+from semedit.trainers.landmarks import LandmarkTrainer
 from semedit.trainers.loop import Schedule, train
 
 
@@ -127,7 +128,7 @@ def test_photographs_stay_in_range_and_repeat() -> None:
 @pytest.mark.parametrize(
     "trainer",
     [
-        trainers.LandmarkTrainer(batch_size=8, mined=2),
+        LandmarkTrainer(batch_size=8, mined=2),
         trainers.FaceTrainer(batch_size=2),
         trainers.JudgeTrainer(batch_size=4),
     ],

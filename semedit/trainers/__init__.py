@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .faces import FaceTrainer, JudgeTrainer, LandmarkTrainer
+from .faces import FaceTrainer, JudgeTrainer
+from .landmarks import LandmarkTrainer
 from .triplane import HeadsTrainer
 
 TRAINERS: dict[str, Any] = {

@@ -1,0 +1,203 @@
+"""Trainer of the landmark network, on rendered heads.
+
+Wing loss on 68 points, visibility, and face or not: against heads looked at in the wrong place,
+clutter, and what the cascade wrongly takes for faces. Every twentieth head is held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semedit.faces import networks
+from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE
+from semedit.trainers import augment
+from semedit.trainers.augment import View, chance, uniform
+from semedit.trainers.clutter import MARGIN, clutter, mined
+from semedit.trainers.faces import FaceTask, mirrored_points
+from semedit.trainers.rendered import STORED, Heads, read
+
+EYES = 0.25  # between the eyes' centres, in sides of the aligned crop: unit of landmark errors
+
+
+def wing(error: Tensor, width: float = 0.04, curve: float = 0.01) -> Tensor:
+    """Logarithmic for small errors, linear for large ones.
+
+    Source: Feng et al. 2018, arXiv:1711.06753.
+    """
+    offset = width - width * float(np.log1p(width / curve))
+    return torch.where(error < width, width * torch.log1p(error / curve), error - offset)
+
+
+def face_views(n: int) -> View:
+    """Where LandmarkNet looks: half as a cascade proposes, half as a first look corrects.
+
+    The picture is the aligned crop, so the face's own square is always the same one.
+    """
+    rough = chance(n, 0.5)
+    spread = torch.where(rough, 1.0, 0.25)
+    rotation = spread * torch.where(chance(n, 0.3), uniform(n, -0.75, 0.75), 0.25 * torch.randn(n))
+    side = VIEW_SIDE * (spread * 0.22 * torch.randn(n)).clamp(-0.5, 0.5).exp()
+    shift = (spread * VIEW_SIDE * 0.11)[:, None] * torch.randn(n, 2).clamp(-2.5, 2.5)
+    centre = torch.tensor([0.5, 0.5 + VIEW_DOWN]) + shift
+    return View(centre, side, rotation, chance(n, 0.5))
+
+
+def false_views(n: int) -> View:
+    """Squares about a picture of a face that show no whole face: far off, tiny, huge, or turned."""
+    kind = torch.randint(0, 4, (n,))
+    angle = uniform(n, 0, 6.2832)
+    away = torch.where(kind == 0, uniform(n, 0.48, 0.9), uniform(n, 0, 0.2))
+    centre = 0.5 + torch.stack([angle.cos(), angle.sin()], 1) * away[:, None]
+    side = 0.85 * (0.2 * torch.randn(n)).exp()
+    side = torch.where(kind == 1, uniform(n, 0.12, 0.38), side)
+    side = torch.where(kind == 2, uniform(n, 2.2, 4.0), side)
+    rotation = torch.where(kind == 3, uniform(n, 1.9, 4.38), 0.3 * torch.randn(n))
+    return View(centre, side, rotation, chance(n, 0.5))
+
+
+def channels(pictures: np.ndarray) -> Tensor:
+    """uint8 [N,H,W,3] -> uint8 tensor [N,3,H,W]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+
+
+def join(a: View, b: View) -> View:
+    """The views of a, then those of b."""
+    pairs = ((a.centre, b.centre), (a.side, b.side), (a.rotation, b.rotation), (a.mirror, b.mirror))
+    return View(*(torch.cat(pair) for pair in pairs))
+
+
+class LandmarkTask(FaceTask):
+    """LandmarkNet from squares about faces, well and badly placed, and about no faces."""
+
+    def __init__(self, options: LandmarkTrainer, heads: Heads, mistakes: np.ndarray) -> None:
+        super().__init__("landmarks", heads, networks.LandmarkNet(), options.lr, options.half)
+        self.options = options
+        self.resolution = int(self.network.config["size"])  # type: ignore[index]
+        self.clutter = channels(clutter(512, STORED))
+        self.mined = channels(mistakes)
+
+    def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
+        """One update; the first pictures of the batch show faces, the last ones none."""
+        del progress
+        n = len(indices)
+        true = n - int(n * self.options.negatives)
+        images = self.heads.pictures(indices)
+        view = self.spoil(images, true)
+        seen = self.look(images, view, self.scenes(n))
+        seen, covered = augment.occlude(augment.photograph(seen))
+        points = augment.move(self.heads.points[indices], view)[:true]
+        points = mirrored_points(points, view.mirror[:true])
+        visible = mirrored_points(self.heads.visible[indices][:true], view.mirror[:true])
+        visible = visible & ~at(covered[:true], points)
+        out = self.run(seen)
+        # A face that light or noise has wiped out teaches nothing.
+        clear = (seen[:true].mean(1).std((1, 2)) > 0.06).float()
+        error = (out.points[:true] - points).norm(dim=-1) * view.side[:true, None]
+        place = (clear[:, None] * (0.4 + 0.6 * visible.float()) * wing(error)).mean()
+        shown = F.binary_cross_entropy_with_logits(out.visible[:true], visible.float())
+        target = (torch.arange(n) < true).float()
+        counted = torch.cat([clear, torch.ones(n - true)])
+        face = F.binary_cross_entropy_with_logits(out.face, target, counted)
+        self.update(10 * place + 0.2 * shown + 0.5 * face)
+        right = ((out.face > 0) == (target > 0.5)).float().mean()
+        values = {"nme": error.mean() / EYES, "visible": shown, "face": face, "face_right": right}
+        return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
+
+    def spoil(self, images: Tensor, true: int) -> View:
+        """Replace pictures from `true` on by what shows no face; where to look at all of them.
+
+        A third stays heads, looked at in the wrong place; then clutter; half is mined.
+        """
+        n = len(images)
+        a, b = true + (n - true) // 3, true + (n - true) // 2
+        images[a:b] = self.scenes(b - a)
+        images[b:] = self.mistakes(n - b)
+        close = face_views(n - b)
+        close = View(
+            close.centre - torch.tensor([0.0, VIEW_DOWN]),
+            close.side / (VIEW_SIDE * MARGIN),
+            close.rotation,
+            close.mirror,
+        )
+        return join(join(face_views(true), false_views(b - true)), close)
+
+    def mistakes(self, n: int) -> Tensor:
+        """What the cascade wrongly proposes, float32 [n,3,160,160] in [0,1]."""
+        if not len(self.mined):
+            return self.scenes(n)
+        return self.mined[torch.randint(0, len(self.mined), (n,))].float() / 255
+
+    def scenes(self, n: int) -> Tensor:
+        """Pictures without faces, float32 [n,3,160,160] in [0,1]."""
+        return self.clutter[torch.randint(0, len(self.clutter), (n,))].float() / 255
+
+    def look(self, images: Tensor, view: View, around: Tensor) -> Tensor:
+        """What the views show; beyond the picture, its reflection or other scenes."""
+        places = augment.grid(view, self.resolution)
+        seen = augment.see(images, places)
+        outside = (places.abs() > 1).any(-1) & chance(len(images), 0.6).view(-1, 1, 1)
+        return torch.where(outside[:, None], augment.see(around, places), seen)
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """landmark_nme of held-out heads: the network about the square that a first look gives."""
+        network, held = modules["network"], self.heads.held[:1000]
+        errors, right = [], []
+        torch.manual_seed(1)
+        for chosen in np.array_split(held, max(1, len(held) // 64)):
+            n = len(chosen)
+            images = self.heads.pictures(chosen)
+            straight = torch.zeros(n, dtype=torch.bool)
+            view = View(
+                torch.tensor([0.5, 0.5 + VIEW_DOWN]) + 0.02 * torch.randn(n, 2),
+                VIEW_SIDE * (0.05 * torch.randn(n)).exp(),
+                0.05 * torch.randn(n),
+                straight,
+            )
+            seen = augment.see(images, augment.grid(view, self.resolution))
+            out = network(seen * 2 - 1)
+            truth = augment.move(self.heads.points[chosen], view)
+            errors.append((out.points - truth).norm(dim=-1).mean(1) * view.side / EYES)
+            nothing = F.interpolate(self.mistakes(n), (self.resolution, self.resolution))
+            false = network(nothing * 2 - 1)
+            right += [(out.face > 0).float(), (false.face < 0).float()]
+        return {
+            "landmark_nme": float(torch.cat(errors).mean()),
+            "face_accuracy": float(torch.cat(right).mean()),
+        }
+
+
+def at(mask: Tensor, points: Tensor) -> Tensor:
+    """Whether a mask bool [N,H,W] covers points [N,P,2] in sides of the picture: bool [N,P]."""
+    places = (points * 2 - 1)[:, None]
+    values = F.grid_sample(mask[:, None].float(), places, "nearest", align_corners=False)
+    return values[:, 0, 0] > 0.5
+
+
+@dataclass(frozen=True)
+class LandmarkTrainer:
+    """Landmarks and face verification from proposals."""
+
+    name: ClassVar[str] = "landmarks"
+
+    batch_size: int = 64
+    lr: float = 2e-3  # AdamW
+    negatives: float = 0.4  # share of each batch without a face
+    mined: int = 120  # scenes, and as many heads, that are searched for false proposals
+    half: bool = True  # compute in bfloat16
+
+    def start(self, data: Path, seed: int) -> LandmarkTask:
+        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+        heads = read(data)
+        kept = data / f"mined-{self.mined}-{STORED}.npy"
+        if not kept.is_file():
+            chosen = heads.train[:: max(1, len(heads.train) // self.mined)][: self.mined]
+            pictures = [np.asarray(heads.images[i]) for i in chosen]
+            np.save(kept, mined(pictures, self.mined, STORED))
+        return LandmarkTask(self, heads, np.load(kept))
