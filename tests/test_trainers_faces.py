@@ -26,8 +26,10 @@ def views(n: int = 4) -> augment.View:
 
 
 @pytest.fixture
-def heads(tmp_path: Path) -> Path:
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 40 'heads': squares of colour, in the layout `semedit heads` writes."""
+    tmp_path = tmp_path_factory.mktemp("data") / "heads"
+    tmp_path.mkdir()
     random = np.random.default_rng(0)
     n, size = 40, 64
     for folder in ("images", "labels"):
@@ -117,7 +119,7 @@ def test_photographs_stay_in_range_and_repeat() -> None:
     runs = []
     for _ in range(2):
         torch.manual_seed(5)
-        runs.append(augment.photograph(augment.occlude(images, 1.0)[0]))
+        runs.append(augment.photograph(augment.occlude(images, 1.0)[0], clean=0.0))
     torch.testing.assert_close(*runs)
     assert runs[0].min() >= 0
     assert runs[0].max() <= 1
@@ -148,10 +150,18 @@ def test_a_run_repeats_and_exports(trainer, heads: Path, tmp_path: Path) -> None
     assert again == whole
 
 
-def test_reserved_seeds_and_other_folders_are_refused(heads: Path, tmp_path: Path) -> None:
-    assert len(rendered.read(heads).held) == 2
+def test_folders_are_joined_and_reserved_seeds_refused(heads: Path) -> None:
+    one = rendered.read(heads)
+    assert len(one.held) == 2
+    (heads.parent / "all").mkdir()
+    for name in ("a", "b"):
+        (heads.parent / "all" / name).symlink_to(heads)
+    both = rendered.read(heads.parent / "all")
+    assert len(both.images) == 80
+    assert (both.held == [19, 39, 59, 79]).all()
+    assert not set(both.held) & set(both.train)
     (heads / "heads.json").write_text(json.dumps({"n": 40, "size": 64, "seed": 1_000_000}))
     with pytest.raises(InputError, match="reserved"):
         rendered.read(heads)
     with pytest.raises(InputError):
-        rendered.read(tmp_path / "nothing")
+        rendered.read(heads / "nothing")

@@ -151,7 +151,11 @@ def occlude(images: Tensor, share: float = 0.35) -> tuple[Tensor, Tensor]:
     return torch.where(covered[:, None], fill, images), covered
 
 
-def photograph(images: Tensor, strength: float = 1.0) -> Tensor:
-    """Light, optics, sensor and file: everything between a face and a picture of it."""
+def photograph(images: Tensor, strength: float = 1.0, clean: float = 0.2) -> Tensor:
+    """Light, optics, sensor and file: everything between a face and a picture of it.
+
+    Args: strength: of all of it; clean: share of the pictures that stay as they are.
+    """
     out = blur(light(images, strength), 0.4 + 1.2 * strength)
-    return jpeg(grain(coarsen(out, 0.25 * strength), 0.06 * strength), 0.25 * strength)
+    out = jpeg(grain(coarsen(out, 0.25 * strength), 0.06 * strength), 0.25 * strength)
+    return torch.where(chance(len(images), clean).view(-1, 1, 1, 1), images, out)

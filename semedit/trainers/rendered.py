@@ -46,12 +46,32 @@ class Heads:
 
 
 def read(data: Path) -> Heads:
-    """Read a folder of rendered heads; shrunken pictures are kept beside it for the next time.
+    """Read a folder of rendered heads, or all such folders in it (say, one of each look).
+
+    Shrunken pictures are kept in the folders for the next time.
 
     Raises: InputError: no such data set, or one made from seeds reserved for evaluation.
     """
-    if not (data / "arrays.npz").is_file():
+    if (data / "arrays.npz").is_file():
+        return _read_one(data)
+    folders = sorted(p.parent for p in data.glob("*/arrays.npz"))
+    if not folders:
         raise InputError(f"{data} holds no rendered heads", "semedit heads OUT makes them")
+    parts = [_read_one(folder) for folder in folders]
+    before = np.cumsum([0, *(len(part.points) for part in parts[:-1])])
+    return Heads(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        torch.cat([part.points for part in parts]),
+        torch.cat([part.visible for part in parts]),
+        torch.cat([part.six for part in parts]),
+        torch.cat([part.attributes for part in parts]),
+        np.concatenate([part.train + n for part, n in zip(parts, before, strict=True)]),
+        np.concatenate([part.held + n for part, n in zip(parts, before, strict=True)]),
+    )
+
+
+def _read_one(data: Path) -> Heads:
     made = json.loads((data / "heads.json").read_text())
     first, count = int(made.get("seed", 0)), int(made.get("n", made.get("count", 0)))
     if first + count > RESERVED:
