@@ -40,7 +40,7 @@ class Normal:
     high: float = math.inf
 
     def value(self, z: float, values: Values) -> float:
-        return min(max(self.mean + self.sd * z, self.low), self.high)
+        return float(min(max(self.mean + self.sd * z, self.low), self.high))
 
     def entry(self, value: float, values: Values) -> float:
         return (value - self.mean) / self.sd
@@ -86,7 +86,7 @@ class Either:
         u, p = float(ndtr(z)), _share(self.p, values)
         (a, b), t = (self.low, u / max(1 - p, EDGE)) if u < 1 - p else (
             self.high, (u - 1 + p) / max(p, EDGE))
-        return a + (b - a) * t
+        return float(a + (b - a) * t)
 
     def entry(self, value: float, values: Values) -> float:
         p = _share(self.p, values)

@@ -201,6 +201,14 @@ def linear_shade(rgb: tuple[float, ...], shade: float) -> np.ndarray:
     return scene.linear(rgb) * 2.0 ** (0.8 * shade)
 
 
+def _moles(head: Head) -> np.ndarray:
+    """Up to six moles [M,3]: neutral x, y and radius, cm."""
+    rng = np.random.default_rng([head.seed, 8])
+    spots = np.stack([rng.uniform(-6, 6, 6), rng.uniform(-6.5, 9, 6), rng.uniform(0.07, 0.17, 6)],
+                     1)
+    return spots[: int(7 * head.parameters.moles**2)]
+
+
 def _paint(head: Head) -> shading.Paint:
     p = head.parameters
     q = geometry.load().neutral
@@ -213,7 +221,7 @@ def _paint(head: Head) -> shading.Paint:
     return shading.Paint(
         seed=head.seed % 1_000_003, melanin=float(p.melanin) ** 1.5, redness=p.redness,
         yellow=p.yellow, blush=p.blush * (0.3 + 0.7 * (1 - p.masculine)), freckles=p.freckles,
-        moles=p.moles, mottle=p.mottle, shine=p.shine,
+        moles=_moles(head), mottle=p.mottle, shine=p.shine,
         under_eye=p.under_eye * (0.5 + 0.8 * (p.age > 0.5)),
         wrinkles=p.wrinkles if p.age > 0.5 else 0.08 * p.age,
         folds=min(0.25 * (p.age > 0.5) + 0.12 + 0.5 * p.smile, 1.0),
@@ -312,9 +320,9 @@ def _scene(head: Head) -> Scene:
     neutral = np.concatenate([model.neutral, worn.object])
     triangles = np.concatenate([model.triangles, worn.triangles + np.int32(len(body))])
     material = np.concatenate([model.material, worn.material])
-    extra = np.ones((len(position), 2), np.float32)
-    extra[: len(body), 0], extra[: len(body), 1] = geometry.occlusion(), regions.ears()
-    extra[len(body):, 1] = 0
+    bare = np.zeros(len(added), np.float32)
+    extra = shading.surface_noise(neutral, paint.seed, np.append(geometry.occlusion(), bare + 1),
+                                  np.append(regions.ears(), bare))
     shadow = _shadow(position, triangles, lights.key, strokes)
     lens = None if lenses is None else (geometry.to_world(lenses.vertices), lenses.triangles)
     return Scene(position, normal, neutral, extra, triangles, material, lights, shadow, paint,
@@ -357,7 +365,7 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
     screen = _screen(s.position, c, side)
     buffer = raster.buffers(side)
     raster.draw_triangles(screen, s.triangles, *buffer)
-    rgb = scene.background(head.parameters, side, head.seed)
+    rgb = scene.background(head.parameters, size, head.seed).repeat(n, 0).repeat(n, 1)
     label = np.zeros((side, side), np.uint8)
     eye = c[:16].reshape(4, 4)[:3, 3].astype(np.float64)
     shading.shade(buffer.triangle, buffer.bary, s.triangles, s.material, s.position, s.normal,

@@ -45,7 +45,7 @@ class Paint(NamedTuple):
     yellow: float
     blush: float
     freckles: float
-    moles: float
+    moles: np.ndarray  # [M,3] neutral x, y and radius, cm
     mottle: float
     shine: float
     under_eye: float
@@ -129,14 +129,35 @@ def parting(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def scalp(paint, x, y, z):  # type: ignore[no-untyped-def]
-    """How far a neutral point lies inside the hairline, cm (rough at the top)."""
-    wobble = 0.25 * noise3(x * 0.9, y * 0.9, z * 0.9, paint.seed + 11)
-    return y - by_angle(paint.hairline, x, z) + wobble
+def at_angle(table, phi):  # type: ignore[no-untyped-def]
+    """Value of a [181] table at an angle in degrees."""
+    i = min(max(int(phi), 0), 179)
+    return table[i] + (phi - i) * (table[i + 1] - table[i])
 
 
 @njit(cache=True, fastmath=True)
-def beard_mask(kind, jaw, x, y, z):  # type: ignore[no-untyped-def]
+def surface_noise(q, seed, ao, ear):  # type: ignore[no-untyped-def]
+    """Per-vertex values float32 [V,5] that are smooth enough to interpolate: ambient occlusion,
+    ear weight, coarse and middle noise, angle about the vertical axis in degrees."""
+    out = np.empty((len(q), 5), np.float32)
+    for i in range(len(q)):
+        x, y, z = q[i, 0], q[i, 1], q[i, 2]
+        out[i, 0], out[i, 1] = ao[i], ear[i]
+        out[i, 2] = noise3(x * 0.45, y * 0.45, z * 0.45, seed)
+        out[i, 3] = noise3(x * 1.6, y * 1.6, z * 1.6, seed + 1)
+        out[i, 4] = np.degrees(np.arctan2(abs(x), z))
+    return out
+
+
+@njit(cache=True, fastmath=True)
+def scalp(paint, x, y, z):  # type: ignore[no-untyped-def]
+    """How far a neutral point lies inside the hairline, cm (rough at the top)."""
+    mid = noise3(x * 1.6, y * 1.6, z * 1.6, paint.seed + 1)
+    return y - by_angle(paint.hairline, x, z) + 0.25 * mid
+
+
+@njit(cache=True, fastmath=True)
+def beard_mask(kind, jaw, phi, x, y, z):  # type: ignore[no-untyped-def]
     """0..1: where a beard grows on the neutral head. kind as in Paint.beard_kind."""
     if kind == 0 or z < -0.8 or y > 2.5:
         return 0.0
@@ -146,7 +167,7 @@ def beard_mask(kind, jaw, x, y, z):  # type: ignore[no-untyped-def]
     lip = y > -2.5 and a < 2.9
     moustache = smooth(y, -2.75, -2.35) * (1 - smooth(y, -1.75 - 0.12 * a, -1.4 - 0.12 * a))
     moustache *= 1 - smooth(a, 2.5, 3.3)
-    below = by_angle(jaw, x, z)
+    below = at_angle(jaw, phi)
     chin = smooth(y, below - 2.2, below - 0.6) * (1 - smooth(y, -5.4, -4.7))
     goatee = chin * (1 - smooth(a, 2.2, 3.0))
     goatee = max(goatee, smooth(a, 2.5, 2.8) * (1 - smooth(a, 3.0, 3.6)) * (
@@ -170,14 +191,12 @@ def beard_mask(kind, jaw, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
+def skin_color(paint, maps, x, y, z, ear, low, mid, phi, out):  # type: ignore[no-untyped-def]
     """Albedo of the skin at neutral (x, y, z) into out[0:3]; out[3] gloss, out[4:6] bend of the
     normal along x and y. Returns the label."""
     seed = paint.seed
     a = abs(x)
     front = smooth(z, 3.0, 5.0)
-    low = noise3(x * 0.45, y * 0.45, z * 0.45, seed)
-    mid = noise3(x * 1.6, y * 1.6, z * 1.6, seed + 1)
     fine = noise3(x * 6.0, y * 6.0, z * 6.0, seed + 2)
     lip = sample(maps[0], x, y) if z > 8.0 else 9.0
     nose = sample(maps[1], x, y) if z > 7.5 else 9.0
@@ -198,11 +217,12 @@ def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
         if paint.freckles > 0.1:
             zone = np.exp(-((a / 5.0) ** 2 + ((y - 1.2) / 2.6) ** 2)) * front
             m += 0.35 * paint.freckles * zone * spots3(x * 3.2, y * 3.2, z * 3.2, seed + 5, 0.5)
-    if paint.moles > 0.3:
-        spot = spots3(x * 0.9, y * 0.9, z * 0.9, seed + 9, 0.02 * paint.moles)
-        m += 0.45 * paint.moles * smooth(spot, 0.72, 0.86)
+    for i in range(len(paint.moles)):
+        d2 = (x - paint.moles[i, 0]) ** 2 + (y - paint.moles[i, 1]) ** 2
+        if d2 < 0.05 and z > 0:
+            m += 0.4 * (1 - smooth(np.sqrt(d2), 0.4 * paint.moles[i, 2], paint.moles[i, 2]))
     gloss = 0.55 + 0.45 * np.exp(-((a / 2.2) ** 2)) * (1 if nose < 0.3 or y > 6 else 0)
-    bend_x, bend_y = 0.10 * fine + 0.05 * mid, 0.10 * noise3(x * 6, y * 6, z * 6, seed + 3)
+    bend_x, bend_y = 0.10 * fine + 0.05 * mid, 0.10 * (mid - fine)
     label = 1
     dark = 0.0
     # lines of age and of the smile
@@ -264,7 +284,7 @@ def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
             g += s * (paint.brow_rgb[1] - g)
             b += s * (paint.brow_rgb[2] - b)
     if paint.beard_kind > 0:
-        s = beard_mask(paint.beard_kind, paint.jaw, x, y, z)
+        s = beard_mask(paint.beard_kind, paint.jaw, phi, x, y, z)
         if s > 0.01 and lip > -0.05:
             s *= paint.beard_cover * (0.85 + 0.25 * fine)
             r += s * (paint.beard_rgb[0] - r)
@@ -272,10 +292,10 @@ def skin_color(paint, maps, x, y, z, ear, out):  # type: ignore[no-untyped-def]
             b += s * (paint.beard_rgb[2] - b)
     if ear > 0.5:
         label = 8 if x > 0 else 9
-    elif y < by_angle(paint.jaw, x, z):
+    elif y < at_angle(paint.jaw, phi):
         label = 17
     if paint.scalp_cover > 0 and ear < 0.5:
-        depth = scalp(paint, x, y, z)
+        depth = y - at_angle(paint.hairline, phi) + 0.25 * mid
         if depth > -0.4:
             s = smooth(depth, -0.4, 0.7) * paint.scalp_cover
             streak = 1 + 0.35 * fine
@@ -347,7 +367,7 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
     """Colour and label of every covered pixel.
 
     triangle, bary: z-buffer; position, normal, neutral float32 [V,3] (head frame; unit; cm);
-    extra float32 [V,2] = ambient occlusion 0..1, ear weight; eye float [3] camera position;
+    extra float32 [V,5] as `surface_noise` returns it; eye float [3] camera position;
     rgb float32 [H,W,3] and label uint8 [H,W] are written.
     """
     height, width = triangle.shape
@@ -368,13 +388,17 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
                 q[c] = b0 * neutral[i, c] + b1 * neutral[j, c] + b2 * neutral[k, c]
             ao = b0 * extra[i, 0] + b1 * extra[j, 0] + b2 * extra[k, 0]
             ear = b0 * extra[i, 1] + b1 * extra[j, 1] + b2 * extra[k, 1]
+            low = b0 * extra[i, 2] + b1 * extra[j, 2] + b2 * extra[k, 2]
+            mid = b0 * extra[i, 3] + b1 * extra[j, 3] + b2 * extra[k, 3]
+            phi = b0 * extra[i, 4] + b1 * extra[j, 4] + b2 * extra[k, 4]
             what = material[t]
             gloss, power, wrap = 0.0, 20.0, 0.0
             out[4] = 0.0
             out[5] = 0.0
             iris = 0.0
             if what == 0:
-                label[row, col] = skin_color(paint, maps, q[0], q[1], q[2], ear, out)
+                label[row, col] = skin_color(paint, maps, q[0], q[1], q[2], ear, low, mid,
+                                              phi, out)
                 gloss, wrap = 0.35 * out[3], 1.0
                 n[0] += out[4]
                 n[1] += out[5]
@@ -444,7 +468,8 @@ def _light(p, n, eye, ao, gloss, power, wrap, lights, shadow, what, albedo, out)
     shade = 1.0
     if key > -0.4:
         shade = lit(shadow, p[0] + 0.006 * nx, p[1] + 0.006 * ny, p[2] + 0.006 * nz, 0.008)
-    edge = (1 - facing) ** 4
+    edge = (1 - facing) * (1 - facing)
+    edge *= edge
     shine_key, shine_fill = 0.0, 0.0
     if gloss > 0:
         hx, hy, hz = lights.key[0] + vx, lights.key[1] + vy, lights.key[2] + vz
@@ -452,23 +477,29 @@ def _light(p, n, eye, ao, gloss, power, wrap, lights, shadow, what, albedo, out)
         d = max((nx * hx + ny * hy + nz * hz) / length, 0.0)
         fresnel = 0.04 + 0.30 * edge if what == 0 else 0.08
         if what == 0:
-            shine_key = (0.6 * d**power + 0.8 * d ** (power * 3)) * fresnel * 6
+            d4 = d * d * d * d
+            d20 = d4 * d4 * d4 * d4 * d4
+            shine_key = (0.6 * d20 + 0.8 * d20 * d20 * d20) * fresnel * 6
         else:
             shine_key = d**power * fresnel * 6
         hx, hy, hz = lights.fill[0] + vx, lights.fill[1] + vy, lights.fill[2] + vz
         length = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
         d = max((nx * hx + ny * hy + nz * hz) / length, 0.0)
-        shine_fill = d**power * fresnel * 6
+        if what == 0:
+            d4 = d * d * d * d
+            shine_fill = d4 * d4 * d4 * d4 * d4 * fresnel * 6
+        else:
+            shine_fill = d**power * fresnel * 6
     up = 0.5 + 0.5 * ny
     for c in range(3):
         # Light scatters under the skin: red reaches further round the terminator.
         w = wrap * (0.28 if c == 0 else (0.14 if c == 1 else 0.08))
-        scatter = shade if what != 0 else (shade ** (0.75 if c == 0 else 1.0))
+        scatter = shade * (1 + 0.25 * (1 - shade)) if what == 0 and c == 0 else shade
         diffuse = max((key + w) / (1 + w), 0.0) * scatter * lights.key_rgb[c]
         diffuse += max((fill + w) / (1 + w), 0.0) * lights.fill_rgb[c] * ao
         diffuse += max(rim, 0.0) * lights.rim_rgb[c] * ao
         around = lights.ground[c] + up * (lights.sky[c] - lights.ground[c]) + nx * lights.side[c]
-        tint = ao if what != 0 else ao ** (0.8 if c == 0 else 1.05)
+        tint = ao * (1 + 0.2 * (1 - ao)) if what == 0 and c == 0 else ao
         diffuse += around * tint
         total = albedo[c] * diffuse
         total += gloss * (shine_key * shade * lights.key_rgb[c] + shine_fill * lights.fill_rgb[c])
