@@ -22,7 +22,8 @@ from semedit import weights
 from semedit.errors import LatentError
 from semedit.generators import Output
 
-CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
+CODE, TUNED, COMPOSITE, PLANES = "code.", "tuned.", "composite.", "planes."
+Codes = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,12 +208,27 @@ def check(latent: Latent, generator: nn.Module, label: str = "latent") -> None:
     found = {k: tuple(v.shape) for k, v in latent.codes.items()}
     if found != expected:
         raise LatentError(f"{label}: codes {found}, but {generator.name} takes {expected}.")
-    shapes = {k: tuple(v.shape) for k, v in generator.named_parameters()}
+    shapes = shapes_of(generator, any(k.startswith(PLANES) for k in latent.tuned or ()))
     for name, value in (latent.tuned or {}).items():
         if tuple(value.shape) != (n, *shapes.get(name, (-1,))):
             raise LatentError(
                 f"{label}: tuned {name} {tuple(value.shape)} does not fit {generator.name}."
             )
+
+
+@torch.no_grad()
+def shapes_of(generator: Any, planes: bool) -> dict[str, tuple[int, ...]]:
+    """Shape of everything that tuning may change: parameters, and entries of the planes."""
+    shapes = {k: tuple(v.shape) for k, v in generator.named_parameters()}
+    if planes and "camera" in generator.traits:
+        made = generator.planes(generator.mean_codes())
+        shapes |= {PLANES + k: tuple(v.shape[1:]) for k, v in _entries(made).items()}
+    return shapes
+
+
+def _entries(planes: Any) -> dict[str, Tensor]:
+    """Named planes; planes of another form have no names to tune by."""
+    return planes if isinstance(planes, dict) else {}
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -246,13 +262,15 @@ class TunedGenerator:
     Offers the generator's protocol (mapping, synthesis, planes, render and its attributes).
     Differences that require grad receive it: that is how pivotal tuning optimises them.
 
-    Args: generator; differences: parameter -> difference of the parameter's own shape.
+    Args: generator; differences: parameter -> difference of the parameter's own shape, and
+          "planes.NAME" -> what is added to that entry of the planes [1, ...] after they are made.
     """
 
     def __init__(self, generator: nn.Module, differences: Mapping[str, Tensor]) -> None:
         self._call = _Call(generator)
         self._generator = generator
-        self._differences = dict(differences)
+        self._differences = {k: v for k, v in differences.items() if not k.startswith(PLANES)}
+        self._added = _under(differences, PLANES)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._generator, name)
@@ -268,11 +286,16 @@ class TunedGenerator:
     def mapping(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         return self._run("mapping", *args, **kwargs)
 
-    def synthesis(self, *args: Any, **kwargs: Any) -> Output:
-        return self._run("synthesis", *args, **kwargs)
+    def synthesis(self, codes: Codes, c: Tensor, **kwargs: Any) -> Output:
+        if self._added:
+            return self.render(self.planes(codes), c, **kwargs)
+        return self._run("synthesis", codes, c, **kwargs)
 
-    def planes(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("planes", *args, **kwargs)
+    def planes(self, codes: Codes) -> Any:
+        planes = self._run("planes", codes)
+        if not self._added:
+            return planes
+        return {**planes, **{k: planes[k] + v.to(planes[k]) for k, v in self._added.items()}}
 
     def render(self, *args: Any, **kwargs: Any) -> Output:
         return self._run("render", *args, **kwargs)

@@ -1,6 +1,7 @@
 """Contracts of every inverter, and what each one promises, on a tiny random generator."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,16 +158,34 @@ def test_hybrid_starts_where_the_encoder_sees_the_face(generator: TinyGenerator)
 
 
 def test_patterns_choose_parameters(generator: TinyGenerator) -> None:
-    assert chosen(generator, "shape.*, colour.2.bias") == [
-        "shape.weight",
-        "shape.bias",
-        "colour.2.bias",
-    ]
+    assert chosen(generator, "shape.*, colour.2.bias") == {
+        "shape.weight": (20, 6),
+        "shape.bias": (20,),
+        "colour.2.bias": (3,),
+    }
     assert all(n.startswith("colour.") for n in chosen(generator, ""))
     with pytest.raises(OptionError, match="texture"):
         chosen(generator, "texture.*")
     generator.tunable = ()
     assert not any(n.startswith("mapping") for n in chosen(generator, ""))
+
+
+def test_planes_can_be_tuned(generator: TinyGenerator, tmp_path: Path) -> None:
+    images, labels, c = faces(generator)
+    method = Hybrid(steps=2, tune_steps=30, layers="planes.maps", locality_weight=0,
+                    perceptual="faces")  # fmt: skip
+    latent = method(generator, images, labels, c)
+    assert latent.tuned is not None and set(latent.tuned) == {"planes.maps"}
+    assert latent.tuned["planes.maps"].shape == (2, 3, 6, 8, 8)
+    latents.check(latent, generator)
+    latent.save(tmp_path / "face.safetensors")
+    back = latents.load(tmp_path / "face.safetensors", generator)
+    plain = metrics.psnr(generator.synthesis(latent.codes, c).image, images)
+    tuned = latents.synthesize(generator, back)
+    assert (metrics.psnr(tuned.image, images) > plain + 1).all()
+    one = latents.tuned_generator(generator, back[0])
+    rendered = one.render(one.planes(back[0].codes), c[:1])
+    assert torch.allclose(rendered.image, tuned.image[:1], atol=1e-6)
 
 
 def test_spread_is_the_deviation_of_codes(generator: TinyGenerator) -> None:

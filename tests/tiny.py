@@ -44,22 +44,22 @@ class TinyGenerator(nn.Module):
     def mean_codes(self) -> dict[str, Tensor]:
         return {"ws": self.mapping_net.bias.detach().expand(1, 3, -1).clone()}
 
-    def planes(self, codes: dict[str, Tensor]) -> Tensor:
-        return self.backbone(codes["ws"].flatten(1)).view(-1, 3, 6, 8, 8)
+    def planes(self, codes: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"maps": self.backbone(codes["ws"].flatten(1)).view(-1, 3, 6, 8, 8)}
 
-    def render(self, planes: Tensor, c: Tensor) -> Output:
+    def render(self, planes: dict[str, Tensor], c: Tensor) -> Output:
         n, size = len(c), self.resolution
         origins, directions = cameras.rays(c, size)
         depths = torch.linspace(2.3, 3.1, SAMPLES)
         points = origins[:, :, None] + directions[:, :, None] * depths[:, None]
         flat = 2 * points.reshape(n, 1, -1, 3)
-        planes = planes.expand(n, -1, -1, -1, -1)
+        maps = planes["maps"].expand(n, -1, -1, -1, -1)
         axes = ((0, 1), (0, 2), (2, 1))
-        maps = [
-            F.grid_sample(planes[:, i], flat[..., list(a)], align_corners=False)
+        read = [
+            F.grid_sample(maps[:, i], flat[..., list(a)], align_corners=False)
             for i, a in enumerate(axes)
         ]
-        features = torch.stack(maps).sum(0)[:, :, 0].permute(0, 2, 1)
+        features = torch.stack(read).sum(0)[:, :, 0].permute(0, 2, 1)
         features = features.reshape(n, size * size, SAMPLES, -1)
         geometry = self.shape(features)
         alpha = 1 - (-F.softplus(geometry[..., :1])).exp()

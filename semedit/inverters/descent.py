@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ def descend(
     betas: tuple[float, float] = (0.9, 0.99),
     stop: Callable[[Tensor], bool] | None = None,
     progress: Callable[[], None] | None = None,
+    rates: Sequence[float] | None = None,
 ) -> Tensor:
     """Adam on leaf tensors; in place.
 
@@ -41,14 +42,17 @@ def descend(
              loss: [N], one value per face; their sum is descended, so faces stay independent.
              stop: looks at the losses before each update and may end the descent.
              progress: called after each step.
+             rates: factor of the learning rate of each leaf.
     Returns: the losses [N] before the last update, detached.
     """
     leaves = list(parameters)
-    adam = torch.optim.Adam(leaves, lr=lr, betas=betas)
+    factors = rates or [1.0] * len(leaves)
+    groups = [{"params": [leaf], "rate": r} for leaf, r in zip(leaves, factors, strict=True)]
+    adam = torch.optim.Adam(groups, lr=lr, betas=betas)
     losses = torch.zeros(0)
     for step in range(steps):
         for group in adam.param_groups:
-            group["lr"] = lr * schedule(step, steps, warmup, decay)
+            group["lr"] = lr * group["rate"] * schedule(step, steps, warmup, decay)
         adam.zero_grad(set_to_none=True)
         value = loss()
         losses = value.detach()

@@ -14,9 +14,10 @@ from semedit import cameras
 from semedit.errors import OptionError
 from semedit.generators import Output
 from semedit.inverters.descent import descend
-from semedit.latents import TunedGenerator
+from semedit.latents import PLANES, TunedGenerator, shapes_of
 
 VIEWS = ((-0.44, 0.0), (0.44, 0.0), (-0.2, 0.15), (0.2, -0.15))  # yaw, pitch added, radians
+PLANE_RATE = 10.0  # planes are no weights: a step moves them so much farther
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Tuning:
         Args:    codes [1, ...]; c [1,25]; loss: Output -> [1].
         Returns: differences, parameter -> float32 of the parameter's shape; the last loss.
         """
-        weights = dict(generator.named_parameters())
-        names = chosen(generator, self.layers)
-        differences = {k: torch.zeros_like(weights[k]).requires_grad_(True) for k in names}
+        differences = {
+            k: torch.zeros(shape, device=c.device, requires_grad=True)
+            for k, shape in chosen(generator, self.layers).items()
+        }
         tuned = TunedGenerator(generator, differences)
         pivot = {k: v.detach() for k, v in codes.items()}
         asides = self._asides(generator, pivot, c)
@@ -70,14 +72,20 @@ class Tuning:
             return value
 
         final = descend(
-            differences.values(), objective, self.steps, self.lr, stop=stop, progress=progress
+            differences.values(),
+            objective,
+            self.steps,
+            self.lr,
+            stop=stop,
+            progress=progress,
+            rates=[PLANE_RATE if k.startswith(PLANES) else 1.0 for k in differences],
         )
         return {k: v.detach() for k, v in differences.items()}, float(final.sum())
 
     @torch.no_grad()
     def _asides(
-        self, generator: Any, codes: Mapping[str, Tensor], c: Tensor
-    ) -> list[tuple[Mapping[str, Tensor], Tensor, Tensor]]:
+        self, generator: Any, codes: dict[str, Tensor], c: Tensor
+    ) -> list[tuple[dict[str, Tensor], Tensor, Tensor]]:
         """Codes, camera and untuned image of what shall stay as it is."""
         if self.locality <= 0:
             return []
@@ -86,7 +94,7 @@ class Tuning:
             return [(codes, view, generator.synthesis(codes, view).image) for view in views]
         z = torch.randn(len(VIEWS), generator.z_dim, generator=torch.Generator().manual_seed(0))
         sampled = generator.mapping(z.to(c), c.expand(len(z), -1))
-        found: list[tuple[Mapping[str, Tensor], Tensor, Tensor]] = []
+        found: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
         for i in range(len(z)):
             near = {
                 k: v + self.alpha * _towards(v, sampled[k][i : i + 1]) for k, v in codes.items()
@@ -100,23 +108,24 @@ def _towards(code: Tensor, other: Tensor) -> Tensor:
     return difference / difference.square().mean().sqrt().clamp(min=1e-8)
 
 
-def chosen(generator: Any, layers: str) -> list[str]:
-    """Names of the parameters that tuning may change.
+def chosen(generator: Any, layers: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what tuning may change: parameters, and "planes.NAME" for what is added
+    to an entry of the planes.
 
-    Without patterns: what the generator declares in `tunable` (patterns), else all but those of
-    its mapping network, which the pivot has already passed.
+    Without patterns: what the generator declares in `tunable` (patterns), else all parameters but
+    those of its mapping network, which the pivot has already passed.
 
     Raises: OptionError: a pattern that matches nothing.
     """
-    names = [name for name, _ in generator.named_parameters()]
     declared: Sequence[str] = getattr(generator, "tunable", ())
     patterns = [p.strip() for p in layers.split(",") if p.strip()] or list(declared)
+    shapes = shapes_of(generator, planes=any(p.startswith(PLANES) for p in patterns))
     if not patterns:
-        return [n for n in names if not n.startswith("mapping")]
+        return {k: v for k, v in shapes.items() if not k.startswith("mapping")}
     for pattern in patterns:
-        if not any(fnmatchcase(n, pattern) for n in names):
+        if not any(fnmatchcase(name, pattern) for name in shapes):
             raise OptionError(f"No parameter of {generator.name} matches {pattern}.")
-    return [n for n in names if any(fnmatchcase(n, p) for p in patterns)]
+    return {k: v for k, v in shapes.items() if any(fnmatchcase(k, p) for p in patterns)}
 
 
 def small(differences: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
