@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from semedit.heads import (
     face_hair,
     geometry,
     hair,
+    hard,
     parameters,
     raster,
     regions,
@@ -360,27 +361,67 @@ def _majority(label: np.ndarray, n: int) -> np.ndarray:
 
 
 def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
+    hard_look = look == "hard"
+    # The hard look differs from view to view, but repeats for the same head and camera.
+    rng = np.random.default_rng([head.seed, 9, int(abs(float(c.sum())) * 1e4)])
+    p = head.parameters
+    if hard_look:
+        c = _jitter(c, rng)
     s, n = head.scene, samples(size)
-    side = size * n
-    screen = _screen(s.position, c, side)
-    buffer = raster.buffers(side)
-    raster.draw_triangles(screen, s.triangles, *buffer)
-    rgb = scene.background(head.parameters, size, head.seed).repeat(n, 0).repeat(n, 1)
-    label = np.zeros((side, side), np.uint8)
-    eye = c[:16].reshape(4, 4)[:3, 3].astype(np.float64)
-    shading.shade(buffer.triangle, buffer.bary, s.triangles, s.material, s.position, s.normal,
-                  s.neutral, s.extra, eye, s.lights, s.shadow, s.paint, regions.maps(), rgb, label)
-    for stroke in s.strokes:
-        _draw(stroke, s, c, eye, buffer.depth, rgb, label)
-    if s.lens is not None:
-        _glaze(head.parameters, s, c, eye, buffer.depth, rgb, label)
-    image = scene.develop(rgb, head.parameters)
-    image = image.reshape(size, n, size, n, 3).mean((1, 3))
+    lit = _relit(s, rng) if hard_look and rng.random() < 0.6 else s
+    ground = hard.clutter(size, rng) if hard_look and rng.random() < 0.8 else (
+        scene.background(p, size, head.seed))
+    rgb, label, depth, covered = _picture(p, lit, c, size * n, ground.repeat(n, 0).repeat(n, 1))
+    if hard_look:
+        if rng.random() < 0.25:
+            hard.occlude(rgb, label, scene.linear((0.8, 0.6, 0.5)) * 0.3 ** p.melanin, rng)
+        rgb = hard.cast(rgb, rng)
+    image = scene.develop(rgb, p).reshape(size, n, size, n, 3).mean((1, 3))
+    if hard_look:
+        image = hard.spoil(image, rng)
     points = _screen(head.landmarks, c, size)
-    visible = _visible(points * np.array([n, n, 1], np.float32), buffer.depth)
-    depth = np.where(buffer.triangle >= 0, buffer.depth, 0)[n // 2::n, n // 2::n]
+    visible = _visible(points * np.array([n, n, 1], np.float32), depth)
+    depth = np.where(covered, depth, 0)[n // 2::n, n // 2::n]
     return View((image * 255 + 0.5).astype(np.uint8), _majority(label, n), points[:, :2].copy(),
                 visible, c, np.ascontiguousarray(depth))
+
+
+def _picture(p: Parameters, s: Scene, c: np.ndarray, side: int, rgb: np.ndarray
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Linear colours over the background rgb, labels, depth, and what is covered; supersampled."""
+    b = raster.buffers(side)
+    raster.draw_triangles(_screen(s.position, c, side), s.triangles, *b)
+    label = np.zeros((side, side), np.uint8)
+    eye = c[:16].reshape(4, 4)[:3, 3].astype(np.float64)
+    shading.shade(b.triangle, b.bary, s.triangles, s.material, s.position, s.normal, s.neutral,
+                  s.extra, eye, s.lights, s.shadow, s.paint, regions.maps(), rgb, label)
+    for stroke in s.strokes:
+        _draw(stroke, s, c, eye, b.depth, rgb, label)
+    if s.lens is not None:
+        _glaze(p, s, c, eye, b.depth, rgb, label)
+    return rgb, label, b.depth, b.depth < raster.FAR
+
+
+def _jitter(c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A crop that is not quite the aligned one."""
+    def tensor(value: object) -> torch.Tensor:
+        return torch.as_tensor(value, dtype=torch.float32)[None]
+
+    moved = cameras.crop(torch.from_numpy(c)[None], tensor(np.exp(rng.normal(0, 0.06))),
+                         tensor(rng.normal(0, 0.06)), tensor(rng.normal(0, 0.025, 2)))
+    return np.asarray(moved[0].numpy(), np.float32)
+
+
+def _relit(s: Scene, rng: np.random.Generator) -> Scene:
+    """The same head under strange light: from anywhere in front, harsh or dim, coloured."""
+    key = rng.normal(0, 1, 3) * np.array([1.2, 0.9, 0.6]) + np.array([0, 0.3, 0.7])
+    key /= np.linalg.norm(key)
+    color = np.exp(rng.normal(0, 0.2, 3)) * rng.uniform(0.3, 2.2)
+    dim = rng.uniform(0.25, 1.1)
+    lights = s.lights._replace(key=key, key_rgb=s.lights.key_rgb * color,
+                               sky=s.lights.sky * dim, ground=s.lights.ground * dim,
+                               fill_rgb=s.lights.fill_rgb * dim)
+    return replace(s, lights=lights, shadow=_shadow(s.position, s.triangles, key, s.strokes))
 
 
 def _draw(stroke: Stroke, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.ndarray,
