@@ -151,6 +151,19 @@ def occlude(images: Tensor, share: float = 0.35) -> tuple[Tensor, Tensor]:
     return torch.where(covered[:, None], fill, images), covered
 
 
+def rescene(images: Tensor, labels: Tensor, scenes: Tensor, share: float = 0.5) -> Tensor:
+    """Put other scenes behind a share of the heads, and weave them into a share of the clothes.
+
+    Args: images [N,3,H,W]; labels int64 [N,H,W], CelebAMask-HQ; scenes [N,3,H,W].
+    """
+    n = len(images)
+    column = (n, 1, 1, 1)
+    behind = F.avg_pool2d((labels == 0)[:, None].float(), 3, 1, 1) * chance(n, share).view(column)
+    worn = (labels == 18)[:, None].float() * (0.7 * chance(n, share)).view(column)
+    other = scenes.roll(1, 0)
+    return torch.lerp(torch.lerp(images, scenes, behind), other, worn)
+
+
 def photograph(images: Tensor, strength: float = 1.0, clean: float = 0.2) -> Tensor:
     """Light, optics, sensor and file: everything between a face and a picture of it.
 

@@ -23,6 +23,7 @@ from semedit.faces import align, networks
 from semedit.images import LABELS
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance
+from semedit.trainers.clutter import clutter
 from semedit.trainers.rendered import STORED, Heads, read
 
 IGNORED = 255  # label of pixels that a blob covers
@@ -77,6 +78,11 @@ def mean_iou(said: Tensor, truth: Tensor) -> float:
     return float((table.diag() / union.clamp(min=1))[occurs].mean())
 
 
+def channels(pictures: np.ndarray) -> Tensor:
+    """uint8 [N,H,W,3] -> uint8 tensor [N,3,H,W]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+
+
 def attribute_loss(logits: Tensor, truth: Tensor, rate: Tensor) -> Tensor:
     """Cross-entropy in which both values of an attribute weigh the same; rate [A]: mean truth."""
     weight = torch.where(truth > 0.5, 0.5 / rate, 0.5 / (1 - rate)).clamp(max=8)
@@ -124,6 +130,19 @@ class FaceTask:
             "network": torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.98))
         }
         self.size = len(self.heads.train)
+        self.resolution = int(self.network.config["size"])  # type: ignore[index]
+        self.clutter = channels(clutter(512, STORED))
+
+    def scenes(self, n: int) -> Tensor:
+        """Pictures without faces, float32 [n,3,160,160] in [0,1]."""
+        return self.clutter[torch.randint(0, len(self.clutter), (n,))].float() / 255
+
+    def labels(self, indices: np.ndarray, places: Tensor | None = None) -> Tensor:
+        """int64 [N,H,W]: label maps as stored, or sampled at places."""
+        stored = torch.from_numpy(np.ascontiguousarray(self.heads.labels[indices]))
+        if places is None:
+            return stored.long()
+        return augment.see(stored[:, None].float(), places, "nearest")[:, 0].long()
 
     def batch(self, indices: Tensor) -> np.ndarray:
         """Indices into all pictures, of training items."""
@@ -180,7 +199,6 @@ class MultiTask(FaceTask):
     def __init__(self, options: FaceTrainer, heads: Heads) -> None:
         super().__init__("faces", heads, networks.FaceNet(), options.lr, options.half)
         self.options = options
-        self.resolution = int(self.network.config["size"])  # type: ignore[index]
         some = np.asarray(heads.labels[heads.train[:: max(1, len(heads.train) // 400)]])
         share = np.bincount(some.ravel(), minlength=256)[: len(LABELS)] / some.size
         weight = 1 / np.sqrt(share + 1e-4)
@@ -192,9 +210,12 @@ class MultiTask(FaceTask):
         del progress
         view = crop_views(len(indices), self.options.jitter)
         places = augment.grid(view, self.resolution)
-        seen = augment.photograph(augment.see(self.heads.pictures(indices), places))
+        seen = augment.see(self.heads.pictures(indices), places)
+        labels = self.labels(indices, places)
+        around = networks.fit(self.scenes(len(indices)), self.resolution)
+        seen = augment.photograph(augment.rescene(seen, labels, around), self.options.strength)
         seen, covered = augment.occlude(seen, 0.25)
-        labels = mirrored_labels(self.labels(indices, places), view.mirror)
+        labels = mirrored_labels(labels, view.mirror)
         labels[covered] = IGNORED
         six = moved_six(self.heads.six[indices], view)
         truth = self.heads.attributes[indices]
@@ -215,13 +236,6 @@ class MultiTask(FaceTask):
             "iou": iou,
         }
         return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
-
-    def labels(self, indices: np.ndarray, places: Tensor | None = None) -> Tensor:
-        """int64 [N,H,W]: label maps as stored, or sampled at places."""
-        stored = torch.from_numpy(np.ascontiguousarray(self.heads.labels[indices]))
-        if places is None:
-            return stored.long()
-        return augment.see(stored[:, None].float(), places, "nearest")[:, 0].long()
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """parse_miou, pose_mae_deg and attribute_balanced_accuracy of held-out crops."""
@@ -247,14 +261,16 @@ class JudgeTask(FaceTask):
     def __init__(self, options: JudgeTrainer, heads: Heads) -> None:
         super().__init__("judge", heads, networks.JudgeNet(), options.lr, options.half)
         self.options = options
-        self.resolution = int(self.network.config["size"])  # type: ignore[index]
         self.rate = heads.attributes[heads.train].mean(0).clamp(0.02, 0.98)
 
     def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
         """One update on augmented crops."""
         del progress
         places = augment.grid(crop_views(len(indices), self.options.jitter), self.resolution)
-        seen = augment.photograph(augment.see(self.heads.pictures(indices), places), 0.7)
+        seen = augment.see(self.heads.pictures(indices), places)
+        around = networks.fit(self.scenes(len(indices)), self.resolution)
+        seen = augment.rescene(seen, self.labels(indices, places), around, 0.3)
+        seen = augment.photograph(seen, self.options.strength)
         loss = attribute_loss(self.run(seen), self.heads.attributes[indices], self.rate)
         self.update(loss)
         return {"traits": float(loss.detach())}
@@ -277,6 +293,7 @@ class FaceTrainer:
     batch_size: int = 32
     lr: float = 2e-3  # AdamW
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
+    strength: float = 0.8  # of the changes of light, optics and file
     attributes: float = 0.7  # weight of their loss
     half: bool = True  # compute in bfloat16
 
@@ -294,6 +311,7 @@ class JudgeTrainer:
     batch_size: int = 48
     lr: float = 2e-3  # AdamW
     jitter: float = 0.04  # standard deviation of scale and rotation; twice that of the shift
+    strength: float = 0.6  # of the changes of light, optics and file
     half: bool = True  # compute in bfloat16
 
     def start(self, data: Path, seed: int) -> JudgeTask:

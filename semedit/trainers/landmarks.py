@@ -19,8 +19,8 @@ from semedit.faces import networks
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance, uniform
-from semedit.trainers.clutter import MARGIN, clutter, mined
-from semedit.trainers.faces import FaceTask, mirrored_points
+from semedit.trainers.clutter import MARGIN, mined
+from semedit.trainers.faces import FaceTask, channels, mirrored_points
 from semedit.trainers.rendered import STORED, Heads, read
 
 EYES = 0.25  # between the eyes' centres, in sides of the aligned crop: unit of landmark errors
@@ -62,11 +62,6 @@ def false_views(n: int) -> View:
     return View(centre, side, rotation, chance(n, 0.5))
 
 
-def channels(pictures: np.ndarray) -> Tensor:
-    """uint8 [N,H,W,3] -> uint8 tensor [N,3,H,W]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
-
-
 def join(a: View, b: View) -> View:
     """The views of a, then those of b."""
     pairs = ((a.centre, b.centre), (a.side, b.side), (a.rotation, b.rotation), (a.mirror, b.mirror))
@@ -79,8 +74,6 @@ class LandmarkTask(FaceTask):
     def __init__(self, options: LandmarkTrainer, heads: Heads, mistakes: np.ndarray) -> None:
         super().__init__("landmarks", heads, networks.LandmarkNet(), options.lr, options.half)
         self.options = options
-        self.resolution = int(self.network.config["size"])  # type: ignore[index]
-        self.clutter = channels(clutter(512, STORED))
         self.mined = channels(mistakes)
 
     def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
@@ -89,6 +82,7 @@ class LandmarkTask(FaceTask):
         n = len(indices)
         true = n - int(n * self.options.negatives)
         images = self.heads.pictures(indices)
+        images = augment.rescene(images, self.labels(indices), self.scenes(n))
         view = self.spoil(images, true)
         seen = self.look(images, view, self.scenes(n))
         seen, covered = augment.occlude(augment.photograph(seen))
@@ -133,10 +127,6 @@ class LandmarkTask(FaceTask):
         if not len(self.mined):
             return self.scenes(n)
         return self.mined[torch.randint(0, len(self.mined), (n,))].float() / 255
-
-    def scenes(self, n: int) -> Tensor:
-        """Pictures without faces, float32 [n,3,160,160] in [0,1]."""
-        return self.clutter[torch.randint(0, len(self.clutter), (n,))].float() / 255
 
     def look(self, images: Tensor, view: View, around: Tensor) -> Tensor:
         """What the views show; beyond the picture, its reflection or other scenes."""
