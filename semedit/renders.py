@@ -18,14 +18,13 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import OptionError, TraitError
-from semedit.images import atomic_path, colorize, to_uint8
+from semedit.images import atomic_path, colorize, provenance, to_uint8
 from semedit.latents import Latent, tuned_generator
 
 Pixels = NDArray[np.uint8]
 
 FORMATS = ("gif", "mp4", "webp")
 PATHS = ("swing", "orbit")
-SOFTWARE = "Made by semedit: a synthetic, edited picture"
 
 
 def camera_path(c: Tensor, path: str, frames: int, yaw: float, pitch: float) -> Tensor:
@@ -84,9 +83,10 @@ def _labels(seg: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(seg, (size, size), mode="bilinear").argmax(1)
 
 
-def write_animation(path: Path, frames: Pixels, fps: float = 24.0) -> None:
+def write_animation(path: Path, frames: Pixels, fps: float = 24.0, mark: bool = True) -> None:
     """Write frames as the path's suffix says; GIF and WebP loop for ever.
 
+    Args:   mark: record in the file that a trained model made the pictures.
     Raises: OptionError: a suffix other than .gif, .webp, .mp4.
     """
     kind = path.suffix.lower().lstrip(".")
@@ -94,10 +94,10 @@ def write_animation(path: Path, frames: Pixels, fps: float = 24.0) -> None:
     if kind not in writers:
         raise OptionError(f"There is no animation format {kind}; formats: {', '.join(FORMATS)}.")
     with atomic_path(path) as partial:
-        writers[kind](partial, frames, fps)
+        writers[kind](partial, frames, fps, provenance() if mark else "")
 
 
-def _write_gif(path: Path, frames: Pixels, fps: float) -> None:
+def _write_gif(path: Path, frames: Pixels, fps: float, note: str) -> None:
     """One palette for all frames, so that still parts do not flicker; GIF counts in 1/100 s."""
     palette = _shared_palette(frames)
     images = [
@@ -111,7 +111,7 @@ def _write_gif(path: Path, frames: Pixels, fps: float) -> None:
         append_images=images[1:],
         duration=10 * max(2, round(100 / fps)),
         loop=0,
-        comment=SOFTWARE.encode(),
+        comment=note.encode(),
         optimize=False,
         disposal=1,
     )
@@ -124,7 +124,7 @@ def _shared_palette(frames: Pixels, samples: int = 24) -> Image.Image:
     return Image.fromarray(column).quantize(256, method=Image.Quantize.MEDIANCUT)
 
 
-def _write_webp(path: Path, frames: Pixels, fps: float) -> None:
+def _write_webp(path: Path, frames: Pixels, fps: float, note: str) -> None:
     images = [Image.fromarray(f) for f in frames]
     images[0].save(
         path,
@@ -134,11 +134,12 @@ def _write_webp(path: Path, frames: Pixels, fps: float) -> None:
         duration=round(1000 / fps),
         loop=0,
         quality=88,
+        xmp=note.encode(),
         method=4,
     )
 
 
-def _write_mp4(path: Path, frames: Pixels, fps: float) -> None:
+def _write_mp4(path: Path, frames: Pixels, fps: float, note: str) -> None:
     """H.264, 4:2:0, which wants even sides: the last row or column is doubled where needed."""
     import av
 
@@ -149,7 +150,7 @@ def _write_mp4(path: Path, frames: Pixels, fps: float) -> None:
         stream.height, stream.width = even.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18", "preset": "medium"}
-        container.metadata["comment"] = SOFTWARE
+        container.metadata["comment"] = note
         for frame in even:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

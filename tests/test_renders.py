@@ -110,6 +110,14 @@ def test_pictures_hold_every_frame_and_loop(tmp_path: Path, frames: np.ndarray, 
     assert around[-1] < 1.5 * np.median(around)  # the loop closes without a jump
 
 
+@pytest.mark.parametrize("kind", renders.FORMATS)
+def test_files_say_that_a_model_made_them(tmp_path: Path, frames: np.ndarray, kind: str) -> None:
+    for mark in (True, False):
+        path = tmp_path / f"{mark}.{kind}"
+        renders.write_animation(path, frames, mark=mark)
+        assert (b"compositeWithTrainedAlgorithmicMedia" in path.read_bytes()) == mark
+
+
 def test_a_gif_of_equal_frames_keeps_them_all(tmp_path: Path, frames: np.ndarray) -> None:
     renders.write_animation(tmp_path / "still.gif", np.repeat(frames[:1], 5, 0))
     with Image.open(tmp_path / "still.gif") as image:
