@@ -70,10 +70,10 @@ def light(images: Tensor, strength: float = 1.0) -> Tensor:
     """Gamma, contrast, colour cast, saturation, uneven light."""
     n = len(images)
     column = (n, 1, 1, 1)
-    out = images.clamp(1e-3, 1) ** (strength * 0.35 * torch.randn(column)).exp()
+    out = images.clamp(1e-3, 1) ** (strength * 0.28 * torch.randn(column)).exp()
     mean = out.mean((1, 2, 3), keepdim=True)
     out = mean + (out - mean) * (strength * 0.25 * torch.randn(column)).exp()
-    out = out * (strength * 0.12 * torch.randn(n, 3, 1, 1)).exp()
+    out = out * (strength * 0.1 * torch.randn(n, 3, 1, 1)).exp()
     grey = out.mean(1, keepdim=True)
     keep = torch.where(chance(n, 0.12), torch.zeros(n), uniform(n, 0.3, 1.6)).view(column)
     out = grey + (out - grey) * keep
