@@ -178,8 +178,8 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
             notes.append("several frames, the first is used")
         image.load()
         image = _upright(image, notes)
-        pixels = np.asarray(_to_srgb(image, path, notes))
-    return Photo(np.ascontiguousarray(pixels), hashlib.sha256(data).hexdigest(), tuple(notes))
+        pixels = np.array(_to_srgb(image, path, notes))
+    return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -12,7 +12,7 @@ import fnmatch
 import json
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,26 +200,52 @@ def _without_photo_suffix(name: str) -> str:
 # Inputs -----------------------------------------------------------------------------------------
 
 
-def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> dict[str, Path]:
-    """Photographs named by files, folders or globs: relative name without suffix -> path.
+@dataclass(frozen=True)
+class Found:
+    """A photograph under the relative name, without suffix, that its face will have.
+
+    Attributes:
+        twin: another photograph that has the name already; this one's own then ends with its
+            suffix, and it cannot be used.
+    """
+
+    name: str
+    path: Path
+    twin: Path | None = None
+
+
+def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> list[Found]:
+    """Photographs named by files, folders or globs.
 
     Folders are walked without following links to folders and without the workspace itself; in
-    them only names that end like pictures count. A file named outright is taken as it is.
+    them only names that end like pictures count. A file named outright is taken as it is. Names
+    that differ only by suffix, case or Unicode form would overwrite each other: all but the first
+    are marked as twins.
 
     Raises:
         NothingMatchedError: nothing was found for an input.
-        WorkspaceError: two photographs would get one name.
     """
-    found: dict[Path, str] = {}
+    named: dict[Path, str] = {}
     for given in inputs:
-        before = len(found)
+        before = len(named)
         for path, name in _matching(Path(given)):
             if not path.resolve().is_relative_to(workspace.root.resolve()):
-                found.setdefault(path, name)
-        if len(found) == before:
+                named.setdefault(path, name)
+        if len(named) == before:
             raise NothingMatchedError(f"no photographs at {given}")
-    _refuse_twins(found)
-    return {name: path for path, name in found.items()}
+    taken: dict[str, Path] = {}
+    found = []
+    for path, name in named.items():
+        twin = taken.get(_key(name))
+        while _key(name) in taken:
+            name += path.suffix or "_"
+        taken[_key(name)] = path
+        found.append(Found(name, path, twin))
+    return found
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _matching(given: Path) -> Iterator[tuple[Path, str]]:
@@ -250,16 +276,3 @@ def _before_wildcard(path: Path) -> Iterator[str]:
 
 def _bare(path: Path) -> str:
     return _without_photo_suffix(path.as_posix())
-
-
-def _refuse_twins(found: Mapping[Path, str]) -> None:
-    """Names that differ only by suffix, case or Unicode form would overwrite each other."""
-    taken: dict[str, Path] = {}
-    for path, name in found.items():
-        key = unicodedata.normalize("NFC", name).casefold()
-        other = taken.setdefault(key, path)
-        if other != path:
-            raise WorkspaceError(
-                f"{other} and {path} would both be called {name!r}",
-                "rename one of them, or align them into different --work folders",
-            )

@@ -82,7 +82,7 @@ class Upper:
 
 def go(space, raw, *, batch=1, **settings):
     work, watch = Upper(space), Watch()
-    items = [Item(name, {"photo": path}) for name, path in photographs([raw], space).items()]
+    items = [Item(one.name, {"photo": one.path}) for one in photographs([raw], space)]
     with space.locked(make=True):
         outcomes = for_each(
             Run(space, "align", **settings), items, work.load, work.work, watch, batch
@@ -156,8 +156,8 @@ def test_batches_and_lack_of_memory(space, raw):
 
 def test_groups_do_not_mix(space, raw):
     items = [
-        Item(name, {"photo": path}, group=name in ("a", "e"))
-        for name, path in photographs([raw], space).items()
+        Item(one.name, {"photo": one.path}, group=one.name in ("a", "e"))
+        for one in photographs([raw], space)
     ]
     work = Upper(space)
     for_each(Run(space, "align"), items, work.load, work.work, Watch(), batch=9)
@@ -210,16 +210,20 @@ def test_pipes_are_not_opened(space, raw):
     assert outcome.status == "error"
 
 
+def names(inputs, space):
+    return [one.name for one in photographs(inputs, space)]
+
+
 # Inputs ------------------------------------------------------------------------------------------
 
 
 def test_folders_are_mirrored_and_globs_expand(space, raw):
     (raw / "notes.txt").write_text("x")
     (raw / "loop").symlink_to(raw)
-    assert list(photographs([raw], space)) == ["a", "b", "e", "c/d"]
-    assert list(photographs([raw / "c" / "d.jpg", raw / "a.jpg"], space)) == ["d", "a"]
-    assert list(photographs([str(raw / "c*" / "*.jpg")], space)) == ["c/d"]
-    assert list(photographs([str(raw / "[ab].jpg")], space)) == ["a", "b"]
+    assert names([raw], space) == ["a", "b", "e", "c/d"]
+    assert names([raw / "c" / "d.jpg", raw / "a.jpg"], space) == ["d", "a"]
+    assert names([str(raw / "c*" / "*.jpg")], space) == ["c/d"]
+    assert names([str(raw / "[ab].jpg")], space) == ["a", "b"]
     with pytest.raises(NothingMatchedError):
         photographs([raw / "none"], space)
     with pytest.raises(NothingMatchedError):
@@ -229,14 +233,16 @@ def test_folders_are_mirrored_and_globs_expand(space, raw):
 def test_the_workspace_is_left_out_of_the_scan(raw):
     inside = Workspace(raw / "work")
     write_bytes(inside.path("faces", "a", ".png"), b"x")
-    assert list(photographs([raw], inside)) == ["a", "b", "e", "c/d"]
+    assert names([raw], inside) == ["a", "b", "e", "c/d"]
 
 
-@pytest.mark.parametrize("twin", ["a.png", "A.jpg"])
-def test_twins_are_refused_up_front(space, raw, twin):
+@pytest.mark.parametrize(("twin", "first"), [("a.png", "a.jpg"), ("A.jpg", "A.jpg")])
+def test_twins_do_not_overwrite_each_other(space, raw, twin, first):
     (raw / twin).write_text("x")
-    with pytest.raises(WorkspaceError, match="both be called"):
-        photographs([raw], space)
+    found = photographs([raw], space)
+    refused = [one for one in found if one.twin]
+    assert len(found) == 5 and len({one.name.lower() for one in found}) == 5
+    assert [one.twin for one in refused] == [raw / first]
 
 
 def test_odd_names_are_kept(space, tmp_path):
@@ -326,7 +332,8 @@ def test_a_step_without_a_receipt_does_not_count(space):
 def test_two_runs_do_not_share_a_workspace(space):
     script = (
         "import sys, time; from pathlib import Path; from semedit.workspace import Workspace\n"
-        "with Workspace(Path(sys.argv[1])).locked(make=True): print('in', flush=True); time.sleep(60)"
+        "with Workspace(Path(sys.argv[1])).locked(make=True):\n"
+        "    print('in', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", script, str(space.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
@@ -373,7 +380,7 @@ def work(items, loaded):
     write_bytes(path, loaded[0].upper() * 1000)
     return [Result([path])]
 
-items = [Item(n, {"photo": p}) for n, p in photographs([sys.argv[2]], space).items()]
+items = [Item(one.name, {"photo": one.path}) for one in photographs([sys.argv[2]], space)]
 with space.locked(make=True):
     for_each(Run(space, "align"), items, lambda i: i.inputs["photo"].read_bytes(), work, Quiet())
 """

@@ -27,7 +27,7 @@ from semedit.images import (
     write_labels,
 )
 from semedit.tasks import read_face, used
-from semedit.workspace import Workspace, photographs
+from semedit.workspace import Found, Workspace, photographs
 
 BUILTIN = ("landmarks", "faces")
 
@@ -92,10 +92,7 @@ class Align:
         return used(*BUILTIN, *_library_weights(self.backends))
 
     def items(self, run: Run) -> list[Item]:
-        found = photographs(self.inputs, run.workspace)
-        for name, path in found.items():
-            _refuse_other_source(run.workspace, name, path)
-        return [Item(name, {"photo": path}, data=run.workspace) for name, path in found.items()]
+        return [_item(run.workspace, one) for one in photographs(self.inputs, run.workspace)]
 
     def load(self, item: Item) -> Photo:
         if not item.name.isprintable():  # not UTF-8, or control characters
@@ -133,17 +130,19 @@ def _write_face(space: Workspace, face: Face) -> Path:
     return path
 
 
-def _refuse_other_source(space: Workspace, name: str, path: Path) -> None:
-    """A workspace knows one photograph of a name."""
+def _item(space: Workspace, one: Found) -> Item:
+    """A photograph, or the error that its face's name is another photograph's already."""
+    name, error = one.name, None
     receipt = space.receipt("align", name)
-    if receipt is None:
-        return
-    before = Path(receipt["inputs"]["photo"][0])
-    if before.exists() and not before.samefile(path):
-        raise WorkspaceError(
-            f"{space.root} already has {name!r} from {before}; {path} would replace it",
-            "use another --work folder, or rename one",
+    before = Path(receipt["inputs"]["photo"][0]) if receipt else one.path
+    if one.twin is None and before.exists() and not before.samefile(one.path):
+        name, one = name + one.path.suffix, replace(one, twin=before)
+    if one.twin:
+        error = WorkspaceError(
+            f"{one.path} would get the same name as {one.twin}",
+            "rename one, or use another --work folder",
         )
+    return Item(name, {"photo": one.path}, data=space, error=error)
 
 
 def _library_weights(backends: dict[str, str]) -> list[str]:

@@ -1,0 +1,35 @@
+"""`semedit --help` must not feel like loading torch."""
+
+import os
+import subprocess
+import sys
+import time
+
+
+def seconds(*command: str) -> float:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def test_help_takes_at_most_two_fifths_of_importing_torch():
+    tool = ("-c", "from semedit.cli import main; main()", "--help")
+    torch = ("-c", "import torch")
+    for command in (tool, torch):  # files into the cache
+        seconds(*command)
+    # The least of several alternating runs: other work on the machine only ever adds.
+    pairs = [(seconds(*tool), seconds(*torch)) for _ in range(5)]
+    ratio = min(p[0] for p in pairs) / min(p[1] for p in pairs)
+    assert ratio <= 0.4, f"semedit --help takes {ratio:.2f} of `import torch`"
+
+
+def test_help_does_not_load_torch():
+    code = (
+        "import sys; sys.argv = ['semedit', '--help']\n"
+        "from semedit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'numba', 'skimage', 'scipy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    environment = os.environ | {"COLUMNS": "80"}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
