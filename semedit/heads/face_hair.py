@@ -69,10 +69,10 @@ def _strands(points: np.ndarray, rng: np.random.Generator, spread: float) -> Str
 def brows(p: Parameters, vertices: np.ndarray, normals: np.ndarray, seed: int) -> Strands:
     """Short hairs along each brow: upright inside, lying outward towards the temple."""
     rng = np.random.default_rng([seed, 2])
-    n = int(260 + 420 * p.brow_thick)
+    n = int(300 + 440 * p.brow_thick)
     t = rng.uniform(-0.02, 0.98, n)
     centers = np.array([brow_center(v, p.brow_arch) for v in t])
-    half = (0.30 + 0.26 * p.brow_thick) * np.array([brow_taper(v) for v in t])
+    half = (0.35 + 0.25 * p.brow_thick) * np.array([brow_taper(v) for v in t])
     across = rng.triangular(-0.95, -0.1, 0.75, n)
     side = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
     place = locate(np.stack([side * (1.15 + 4.75 * t), centers + across * half], 1))

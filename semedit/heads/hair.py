@@ -59,6 +59,7 @@ def radius_field(vertices: np.ndarray) -> np.ndarray:
     """Distance float32 [FIELD_H, FIELD_W] cm from CENTER to the head's surface by direction."""
     model = geometry.load()
     outer = model.triangles[model.triangles.max(1) < geometry.PARTS["head"][1]]
+    outer = outer[model.neutral[outer][..., 1].min(1) > -9.0]  # seen from inside, no shoulders
     d = vertices[: geometry.PARTS["head"][1]] - CENTER
     r = np.linalg.norm(d, axis=1)
     u = (np.arctan2(d[:, 0], d[:, 2]) / (2 * np.pi) + 0.5) * FIELD_W
@@ -301,6 +302,7 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
         elif s.cut == 2:
             lift = 0.06 + 0.5 * s.volume * high * u
         layer[i] = u
+        loose = 1.0 if s.cut != 5 or tail else 0.25
         fringe = (s.fringe > 0 and q[i, 2] > 3.0 and q[i, 1] > 8.3 and abs(q[i, 0]) < 4.9
                   and not tail)
         # length
@@ -413,11 +415,11 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
         if (s.cut == 3 or s.cut == 4) and not fringe and _crosses(points, i, n, s.curtain):
             n = 0
         count[i] = n
-        _wave(points, i, n, step, s, clump, clump2, random, field)
+        _wave(points, i, n, step, s, loose, clump, clump2, random, field)
 
 
 @njit(cache=True, fastmath=True)
-def _wave(points, i, n, step, s, clump, clump2, random, field):  # type: ignore[no-untyped-def]
+def _wave(points, i, n, step, s, loose, clump, clump2, random, field):  # type: ignore[no-untyped-def]
     """Bend a grown strand into waves or curls around its own line."""
     if s.amplitude < 0.01:
         return
@@ -437,7 +439,7 @@ def _wave(points, i, n, step, s, clump, clump2, random, field):  # type: ignore[
         nx, ny, nz = nx / t, ny / t, nz / t
         bx, by, bz = ty * nz - tz * ny, tz * nx - tx * nz, tx * ny - ty * nx
         arc = k * step
-        a = s.amplitude * min(1.0, arc / 3.0 if s.cut != 6 else arc)
+        a = loose * s.amplitude * min(1.0, arc / 3.0 if s.cut != 6 else arc)
         angle = 2 * np.pi * arc / wave + phase
         sb, sn = a * np.sin(angle), 0.6 * a * (np.cos(angle) * s.curl + 0.3)
         ox, oy, oz = x, y, z

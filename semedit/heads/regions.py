@@ -112,7 +112,7 @@ def brow_offset(x, y, thick, arch):  # type: ignore[no-untyped-def]
     t = (abs(x) - 1.15) / 4.75
     if t < -0.06 or t > 1.04:
         return -1.0
-    half = (0.30 + 0.26 * thick) * brow_taper(t)
+    half = (0.35 + 0.25 * thick) * brow_taper(t)
     return 1 - abs(y - brow_center(t, arch)) / half
 
 

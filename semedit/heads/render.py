@@ -63,7 +63,7 @@ class Stroke:
     tips: float = 0.0
     gloss: float = 0.3
     cover: float = 1.0
-    value: int = 255
+    value: int = raster.NO_LABEL
     bias: float = 0.002
     casts: bool = False
 
@@ -186,7 +186,7 @@ def _hairline(p: Parameters) -> np.ndarray:
 
 
 HAIR_RGB = {"black": (0.055, 0.045, 0.04), "brown": (0.24, 0.145, 0.085),
-            "blond": (0.72, 0.55, 0.33), "gray": (0.60, 0.59, 0.57), "red": (0.44, 0.22, 0.12)}
+            "blond": (0.70, 0.57, 0.39), "gray": (0.60, 0.59, 0.57), "red": (0.44, 0.22, 0.12)}
 IRIS_RGB = {"dark": (0.16, 0.09, 0.06), "brown": (0.36, 0.21, 0.11), "hazel": (0.45, 0.34, 0.17),
             "green": (0.36, 0.43, 0.27), "blue": (0.33, 0.48, 0.64), "gray": (0.47, 0.53, 0.56)}
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
@@ -282,7 +282,9 @@ def _strokes(head: Head, paint: shading.Paint, normals: np.ndarray) -> tuple[Str
                             cover=0.8))
     beard = face_hair.beard(p, paint, v, normals, head.seed)
     if beard is not None:
-        found.append(Stroke(_world(beard), paint.beard_rgb, 0.05, gloss=0.2, value=254,
+        found.append(Stroke(_world(beard), paint.beard_rgb, 0.05, gloss=0.2,
+                            value=raster.NO_LABEL if p.beard == "stubble" else (
+                                raster.ONLY_OUTSIDE),
                             cover=0.55 if p.beard == "stubble" else 0.85))
     grown = hair.grow_hair(p, paint, v, normals, regions.ears(), head.seed)
     if grown is not None:
@@ -295,7 +297,8 @@ def _worn(head: Head) -> tuple[wear.Piece, wear.Piece | None]:
     """Everything worn as one mesh, and the lenses apart."""
     p, vertices = head.parameters, head.vertices
     neck = wear.neck_field(vertices)
-    pieces, lenses = [wear.clothes(p, neck)], None
+    pieces: list[wear.Piece] = [wear.clothes(p, wear.widened(neck))]
+    lenses = None
     if p.necklace:
         pieces.append(wear.necklace(p, neck))
     if p.glasses:

@@ -177,7 +177,7 @@ def beard_mask(kind, jaw, phi, x, y, z):  # type: ignore[no-untyped-def]
     cheeks *= smooth(a, 2.4, 3.2) if y > -4.6 else 1.0
     cheeks *= smooth(z, -0.8, 1.0)
     if y > 1.0:
-        cheeks *= 1 - smooth(z, 2.6, 4.2)
+        cheeks *= (1 - smooth(z, 2.6, 4.2)) * (1 - smooth(y, 1.2, 2.5))
     full = max(moustache, cheeks)
     if a < 1.6 and y > -5.2 and y < -4.4:
         full = max(full, 0.8 * (1 - smooth(a, 0.5, 0.9)))
@@ -403,7 +403,7 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
                 n[0] += out[4]
                 n[1] += out[5]
             elif what <= 2:
-                deep = smooth(paint.mouth_front - p[2], 0.01, 0.055)
+                deep = smooth(paint.mouth_front - p[2], 0.01, 0.055 if what == 1 else 0.11)
                 s = 0.55 * (1 - 0.9 * deep) * (1.0 if what == 2 else 0.6)
                 out[0], out[1], out[2] = 0.50 * s, 0.17 * s, 0.16 * s
                 label[row, col] = 10

@@ -80,7 +80,7 @@ def expression(p: Parameters) -> dict[str, float]:
         "jawOpen": min(0.10 * teeth + p.jaw_open, 0.7),
         "eyeSquint": min(0.25 * p.smile + 0.8 * squint, 1.0),
         "eyeBlink": min(max(0.40 * squint, p.blink), 1.0),
-        "eyeWide": (0.15 + p.wide) * (1 - squint),
+        "eyeWide": (0.2 + p.wide) * (1 - squint),
         "browInnerUp": max(p.brow_raise, 0) * 0.6 + p.brow_inner,
         "browOuterUp_L": max(p.brow_raise + p.brow_tilt, 0) * 0.6,
         "browOuterUp_R": max(p.brow_raise - p.brow_tilt, 0) * 0.6,
@@ -116,7 +116,7 @@ def build(p: Parameters) -> np.ndarray:
         "lip_fullness": p.lip_fullness - 0.5 * m,
         "neck_width": p.neck_width * 0.6 + 0.8 * m,
         "ridge": 0.8 * m,
-        "eye_size": p.eye_size - 0.35 * m,
+        "eye_size": 0.7 + p.eye_size - 0.35 * m,
     }
     fields = _fields()
     for name, weight in weights.items():

@@ -250,7 +250,14 @@ def neck_field(vertices: np.ndarray) -> np.ndarray:
         hole = field[row] <= 0
         field[row] = np.where(hole, field[row - 1] + 0.9 * NECK_STEP, field[row])
         field[row] = np.maximum(field[row], field[row - 1] - 0.02)
-    field = np.maximum(field, 0.5 * (np.roll(field, 1, 1) + np.roll(field, -1, 1)))
+    return field
+
+
+def widened(field: np.ndarray) -> np.ndarray:
+    """A neck field a little wider than the bust, so that no skin pokes through clothes."""
+    for turn in (1, -1, 2, -2):
+        field = np.maximum(field, np.roll(field, turn, 1) - 0.15 * abs(turn))
+    field[1:] = np.maximum(field[1:], field[:-1])
     return field
 
 
