@@ -57,6 +57,7 @@ class Generator(Protocol):
     def mean_codes(self) -> dict[str, Tensor]: ...
 
 
+from .encoder import load_encoder  # noqa: E402
 from .triplane import Triplane, TriplaneConfig  # noqa: E402  (needs Output)
 
 GENERATORS: dict[str, type[nn.Module]] = {"triplane": Triplane}
@@ -72,12 +73,19 @@ def build_generator(kind: str, config: dict[str, Any], name: str) -> nn.Module:
 def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
     """The generator of a weight file, in eval mode, its parameters not trainable.
 
+    The encoder that the file names is attached when it lies beside the file.
+
+    Args:   name: of a row of weights.toml, or a path.
     Raises: WeightsError: no such weights, or they are no generator's.
     """
-    tensors, metadata = weights.load(name)
+    path = weights.resolve(name)
+    tensors, metadata = weights.load(path)
     kind = metadata.get("kind", "")
     if kind not in GENERATORS:
         raise WeightsError(f"{name} is no generator", hint=f"its kind is {kind or 'not given'}")
-    generator = build_generator(kind, json.loads(metadata["config"]), name)
+    generator: Any = build_generator(kind, json.loads(metadata["config"]), path.stem)
     generator.load_state_dict(tensors)
+    encoder = path.with_name(metadata.get("encoder", "") + ".safetensors")
+    if encoder.is_file():
+        generator.attach(load_encoder(str(encoder), device))
     return generator.eval().requires_grad_(False).to(device)

@@ -70,7 +70,7 @@ class Tower(nn.Module):
         last = config.resolution // 2 ** len(config.channels)
         self.flat = Linear(config.channels[-1] * last * last + 6, config.hidden)
         self.middle = Linear(config.hidden, config.hidden)
-        self.out = Linear(config.hidden, num_ws * config.w_dim)
+        self.out = Linear(config.hidden, num_ws * config.w_dim, scale=0.1)
         self.shape = (num_ws, config.w_dim)
 
     def forward(self, x: Tensor, six: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class ModulatedConv(nn.Module):
         demodulation = (energy + 1e-8).rsqrt()[:, :, None, None].to(y.dtype)
         # The activation's gain goes through its leaky ReLU, so that the pixels see one product.
         bias = (self.bias * GAIN).to(y.dtype)[:, None, None]
-        return F.leaky_relu(torch.addcmul(bias, y, demodulation * GAIN), SLOPE)
+        return F.leaky_relu(y * (demodulation * GAIN) + bias, SLOPE)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up == 1:

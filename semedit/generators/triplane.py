@@ -42,6 +42,7 @@ class TriplaneConfig:
     trunk: tuple[int, ...] = (128, 128, 128, 96, 64)  # channels at 4, 8, 16, ... pixels
     shape_channels: int = 16  # of each shape plane, at the trunk's last resolution
     branch: int = 24  # channels of each of the three texture branches, at twice that resolution
+    branch_convs: int = 1  # convolutions of a branch; the first doubles the resolution
     texture_channels: int = 16  # of each texture plane
     features: int = 16  # colour features; the first three are the low-resolution picture
     decoder: int = 32  # hidden units of both decoders
@@ -266,8 +267,9 @@ class Mapping(nn.Module):
 
     def __init__(self, config: TriplaneConfig) -> None:
         super().__init__()
-        sides = [config.z_dim] + [config.hidden] * (config.mapping_layers - 1) + [config.w_dim]
+        sides = [config.z_dim] + [config.hidden] * (config.mapping_layers - 1)
         self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(sides, sides[1:], strict=False))
+        self.layers.append(Linear(sides[-1], config.w_dim, scale=0.1))  # all heads start alike
 
     def forward(self, z: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -283,7 +285,9 @@ class Trunk(nn.Module):
         self.convs, self.maps = nn.ModuleList(), nn.ParameterList()
         before = config.trunk[0]
         for level, channels in enumerate(config.trunk):
-            self.maps.append(nn.Parameter(torch.randn(channels, 4 * 2**level, 4 * 2**level)))
+            side = 4 * 2**level
+            start = torch.zeros if level else torch.randn
+            self.maps.append(nn.Parameter(start(channels, side, side)))
             if level:
                 self.convs.append(ModulatedConv(before, channels, config.w_dim, up=2))
             self.convs.append(ModulatedConv(channels, channels, config.w_dim))
@@ -309,29 +313,35 @@ class Texture(nn.Module):
     def __init__(self, config: TriplaneConfig) -> None:
         super().__init__()
         wide, narrow, w_dim = config.trunk[-1], config.branch, config.w_dim
-        self.first = nn.ModuleList(ModulatedConv(wide, narrow, w_dim, up=2) for _ in range(3))
-        self.second = nn.ModuleList(ModulatedConv(narrow, narrow, w_dim) for _ in range(3))
-        self.out = nn.ModuleList(
-            ModulatedConv(narrow, config.texture_channels, w_dim, 1, normal=False)
-            for _ in range(3)
-        )
+        self.branches = nn.ModuleList()
+        for _ in range(3):
+            branch = nn.ModuleList([ModulatedConv(wide, narrow, w_dim, up=2)])
+            for _ in range(config.branch_convs - 1):
+                branch.append(ModulatedConv(narrow, narrow, w_dim))
+            branch.append(ModulatedConv(narrow, config.texture_channels, w_dim, 1, normal=False))
+            self.branches.append(branch)
         self.behind = nn.ModuleList()
         if config.background:
             self.behind.append(ModulatedConv(wide, wide // 2, w_dim))
             self.behind.append(ModulatedConv(wide // 2, config.features, w_dim, 1, normal=False))
         self.features = config.features
-        self.num_ws = 3 + len(self.behind)
+        self.depth = config.branch_convs + 1  # styles of a branch, the same for all three
+        self.num_ws = self.depth + len(self.behind)
 
     def forward(self, x: Tensor, ws: Tensor) -> tuple[Tensor, Tensor]:
         planes = []
-        for first, second, out in zip(self.first, self.second, self.out, strict=True):
-            y = second(first(x, ws[:, 0]), ws[:, 1])
-            planes.append(out(y, ws[:, 2]).permute(0, 2, 3, 1))
+        for branch in self.branches:
+            y = x
+            for index, conv in enumerate(branch):
+                y = conv(y, ws[:, index])
+            planes.append(y.permute(0, 2, 3, 1))
         background = x.new_zeros(len(x), self.features, *x.shape[2:])
         if self.behind:
-            background = x
+            # Half the resolution will do: what stands behind a head is out of focus.
+            background = F.avg_pool2d(x, 2)
             for index, conv in enumerate(self.behind):
-                background = conv(background, ws[:, 3 + index])
+                background = conv(background, ws[:, self.depth + index])
+            background = upsample(background.float())
         return torch.stack(planes, 1).float(), background.float()
 
 

@@ -1,9 +1,9 @@
 """`semedit train heads-128`: a tri-plane generator and its encoder, together, on rendered heads.
 
-Every step takes two views of each head. Half of the heads pass through the mapping network, whose
-z is the heads' parameter vector (regression); the other half through the encoder, which sees one
-view only (auto-encoding). Both halves are rendered in both views, so the view that the encoder
-has not seen is learned like the one that it has.
+Every step takes two views of each head. Some heads pass through the mapping network, whose z is
+the heads' parameter vector (regression); the others through the encoder, which sees one view only
+(auto-encoding). All are rendered in both views, so the view that the encoder has not seen is
+learned like the one that it has.
 
     L = |I - I*| + edge |grad I - grad I*| + label CE(S, S*) + the same at low resolution
         + consistency |E(I_1, S_1, c_1) - M(z)|^2
@@ -38,12 +38,13 @@ class HeadsTrainer:
     """Hyper-parameters of heads-128 and its encoder."""
 
     name: ClassVar[str] = "heads-128"
-    batch_size: int = 8  # heads a step, two views each
-    lr: float = 2e-3  # Adam, both networks
+    batch_size: int = 4  # heads a step, two views each
+    lr: float = 4e-3  # Adam, both networks
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     label: float = 0.15  # weight of the cross-entropy
     low: float = 0.5  # weight of the same losses before up-sampling
-    consistency: float = 0.02  # weight of the encoder's distance from the mapping network
+    mapped: float = 0.25  # part of the heads that pass through the mapping network
+    consistency: float = 0.3  # weight of the encoder's distance from the mapping network
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     coarse: float = 0.4  # part of the run that renders at half the resolution
     held_out: int = 32  # heads kept for evaluation
@@ -86,12 +87,12 @@ class HeadsTask:
         """One update of both networks."""
         trainer, config = self.trainer, self.generator.config
         neural = config.neural // 2 if progress < trainer.coarse else config.neural
-        half = len(batch.z) // 2
+        count = round(trainer.mapped * len(batch.z))
         with torch.autocast("cpu", torch.bfloat16):
             mapped = self.generator.mapping(batch.z, batch.c[:, 0])["ws"]
             noisy = batch.images[:, 0] + 0.03 * torch.randn_like(batch.images[:, 0])
             encoded = self.encoder(noisy, wobble(batch.labels[:, 0]), batch.c[:, 0])
-            planes = self.generator.planes({"ws": torch.cat([mapped[:half], encoded[half:]])})
+            planes = self.generator.planes({"ws": torch.cat([mapped[:count], encoded[count:]])})
             output = self.generator.render(
                 planes, batch.c.flatten(0, 1), neural, jitter=True, keep_empty=0.25
             )
@@ -177,6 +178,8 @@ class HeadsTask:
                 "training": json.dumps(record),
                 "licence": "Apache-2.0",
             }
+            if name == "generator":
+                metadata["encoder"] = "encoder"
             weights.save(folder / f"{file}.safetensors", modules[name].state_dict(), metadata)
 
 

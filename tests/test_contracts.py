@@ -1,0 +1,130 @@
+"""What every generator promises, tested on tiny ones with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from semedit import cameras
+from semedit.generators import GENERATORS
+from semedit.generators.encoder import Encoder
+from tests.test_generators import SMALL_ENCODER, small_generator
+from tests.tiny import TinyGenerator
+
+TINY: dict[str, Callable[[], Any]] = {
+    "triplane": lambda: small_generator().attach(Encoder(SMALL_ENCODER)),
+}
+
+
+def generators() -> list[Any]:
+    """One tiny generator of every kind, and the one that methods are tested with."""
+    return [pytest.param(TINY[kind], id=kind) for kind in GENERATORS] + [
+        pytest.param(TinyGenerator, id="tiny")
+    ]
+
+
+every = pytest.mark.parametrize("make", generators())
+
+
+def sample(generator: Any, count: int = 2) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Codes of random z and as many cameras."""
+    numbers = torch.Generator().manual_seed(0)
+    z = torch.randn(count, generator.z_dim, generator=numbers)
+    c = cameras.orbit(torch.linspace(-0.3, 0.2, count), 0.1)
+    return generator.mapping(z, c), c
+
+
+@every
+def test_shapes(make: Callable[[], Any]) -> None:
+    generator = make()
+    codes, c = sample(generator)
+    output = generator.synthesis(codes, c)
+    side = generator.resolution
+    assert output.image.shape == (2, 3, side, side) and output.image.dtype == torch.float32
+    if "seg" in generator.traits:
+        assert output.seg.shape[:2] == (2, 19)
+    for name, mean in generator.mean_codes().items():
+        assert mean.shape == (1, *codes[name].shape[1:])
+
+
+@every
+def test_the_same_call_gives_the_same_picture(make: Callable[[], Any]) -> None:
+    generator = make()
+    codes, c = sample(generator)
+    first = generator.synthesis(codes, c)
+    with torch.no_grad():  # other calls in between leave no trace
+        generator.synthesis(generator.mean_codes(), cameras.orbit(0.5, -0.2))
+        generator.mapping(torch.randn(3, generator.z_dim), c[:1], 0.5)
+    again = generator.synthesis(codes, c)
+    assert torch.equal(first.image, again.image) and torch.equal(first.seg, again.seg)
+
+
+@every
+def test_a_gradient_reaches_every_code(make: Callable[[], Any]) -> None:
+    generator = make()
+    codes, c = sample(generator)
+    leaves = {k: v.detach().clone().requires_grad_(True) for k, v in codes.items()}
+    output = generator.synthesis(leaves, c)
+    (output.image.square().sum() + output.seg.square().sum()).backward()
+    for leaf in leaves.values():
+        assert leaf.grad is not None
+        # Every code of every face counts, layer by layer.
+        assert (leaf.grad.flatten(2).abs().sum(-1) > 0).all()
+
+
+@every
+def test_a_batch_is_its_singles(make: Callable[[], Any]) -> None:
+    generator = make().eval()
+    codes, c = sample(generator)
+    whole = generator.synthesis(codes, c)
+    for i in range(2):
+        one = generator.synthesis({k: v[i : i + 1] for k, v in codes.items()}, c[i : i + 1])
+        torch.testing.assert_close(whole.image[i], one.image[0], rtol=1e-3, atol=1e-4)
+
+
+@every
+def test_truncation_leads_to_the_mean(make: Callable[[], Any]) -> None:
+    generator = make()
+    z, c = torch.randn(1, generator.z_dim), cameras.orbit(0.0, 0.0)
+    mean = generator.mean_codes()
+    for name, value in generator.mapping(z, c, 0.0).items():
+        torch.testing.assert_close(value, mean[name])
+
+
+@every
+def test_planes_then_render_is_synthesis(make: Callable[[], Any]) -> None:
+    generator = make()
+    if "camera" not in generator.traits:
+        pytest.skip("knows no cameras")
+    codes, c = sample(generator)
+    two_steps = generator.render(generator.planes(codes), c)
+    assert torch.equal(two_steps.image, generator.synthesis(codes, c).image)
+    # The planes of one face serve many views.
+    one = generator.planes({k: v[:1] for k, v in codes.items()})
+    assert len(generator.render(one, c).image) == 2
+
+
+@every
+def test_encode_gives_codes_that_fit(make: Callable[[], Any]) -> None:
+    generator = make()
+    if "encode" not in generator.traits:
+        pytest.skip("has no encoder")
+    side = generator.resolution
+    labels = torch.zeros(2, side, side, dtype=torch.int64)
+    codes = generator.encode(torch.zeros(2, 3, side, side), labels, sample(generator)[1])
+    for name, mean in generator.mean_codes().items():
+        assert codes[name].shape == (2, *mean.shape[1:])
+
+
+@every
+def test_state_dict_round_trip(make: Callable[[], Any]) -> None:
+    generator, other = make(), make()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    other.load_state_dict(generator.state_dict())
+    codes, c = sample(generator)
+    assert torch.equal(generator.synthesis(codes, c).image, other.synthesis(codes, c).image)
