@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import torchvision_ops, weights
-from semedit.errors import OptionError, WeightsError
+from semedit.errors import OptionError
 from semedit.faces import networks
 from semedit.generators import Output
 from semedit.images import LABELS, REGIONS
@@ -117,7 +117,9 @@ class Perceptual(Protocol):
 
 
 def distance(features: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """sum over layers l of mean over positions |features_l - target_l|^2: [N]."""
+    """sum over layers l of mean over positions |features_l - target_l|^2: [N]; no layers: 0."""
+    if not features:
+        return torch.zeros(1)
     terms = [
         (a - b).square().sum(1).flatten(1).mean(1) for a, b in zip(features, target, strict=True)
     ]
@@ -176,26 +178,29 @@ class NetworkFeatures:
         return [_unit(m) for m in self._network.features(image)]  # type: ignore[operator]
 
 
+class NoPerceptual:
+    """No perceptual distance: pixels and labels alone."""
+
+    name = "none"
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        return []
+
+
 def perceptual(name: str = "auto", device: torch.device | str = "cpu") -> Perceptual:
     """The perceptual distance by name.
 
     Args:   name: "lpips", "faces" (the built-in face network), or "auto": lpips when its backbone
-            is on the disk, else faces.
+            is on the disk, else faces; "none": always 0.
     Raises: WeightsError: the weights asked for are not there.
     """
-    if name not in ("auto", "lpips", "faces"):
-        raise OptionError(f"There is no perceptual distance {name}; choose auto, lpips or faces.")
-    if name == "lpips" or (name == "auto" and _on_disk(Lpips.weights)):
+    if name not in ("auto", "lpips", "faces", "none"):
+        raise OptionError(f"There is no perceptual distance {name}: auto, lpips, faces or none.")
+    if name == "none":
+        return NoPerceptual()
+    if name == "lpips" or (name == "auto" and weights.on_disk(Lpips.weights)):
         return Lpips(device)
     return NetworkFeatures(networks.load("faces", str(device)), "faces")
-
-
-def _on_disk(name: str) -> bool:
-    try:
-        weights.resolve(name)
-    except WeightsError:
-        return False
-    return True
 
 
 # --- SemFaceEdit equations 7, 8 and 9 --------------------------------------------------------
@@ -233,14 +238,14 @@ class SemanticLoss:
     def __init__(
         self,
         targets: Sequence[Target],
-        perceptual: Perceptual | None,
+        perceptual: Perceptual,
         label_weight: float = 10.0,
         image_weight: float = 1.0,
         perceptual_weight: float = 1.0,
         label_kind: str = "mse",
     ) -> None:
         self.targets = tuple(targets)
-        self.perceptual = perceptual if perceptual_weight > 0 else None
+        self.perceptual = perceptual if perceptual_weight > 0 else NoPerceptual()
         self.label_weight, self.image_weight = label_weight, image_weight
         self.perceptual_weight, self.label_kind = perceptual_weight, label_kind
         with torch.no_grad():  # the targets' features are the same at every step
@@ -274,15 +279,11 @@ class SemanticLoss:
                 total = total + self.label_weight * label_loss(
                     output.seg, target.labels, target.label_mask, self.label_kind
                 )
-            if features is not None:
-                found = self._embed(output.image, target.image_mask)
-                assert found is not None
-                total = total + self.perceptual_weight * distance(found, features)
+            found = self._embed(output.image, target.image_mask)
+            total = total + self.perceptual_weight * distance(found, features).to(total)
         return total
 
-    def _embed(self, image: Tensor, mask: Tensor | None) -> list[Tensor] | None:
-        if self.perceptual is None:
-            return None
+    def _embed(self, image: Tensor, mask: Tensor | None) -> list[Tensor]:
         return self.perceptual.features(image if mask is None else image * mask)
 
 

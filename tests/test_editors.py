@@ -201,7 +201,7 @@ def test_a_mask_edit_moves_the_labels(generator: TinyGenerator, latent: Latent) 
     ).seg.argmax(1)
     edited = labels.clone()
     edited[:, 4:12] = other[:, 4:12]
-    method = Mask(steps=60, lr=0.2, prior_weight=0, perceptual="faces", composite=False)
+    method = Mask(steps=60, lr=0.2, prior_weight=0, perceptual="none", composite=False)
     after = method(generator, latent, edited, labels)
     r = edited != labels
     assert r.any()

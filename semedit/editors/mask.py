@@ -43,7 +43,7 @@ class Mask:
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     composite: bool = True  # keep the pixels outside r
-    perceptual: Literal["auto", "lpips", "faces"] = "auto"  # backbone of the perceptual distance
+    perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
         self,

@@ -44,7 +44,7 @@ class Hybrid:
     tune_lr: float = 2e-3  # per update of a weight
     locality_weight: float = 2.0  # of keeping other views as the pivot has them
     layers: str = ""  # patterns of parameters to tune; empty: the generator's choice
-    perceptual: Literal["auto", "lpips", "faces"] = "auto"  # backbone of the perceptual distance
+    perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
         self,

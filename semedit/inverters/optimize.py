@@ -33,7 +33,7 @@ class Optimize:
     image_weight: float = 10.0  # of the squared pixel difference
     perceptual_weight: float = 1.0  # of the perceptual distance
     prior_weight: float = 0.005  # of the squared way from w_avg
-    perceptual: Literal["auto", "lpips", "faces"] = "auto"  # backbone of the perceptual distance
+    perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
         self,

@@ -37,7 +37,7 @@ class Pivotal:
     locality_weight: float = 1.0  # of keeping other views (or neighbours) as they were
     stop_loss: float = 0.0  # a face's tuning ends below this loss
     layers: str = ""  # patterns of parameters to tune; empty: the generator's choice
-    perceptual: Literal["auto", "lpips", "faces"] = "auto"  # backbone of the perceptual distance
+    perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
         self,
