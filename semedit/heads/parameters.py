@@ -167,7 +167,7 @@ TABLE: dict[str, Rule] = {
     "eye_size": Normal(0, 0.4, -0.8, 1),
     # expression
     "smile": Either(0.5, (0.0, 0.06), (0.45, 1.0)),
-    "smile_teeth": Uniform(0.0, 1.0),
+    "smile_teeth": Either(0.72, (0.0, 0.1), (0.4, 1.0)),
     "jaw_open": Either(0.3, (0.0, 0.02), (0.15, 0.55)),
     "brow_raise": Normal(0.05, 0.35, -0.6, 1.0),
     "brow_inner": Normal(0, 0.25, 0.0, 0.8),
@@ -338,10 +338,10 @@ def replace(z: np.ndarray, **changes: Any) -> np.ndarray:
     return changed
 
 
-def attributes(p: Parameters, mouth_gap_cm: float) -> dict[str, bool]:
+def attributes(p: Parameters, mouth_open: bool) -> dict[str, bool]:
     """CelebA attributes that follow from the parameters (see semedit.images.ATTRIBUTES).
 
-    Args: mouth_gap_cm: how far the lips are parted in the middle.
+    Args: mouth_open: see shape.is_open.
     """
     hair = not p.bald
     textured = hair and p.cut != "buzz"
@@ -352,7 +352,7 @@ def attributes(p: Parameters, mouth_gap_cm: float) -> dict[str, bool]:
         **{f"{c}_hair": hair and p.hair_color == c for c in ("black", "blond", "brown", "gray")},
         "bushy_eyebrows": p.brow_thick > 0.6,
         "eyeglasses": bool(p.glasses),
-        "mouth_slightly_open": mouth_gap_cm > 0.3,
+        "mouth_slightly_open": mouth_open,
         "narrow_eyes": p.eye_narrow > 0.5 or p.blink > 0.5,
         "no_beard": p.beard == "none",
         "smiling": p.smile > 0.3,

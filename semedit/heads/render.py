@@ -120,9 +120,7 @@ class Head:
     @functools.cached_property
     def attributes(self) -> np.ndarray:
         """bool [len(ATTRIBUTES)]."""
-        points = self.landmarks / WORLD_PER_CM
-        gap = float(np.linalg.norm(points[62] - points[66]))
-        truth = parameters.attributes(self.parameters, gap)
+        truth = parameters.attributes(self.parameters, shape.is_open(self.parameters))
         return np.array([truth[name] for name in ATTRIBUTES])
 
     def camera(self, yaw: float, pitch: float, roll: float = 0.0) -> np.ndarray:

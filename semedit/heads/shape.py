@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from semedit.heads import geometry
+from semedit.heads import geometry, regions
 from semedit.heads.parameters import Parameters
 
 
@@ -45,6 +45,10 @@ def _fields() -> dict[str, np.ndarray]:
     ridge = _bump(a, (2.2, 5.3, 9.8), (2.6, 0.9, 2.0)) * soft
     lips = np.exp(-((a[:, 1] + 3.4) / 1.0) ** 2 - (a[:, 0] / 2.2) ** 4).astype(
         np.float32) * _step(a[:, 2], 9.4, 10.6) * soft
+    line = np.interp(a[:, 0], regions.PARTING_X, regions.PARTING_Y).astype(np.float32)
+    near = np.exp(-(((a[:, 1] - line) / 0.75) ** 2)).astype(np.float32) * np.clip(
+        1 - (a[:, 0] / 2.6) ** 2, 0, 1).astype(np.float32) * _step(a[:, 2], 8.0, 10.0) * soft
+    part = np.sign(q[:, 1] - line).astype(np.float32) * near * 0.5
     lid = np.exp(-(((a[:, 0] - 3.2) / 1.5) ** 2 + ((a[:, 1] - 3.5) / 0.9) ** 2)).astype(
         np.float32) * _step(a[:, 2], 7.5, 8.6) * soft
 
@@ -62,6 +66,7 @@ def _fields() -> dict[str, np.ndarray]:
         "lip_fullness": field(zero, (q[:, 1] + 3.4) * 0.30 * lips, 0.18 * lips),
         "neck_width": field(q[:, 0] * 0.13 * neck, zero, (q[:, 2] + 1.0) * 0.13 * neck),
         "ridge": field(zero, zero, 0.38 * ridge),
+        "part": field(zero, part, zero),
         "eye_size": field(zero, (q[:, 1] - 3.5) * 0.28 * lid, zero),
     }
 
@@ -121,4 +126,43 @@ def build(p: Parameters) -> np.ndarray:
     fields = _fields()
     for name, weight in weights.items():
         vertices += np.float32(weight) * fields[name]
+    _settle(p, vertices)
     return vertices
+
+
+MOUTH_CM = (0.08, 0.45)  # the lips of a closed mouth are at most, of an open one at least, so far
+EYE_CM = (0.42, 0.66)  # as much are narrow eyes open at most, others at least
+
+
+def mouth_gap(vertices: np.ndarray) -> float:
+    """How far the lips are parted in the middle, cm."""
+    points = vertices[geometry.load().landmarks]
+    return float(np.linalg.norm(points[62] - points[66]))
+
+
+def eye_gap(vertices: np.ndarray) -> float:
+    """How far the eyes are open, cm: mean of both."""
+    points = vertices[geometry.load().landmarks]
+    lids = points[[37, 38, 43, 44]] - points[[41, 40, 47, 46]]
+    return float(np.linalg.norm(lids, axis=1).mean())
+
+
+def is_open(p: Parameters) -> bool:
+    """Whether the mouth is meant to be open."""
+    return bool(p.jaw_open > 0.1 or (p.smile > 0.3 and p.smile_teeth > 0.3))
+
+
+def _settle(p: Parameters, vertices: np.ndarray) -> None:
+    """Open or close mouth and eyes further where identity left an attribute in doubt."""
+    fields, lines = _fields(), geometry.load().landmarks
+    gap = mouth_gap(vertices)
+    wanted = max(gap, MOUTH_CM[1]) if is_open(p) else min(gap, MOUTH_CM[0])
+    vertices += np.float32(wanted - gap) * fields["part"]
+    gap = eye_gap(vertices)
+    if p.blink > 0.5:
+        wanted = min(gap, 0.03)
+    else:
+        wanted = min(gap, EYE_CM[0]) if p.eye_narrow > 0.5 else max(gap, EYE_CM[1])
+    rate = float(fields["eye_size"][lines[[37, 38]], 1].mean()
+                 - fields["eye_size"][lines[[41, 40]], 1].mean())
+    vertices += np.float32((wanted - gap) / rate) * fields["eye_size"]
