@@ -28,6 +28,7 @@ ORDER = (
     "workspace",
     "batch",
     "tasks",
+    "demo",
     "cli",
 )
 HEAVY = {"torch", "torchvision", "numba", "skimage", "scipy", "cv2", "facexlib", "face_alignment"}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from semedit import __version__
-from semedit.cli import chain, models
+from semedit.cli import chain, demo, models
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,4 +34,5 @@ def _main(
 
 
 chain.register(app)
+demo.register(app)
 models.register(app)

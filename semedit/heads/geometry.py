@@ -196,13 +196,16 @@ def convert(source: Path, out: Path) -> None:
              file itself, which is checked and copied. out: .npz to write.
     Raises:  WeightsError: files are missing or the meshes disagree.
     """
-    if source.suffix == ".npz":
-        with np.load(source) as file:
-            if "neutral" not in file.files or file["neutral"].shape != (26719, 3):
-                raise WeightsError(f"{source.name} is not the head geometry.")
-        out.write_bytes(source.read_bytes())
-        return
-    files = _originals(source)
+    try:
+        if source.suffix == ".npz":
+            with np.load(source) as file:
+                if "neutral" not in file.files or file["neutral"].shape != (26719, 3):
+                    raise WeightsError(f"{source.name} is not the head geometry.")
+            out.write_bytes(source.read_bytes())
+            return
+        files = _originals(source)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{source.name} is not the head geometry: {error}.") from error
     neutral = _read_obj(files["generic_neutral_mesh.obj"])
     names = sorted(n for n in files if n.endswith(".obj") and "identity" not in n
                    and n != "generic_neutral_mesh.obj")

@@ -1,0 +1,63 @@
+"""`semedit demo`: the whole chain in a folder of its own."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semedit.cli.common import Reporter, Shared, command, device, stdout
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an app."""
+    command(app, "demo")(demo)
+
+
+def demo(
+    common: Shared,
+    folder: Annotated[Path, typer.Argument(help="Folder to work in.")] = Path("semedit-demo"),
+    frames: Annotated[int, typer.Option(min=4, help="Frames of each turntable.")] = 36,
+) -> None:
+    """Run the whole chain on four faces and show it on a contact sheet."""
+    from semedit import demo as chain
+    from semedit.batch import Outcome
+    from semedit.tasks import Task, perform
+    from semedit.workspace import Workspace
+
+    begun = time.perf_counter()
+    chosen = device(common)
+    space = Workspace(folder / "semedit-work")
+    watching: list[Reporter] = []
+
+    def step(done: int, total: int) -> None:
+        watching[-1].step(done, total)
+
+    def reported(task: Task) -> list[Outcome]:
+        with Reporter(task.command, common.json) as reporter:
+            watching.append(reporter)
+            outcomes = perform(task, space, reporter)
+        reporter.close(outcomes, space.root, chosen)
+        return outcomes
+
+    with space.locked(make=True):
+        sheet = chain.run(folder, space, reported, frames, chosen, step)
+    _show(folder, space, sheet, time.perf_counter() - begun)
+
+
+def _show(folder: Path, space: Any, sheet: Path, seconds: float) -> None:
+    places = {
+        "photographs": folder / "photographs",
+        "aligned faces": space.root / "faces",
+        "label maps": space.root / "masks",
+        "drawn masks": folder / "masks-drawn",
+        "inversions": space.root / "latents",
+        "edits": space.root / "edits",
+        "turntables": space.root / "turntables",
+        "contact sheet": sheet,
+    }
+    for title, path in places.items():
+        stdout.print(f"{title:>14}  {path}", markup=False, highlight=False, soft_wrap=True)
+    stdout.print(f"{'':>14}  in {seconds:.0f} s", highlight=False)

@@ -1,0 +1,165 @@
+"""The whole chain on four faces: three rendered heads and scikit-image's astronaut.
+
+Everything happens in one folder: photographs/, masks-drawn/, a workspace, and at the end a
+contact sheet.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageSequence
+
+from semedit import renders
+from semedit.batch import Outcome
+from semedit.editors import Classifier, Mask
+from semedit.faces import Face
+from semedit.images import (
+    REGIONS,
+    colorize,
+    read_labels,
+    read_photo,
+    write_image,
+    write_labels,
+)
+from semedit.inverters import Hybrid
+from semedit.tasks import Task, read_face
+from semedit.tasks.align import Align
+from semedit.tasks.edit import Edit
+from semedit.tasks.invert import Invert
+from semedit.tasks.turntable import Turntable
+from semedit.workspace import Workspace
+
+Perform = Callable[[Task], list[Outcome]]
+Progress = Callable[[int, int], None]
+
+GLASSES, SKIN = REGIONS["glasses"][0], REGIONS["skin"][0]
+COLUMNS = ("before", "mask", "inverted", "by mask", "attribute", "left", "front", "right")
+
+
+def examples() -> list[Path]:
+    """The rendered heads that come with this installation."""
+    packaged = Path(__file__).parent / "examples"  # in a wheel
+    checkout = Path(__file__).parent.parent / "examples"
+    return sorted((packaged if packaged.is_dir() else checkout).glob("*.png"))
+
+
+def photographs(folder: Path) -> None:
+    """Put the demo's pictures into a folder."""
+    from skimage.data import astronaut
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in examples():
+        shutil.copyfile(path, folder / path.name)
+    if not (folder / "astronaut.png").exists():
+        write_image(folder / "astronaut.png", np.asarray(astronaut()), mark=False)
+
+
+def run(
+    folder: Path, space: Workspace, perform: Perform, frames: int, device: str, progress: Progress
+) -> Path:
+    """Align, invert, edit by drawn masks, edit an attribute, turn; returns the contact sheet.
+
+    Args:
+        perform: runs a task over the workspace.
+        frames: of each turntable.
+        progress: told the steps of the batch at work.
+    """
+    photographs(folder / "photographs")
+    perform(Align([folder / "photographs"], device=device))
+    names = space.faces()
+    perform(Invert("hybrid", Hybrid(), names=names, device=device, progress=progress))
+    drawn = folder / "masks-drawn"
+    for name in names:
+        labels = read_labels(space.path("masks", name, ".png"))
+        write_labels(drawn / f"{name}.png", draw(labels, face_of(space, name)))
+    perform(Edit("edit", "mask", Mask(), "mask", mask=drawn, device=device, progress=progress))
+    for wanted in (True, False):  # who smiles stops, who does not begins
+        chosen = [name for name in names if smiles(face_of(space, name)) != wanted]
+        label = "smiling" if wanted else "no-smiling"
+        if chosen:
+            perform(
+                Edit(
+                    "attr",
+                    "classifier",
+                    Classifier(),
+                    label,
+                    wanted={"smiling": wanted},
+                    names=chosen,
+                    device=device,
+                    progress=progress,
+                )
+            )
+    perform(Turntable(frames=frames, device=device, progress=progress))
+    sheet = folder / "contact-sheet.png"
+    write_image(sheet, contact_sheet(space, names))
+    return sheet
+
+
+def face_of(space: Workspace, name: str) -> Face:
+    return read_face(space.path("faces", name, ".json"))
+
+
+def smiles(face: Face) -> bool:
+    return bool(face.attributes and face.attributes["smiling"] > 0.5)
+
+
+def draw(labels: np.ndarray, face: Face) -> np.ndarray:
+    """What a hand would draw over a label map: glasses, or, on who wears some, none.
+
+    Args:
+        labels: int64 [S,S].
+
+    Returns:
+        int64 [S,S].
+    """
+    if (labels == GLASSES).mean() > 0.002:
+        return np.where(labels == GLASSES, SKIN, labels)
+    canvas = Image.fromarray(np.zeros(labels.shape, np.uint8))
+    pen = ImageDraw.Draw(canvas)
+    points = face.landmarks
+    eyes = [points[36:42].mean(0), points[42:48].mean(0)]
+    along = eyes[1] - eyes[0]
+    distance = float(np.linalg.norm(along))
+    down = np.array([-along[1], along[0]]) / distance
+    angle = np.linspace(0, 2 * np.pi, 64)
+    width = max(2, round(0.055 * distance))
+    for eye in eyes:  # superellipses, which look like lenses
+        x, y = (np.sign(f) * np.abs(f) ** 0.6 for f in (np.cos(angle), np.sin(angle)))
+        ring = eye + np.outer(0.41 * x, along) + np.outer(0.31 * distance * y, down)
+        pen.line([tuple(p) for p in ring], fill=1, width=width, joint="curve")
+    bridge = [eyes[0] + 0.40 * along - 0.08 * distance * down, eyes[0] + 0.60 * along]
+    bridge[1] = bridge[1] - 0.08 * distance * down
+    pen.line([tuple(p) for p in bridge], fill=1, width=width)
+    return np.where(np.asarray(canvas) > 0, GLASSES, labels)
+
+
+def contact_sheet(space: Workspace, names: list[str]) -> np.ndarray:
+    """One row a face, COLUMNS across: uint8 [H,W,3]."""
+    rows = []
+    for name in names:
+        steps = {step.split("-", 1)[1]: step for step in space.steps(name)}
+        edits = [steps.get("mask"), steps.get("smiling", steps.get("no-smiling"))]
+        rows.append(
+            [
+                read_photo(space.path("faces", name, ".png")).pixels,
+                colorize(read_labels(space.path("masks", name, ".png"))),
+                read_photo(space.path("latents", name, ".png")).pixels,
+                *(
+                    read_photo(space.path("edits", step, ".png")).pixels if step else None
+                    for step in edits
+                ),
+                *_views(space.path("turntables", name, ".gif")),
+            ]
+        )
+    return renders.contact_sheet(rows, COLUMNS, names)
+
+
+def _views(path: Path) -> list[np.ndarray]:
+    """The frames of a swing turned farthest to either side, and the one between."""
+    with Image.open(path) as image:
+        frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(image)]
+    return [frames[len(frames) * 3 // 4], frames[0], frames[len(frames) // 4]]

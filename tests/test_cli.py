@@ -1,0 +1,255 @@
+"""The real chain on a folder with bad files among good, driven through the command line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from semedit import weights
+from semedit.cli.app import app
+from semedit.demo import examples
+from semedit.images import LABELS, read_labels, write_labels
+from semedit.workspace import Workspace
+
+needs_weights = pytest.mark.skipif(
+    not (weights.DATA / "heads-128.safetensors").is_file(), reason="no built-in weights yet"
+)
+FAST_INVERT = ("-o", "steps=2", "-o", "tune_steps=1")
+FAST_EDIT = ("-o", "steps=2")
+
+
+def semedit(*arguments, code=0):
+    """Run a command; returns its JSON lines, or its text without --json."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    if "--json" in arguments:
+        return [json.loads(line) for line in result.stdout.splitlines()]
+    return result.output
+
+
+def statuses(lines):
+    return {line["name"]: line["status"] for line in lines if not line.get("summary")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three heads (one in a folder of its own), and files that are no faces or no pictures."""
+    folder = tmp_path_factory.mktemp("chain")
+    raw = folder / "raw"
+    (raw / "süb dir").mkdir(parents=True)
+    for name, path in zip(("a", "b", "süb dir/c"), examples(), strict=True):
+        shutil.copyfile(path, raw / f"{name}.png")
+    (raw / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a JPEG at all")
+    (raw / "empty.png").write_bytes(b"")
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8) + 90).save(raw / "nobody.png")
+    (raw / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def space(folder):
+    """The workspace after align and invert."""
+    work = folder / "work"
+    lines = semedit("align", folder / "raw", "--work", work, "--json", code=3)
+    assert statuses(lines) == {
+        "a": "done",
+        "b": "done",
+        "süb dir/c": "done",
+        "bad": "error",
+        "empty": "error",
+        "nobody": "skipped",
+    }
+    summary = lines[-1]
+    assert summary["summary"] and (summary["done"], summary["error"]) == (3, 2)
+    lines = semedit("invert", *FAST_INVERT, "--work", work, "--json")
+    assert set(statuses(lines).values()) == {"done"}
+    return Workspace(work)
+
+
+@needs_weights
+def test_align_leaves_a_receipt_for_every_input(space, folder):
+    names = {"a", "b", "süb dir/c", "bad", "empty", "nobody"}
+    assert all(space.receipt("align", name) for name in names)
+    assert space.faces() == ["a", "b", "süb dir/c"]
+    for name in space.faces():
+        labels = read_labels(space.path("masks", name, ".png"))
+        assert labels.shape == (256, 256) and len(np.unique(labels)) > 5
+    again = semedit("align", folder / "raw", "--work", space.root, "--json", code=3)
+    assert set(statuses(again).values()) == {"uptodate", "error", "skipped"}
+
+
+@needs_weights
+def test_parse_and_pose_alone_leave_the_rest_up_to_date(space, folder):
+    before = space.path("masks", "a", ".png").read_bytes()
+    assert statuses(semedit("parse", "a", "--work", space.root, "--json")) == {"a": "done"}
+    assert statuses(semedit("pose", "a", "--work", space.root, "--json")) == {"a": "done"}
+    assert statuses(semedit("pose", "a", "--work", space.root, "--json")) == {"a": "uptodate"}
+    lines = semedit("align", folder / "raw" / "a.png", "--work", space.root, "--json")
+    assert statuses(lines) == {"a": "uptodate"} and lines[0]["warnings"] == []
+    assert np.mean(read_labels(space.path("masks", "a", ".png")) >= 0) == 1 and before
+
+
+@needs_weights
+def test_a_drawn_mask_finds_its_face_and_edits_chain(space, folder):
+    labels = read_labels(space.path("masks", "b", ".png"))
+    drawn = labels.copy()
+    drawn[(labels == LABELS.index("background")) & (np.arange(256)[:, None] < 60)] = 14
+    write_labels(folder / "edited.png", drawn)
+    mask = ("edit", "--mask", folder / "edited.png", *FAST_EDIT, "--work", space.root, "--json")
+    assert statuses(semedit(*mask)) == {"b/01-mask": "done"}
+    assert statuses(semedit(*mask)) == {"b/01-mask": "uptodate"}
+    smile = ("attr", "--smiling", *FAST_EDIT, "--work", space.root, "--json")
+    assert statuses(semedit(*smile)) == {
+        "a/01-smiling": "done",
+        "b/02-smiling": "done",
+        "süb dir/c/01-smiling": "done",
+    }
+    assert set(statuses(semedit(*smile)).values()) == {"uptodate"}
+    receipt = space.receipt("attr", "b/02-smiling")
+    assert receipt["inputs"]["latent"][0] == "edits/b/01-mask.safetensors"
+    picture = space.path("edits", "b/02-smiling", ".png")
+    assert b"compositeWithTrainedAlgorithmicMedia" in picture.read_bytes()
+    assert read_labels(space.path("edits", "b/02-smiling", ".labels.png")).shape == (256, 256)
+    lines = semedit("attr", "b", "--no-smiling", "--from", "latents", *FAST_EDIT, "--work",
+                    space.root, "--json")  # fmt: skip
+    assert statuses(lines) == {"b/03-no-smiling": "done"}
+
+
+@needs_weights
+def test_a_folder_of_masks_pairs_by_name(space, folder):
+    labels = read_labels(space.path("masks", "süb dir/c", ".png"))
+    labels[:40] = 14
+    write_labels(folder / "masks" / "süb dir" / "c.png", labels)
+    lines = semedit("edit", "--mask", folder / "masks", *FAST_EDIT, "--work", space.root,
+                    "--from", "latents", "--json")  # fmt: skip
+    (name,) = statuses(lines)
+    assert name.startswith("süb dir/c/")
+
+
+@needs_weights
+def test_directions_move_faces(space):
+    lines = semedit("edit", "a", "--direction", "smiling", "--strength", "1.5", "--work",
+                    space.root, "--json")  # fmt: skip
+    assert [name.split("-", 1)[1] for name in statuses(lines)] == ["smiling+1.5"]
+
+
+@needs_weights
+def test_turntables_loop(space):
+    lines = semedit("turntable", "a", "--frames", 6, "--seg", "--work", space.root, "--json")
+    assert statuses(lines) == {"a": "done"}
+    with Image.open(space.root / "turntables" / "a.gif") as image:
+        assert image.n_frames == 6 and image.size == (256, 128) and image.info["loop"] == 0
+    lines = semedit("turntable", "a", "--frames", 4, "--format", "mp4", "--work", space.root,
+                    "--json")  # fmt: skip
+    assert lines[0]["outputs"] == ["turntables/a.mp4"]
+
+
+@needs_weights
+def test_other_weights_are_refused(space):
+    text = semedit("invert", "-w", "nobody", "--work", space.root, code=1)
+    assert "nobody" in text
+
+
+# Exit codes --------------------------------------------------------------------------------------
+
+
+def test_usage_errors_end_with_2(tmp_path, folder):
+    work = ("--work", tmp_path / "work")
+    assert "did you mean hybrid" in semedit_after_align(tmp_path, "invert", "-m", "hybird")
+    assert "did you mean steps" in semedit_after_align(tmp_path, "invert", "-o", "step=1")
+    semedit("invert", "--wings", *work, code=2)
+    semedit("edit", *work, code=2)
+    semedit("attr", *work, code=2)
+    semedit("align", folder / "raw", "--device", "warp", *work, code=2)
+
+
+def semedit_after_align(tmp_path, *arguments):
+    (tmp_path / "work").mkdir(exist_ok=True)
+    return semedit(*arguments, "--work", tmp_path / "work", code=2)
+
+
+def test_nothing_matched_ends_with_4(tmp_path):
+    semedit("align", tmp_path / "none", "--work", tmp_path / "work", code=4)
+    assert "semedit align" in semedit("invert", "--work", tmp_path / "other", code=4)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_locked_workspace_ends_with_11(tmp_path, folder):
+    with Workspace(tmp_path / "work").locked(make=True):
+        command = [sys.executable, "-m", "semedit.cli", "align", str(folder / "raw")]
+        result = subprocess.run(
+            [*command, "--work", str(tmp_path / "work")], capture_output=True, check=False
+        )
+    assert result.returncode == 11 and b"another run" in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_ends_with_1(tmp_path, folder):
+    (tmp_path / "file").write_text("x")
+    semedit("align", folder / "raw", "--work", tmp_path / "file" / "work", code=1)
+
+
+@needs_weights
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_nothing_half_written(tmp_path, number, code):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for i in range(40):
+        shutil.copyfile(examples()[0], raw / f"{i:02d}.png")
+    work = tmp_path / "work"
+    command = [sys.executable, "-m", "semedit.cli", "align", str(raw), "--work", str(work)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ)) as process:
+        deadline = time.monotonic() + 120
+        while not list(work.glob("receipts/align/*.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(60) == code
+    done = len(list(work.glob("receipts/align/*.json")))
+    assert 1 <= done < 40 and not list(work.rglob(".tmp-*"))
+
+
+# Commands without a workspace ------------------------------------------------------------------
+
+
+def test_methods_lists_every_registry():
+    lines = semedit("methods", "--json")
+    kinds = {(line["kind"], line["name"]) for line in lines}
+    assert {("generator", "triplane"), ("inverter", "hybrid"), ("editor", "mask")} <= kinds
+    hybrid = next(line for line in lines if line["name"] == "hybrid")
+    steps = next(option for option in hybrid["options"] if option["name"] == "steps")
+    assert steps["type"] == "int" and steps["help"]
+    assert "tune_steps" in semedit("methods", "hybrid")
+    assert "did you mean" in semedit("methods", "hybird", code=2)
+
+
+def test_weights_are_listed_added_and_verified(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "weights"))
+    rows = {line["name"]: line for line in semedit("weights", "list", "--json")}
+    assert rows["alexnet"]["file"] is None
+    (tmp_path / "x.pth").write_bytes(b"<html>")
+    assert "web page" in semedit("weights", "add", "alexnet", tmp_path / "x.pth", code=1)
+    assert "cannot fetch" in semedit("weights", "fetch", "retinaface-mobilenet", code=1)
+    assert "did you mean" in semedit("weights", "fetch", "alexnett", code=1)
+    semedit("weights", "verify")
+
+
+def test_head_geometry_is_added_from_the_array_file(tmp_path, monkeypatch, shared):
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.delenv("SEMEDIT_ICT", raising=False)
+    semedit("weights", "add", "ict-facekit", shared / "ict" / "ict_facekit_light.npz")
+    assert weights.resolve("ict-facekit").parent == tmp_path / "weights"
+    semedit("weights", "add", "ict-facekit", Path(__file__), code=1)
+
+
+def test_version():
+    assert semedit("--version").startswith("semedit 0.")
