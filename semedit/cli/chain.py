@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from semedit.cli.common import Common, Generator, Names, Options, command, run
+from semedit.cli.common import Common, Generator, Names, Options, command, run, say
 from semedit.errors import OptionError
 from semedit.images import ATTRIBUTES, MAX_PIXELS
 
@@ -63,7 +63,7 @@ def align(
     def make(device: str, progress: Any) -> Any:
         from semedit.tasks.align import Align
 
-        return Align(
+        task = Align(
             inputs,
             size=size,
             detect=detect,
@@ -76,6 +76,8 @@ def align(
             on_no_face=on_no_face,
             device=device,
         )
+        say("back-ends", ", ".join(f"{step} {name}" for step, name in task.backends.items()))
+        return task
 
     run(common, "align", make, new=True)
 

@@ -126,6 +126,7 @@ def say(kind: str, message: str, hint: str | None = None) -> None:
     """One line on stderr: `error: what is wrong (what to do)`."""
     colour = {"error": "red", "warning": "yellow", "skipped": "yellow"}.get(kind, "none")
     text = f"{message} ({hint})" if hint else message
+    text = text.encode(errors="backslashreplace").decode()  # names that are not UTF-8
     stderr.print(f"[{colour}]{kind}:[/] ", end="")
     stderr.print(text, markup=False, highlight=False, soft_wrap=True)
 

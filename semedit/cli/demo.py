@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from semedit.cli.common import Reporter, Shared, command, device, stdout
+from semedit.cli.common import Reporter, Shared, command, data, device, stdout
 
 
 def register(app: typer.Typer) -> None:
@@ -44,10 +44,6 @@ def demo(
 
     with space.locked(make=True):
         sheet = chain.run(folder, space, reported, frames, chosen, step)
-    _show(folder, space, sheet, time.perf_counter() - begun)
-
-
-def _show(folder: Path, space: Any, sheet: Path, seconds: float) -> None:
     places = {
         "photographs": folder / "photographs",
         "aligned faces": space.root / "faces",
@@ -58,6 +54,10 @@ def _show(folder: Path, space: Any, sheet: Path, seconds: float) -> None:
         "turntables": space.root / "turntables",
         "contact sheet": sheet,
     }
+    seconds = time.perf_counter() - begun
+    if common.json:
+        data(summary=True, command="demo", seconds=round(seconds, 1), sheet=str(sheet))
+        return
     for title, path in places.items():
         stdout.print(f"{title:>14}  {path}", markup=False, highlight=False, soft_wrap=True)
     stdout.print(f"{'':>14}  in {seconds:.0f} s", highlight=False)

@@ -30,6 +30,7 @@ from semedit.tasks import read_face, used
 from semedit.workspace import Found, Workspace, photographs
 
 BUILTIN = ("landmarks", "faces")
+LONGEST_NAME = 240  # bytes; file systems allow 255, suffixes like .safetensors included
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class Align:
         return [_item(run.workspace, one) for one in photographs(self.inputs, run.workspace)]
 
     def load(self, item: Item) -> Photo:
-        if not item.name.isprintable():  # not UTF-8, or control characters
-            raise InputError(f"{item.name!r}: rename the file; its name is not readable text")
+        _check_name(item.name)
         return read_photo(item.inputs["photo"], self.max_pixels)
 
     def work(self, items: list[Item], loaded: list[Photo]) -> list[Result]:
@@ -143,6 +143,16 @@ def _item(space: Workspace, one: Found) -> Item:
             "rename one, or use another --work folder",
         )
     return Item(name, {"photo": one.path}, data=space, error=error)
+
+
+def _check_name(name: str) -> None:
+    """Names that later files of the face could not have."""
+    try:
+        size = len(Path(name).name.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name!r} is not UTF-8", "rename the file") from error
+    if size > LONGEST_NAME:
+        raise InputError(f"a name of {size} bytes leaves no room for suffixes", "rename the file")
 
 
 def _library_weights(backends: dict[str, str]) -> list[str]:

@@ -23,6 +23,7 @@ from semedit.tasks import planned, used
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
 
+FIGURES = ("probability", "region")  # what editors tell that receipts keep
 SURE = 0.5  # a mask belongs to the face it differs from least, if that is less than half of others
 
 
@@ -157,7 +158,8 @@ class Edit:
             write_labels(labels, interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu())
             outputs.insert(1, labels)
         latent.save(path)
-        return Result(outputs)
+        told = {key: latent.meta[key] for key in FIGURES if key in latent.meta}
+        return Result(outputs, figures=told)
 
 
 def _fitted(labels: np.ndarray, size: int) -> Tensor:

@@ -90,8 +90,8 @@ class Invert:
         path = space.path("latents", item.name, ".safetensors")
         write_image(preview, to_uint8(shown)[0], mark=self.mark)
         latent.save(path)
-        return Result([preview, path], figures={"psnr_db": _round(metrics.psnr(shown, image))})
-
-
-def _round(value: torch.Tensor) -> float:
-    return round(float(value), 2)
+        figures = {
+            "psnr_db": round(float(metrics.psnr(shown, image)), 2),
+            "perceptual": latent.meta.get("perceptual"),
+        }
+        return Result([preview, path], figures=figures)
