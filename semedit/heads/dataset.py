@@ -26,7 +26,7 @@ from semedit.errors import InputError, OptionError
 from semedit.heads.render import LOOKS, Head, View
 from semedit.images import ATTRIBUTES, PALETTE
 
-VERSION = 1  # of the rules: heads of other versions are not mixed in one folder
+VERSION = 2  # of the rules: heads of other versions are not mixed in one folder
 EVALUATION_SEED = 1_000_000  # seeds from here on are never trained on
 
 
@@ -82,9 +82,7 @@ def write_dataset(
     for folder in ("images", "labels", "parts") + (("depth",) if depth else ()):
         (out / folder).mkdir(parents=True, exist_ok=True)
     _claim(out, job)
-    done = 0
-    for _ in _each(out, job, workers):
-        done += 1
+    for done, _ in enumerate(_each(out, job, workers), 1):
         if progress:
             progress(done, n)
     _gather(out, job)

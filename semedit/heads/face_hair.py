@@ -152,8 +152,8 @@ def _cheeks() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _masks(kind, jaw, q):  # type: ignore[no-untyped-def]
     out = np.empty(len(q), np.float32)
     for i in range(len(q)):
-        out[i] = beard_mask(kind, jaw, np.degrees(np.arctan2(abs(q[i, 0]), q[i, 2])), q[i, 0], q[i, 1],
-                            q[i, 2])
+        x, y, z = q[i, 0], q[i, 1], q[i, 2]
+        out[i] = beard_mask(kind, jaw, np.degrees(np.arctan2(abs(x), z)), x, y, z)
     return out
 
 

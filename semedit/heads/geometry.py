@@ -218,7 +218,7 @@ def convert(source: Path, out: Path) -> None:
     indices = json.loads(files["vertex_indices.json"])
     np.savez_compressed(
         out,
-        **neutral,
+        **neutral,  # type: ignore[arg-type]
         identity=stacked[:100].astype(np.float16),
         expression=stacked[100:].astype(np.float16),
         expression_names=np.array([name.removesuffix(".obj") for name in names]),

@@ -1,7 +1,7 @@
 """Hair as strands: roots on the scalp, grown by rule around a field that keeps them off the head.
 
-Lengths in model centimetres. Strands are polylines float32 [S,K,3] with count int32 [S] of points
-in use.
+Lengths in model centimetres. Strands are polylines float32 [S,K,3] with length int32 [S]: how many of
+their points are in use.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Style(NamedTuple):
 
 
 class Strands(NamedTuple):
-    """points float32 [S,K,3] cm; count int32 [S]; tint float32 [S,3] factor on the hair colour;
+    """points float32 [S,K,3] cm; length int32 [S] points in use; tint float32 [S,3] factor on the hair colour;
     depth float32 [S] 0 inner layer .. 1 outer."""
 
     points: np.ndarray
-    count: np.ndarray
+    length: np.ndarray
     tint: np.ndarray
     layer: np.ndarray
 
@@ -190,7 +190,7 @@ def grow_hair(p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.nda
 
 def _tail_roots(at: np.ndarray, normal: np.ndarray, q: np.ndarray, s: Style,
                 rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Adds the tail (or bun) of tied hair: roots around the gathering point, marked by q.z < -50."""
+    """Adds the tail of tied hair: roots around the gathering point, marked by q.z < -50."""
     n = 1500
     offset = rng.normal(0, 0.55, (n, 3)).astype(np.float32)
     center = np.array([0, s.gather_y, s.gather_z], np.float32)
@@ -322,9 +322,7 @@ def _grow(at, normal, q, random, field, s, hairline, seed, points, count, layer)
             length = 3.0 + 11.0 * u
         step = length / (points.shape[1] - 1)
         # first direction
-        if tail:
-            d[0], d[1], d[2] = normal[i, 0], normal[i, 1], normal[i, 2]
-        elif s.cut == 6:
+        if tail or s.cut == 6:
             d[0], d[1], d[2] = normal[i, 0], normal[i, 1], normal[i, 2]
         elif s.cut == 5:
             d[0], d[1], d[2] = -rx, s.gather_y - ry, s.gather_z - rz

@@ -23,9 +23,9 @@ from semedit.heads import (
     shape,
     wear,
 )
-from semedit.heads.strands import shade_strands
-from semedit.heads.geometry import MATERIAL, WORLD_PER_CM
+from semedit.heads.geometry import WORLD_PER_CM
 from semedit.heads.parameters import Parameters
+from semedit.heads.strands import shade_strands
 from semedit.images import ATTRIBUTES
 
 LOOKS = ("plain", "hard")
@@ -89,15 +89,16 @@ class Scene:
 class Head:
     """One head. The seed fixes what no parameter says (strands, pores); z says the rest.
 
-    z float32 [parameters.DIMENSIONS], or None for the seed's own.
+    own_z float32 [parameters.DIMENSIONS], or None for the seed's own.
     """
 
     seed: int
-    z: np.ndarray = field(default=None)  # type: ignore[assignment]
+    own_z: np.ndarray | None = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        if self.z is None:
-            object.__setattr__(self, "z", parameters.sample(self.seed))
+    @functools.cached_property
+    def z(self) -> np.ndarray:
+        """float32 [parameters.DIMENSIONS]."""
+        return parameters.sample(self.seed) if self.own_z is None else self.own_z
 
     @functools.cached_property
     def parameters(self) -> Parameters:
@@ -262,7 +263,7 @@ def _shadow(position: np.ndarray, triangles: np.ndarray, key: np.ndarray,
     for stroke in strokes:
         if stroke.casts:
             points = stroke.strands.points @ rows.T + offset
-            raster.draw_strand_depth(points, stroke.strands.count, depth)
+            raster.draw_strand_depth(points, stroke.strands.length, depth)
     matrix = np.concatenate([rows, offset[:, None]], 1).astype(np.float64)
     return shading.Shadow(depth, matrix)
 
@@ -431,12 +432,12 @@ def _draw(stroke: Stroke, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.nd
     n, k = strands.points.shape[:2]
     color = np.zeros((n, k, 3), np.float32)
     center = geometry.to_world(hair.CENTER).astype(np.float64)
-    shade_strands(strands.points, strands.count, strands.tint, strands.layer, stroke.base,
+    shade_strands(strands.points, strands.length, strands.tint, strands.layer, stroke.base,
                   stroke.tips, stroke.gloss, center, eye, s.lights, s.shadow, 0.03, color)
     screen = _screen(strands.points.reshape(-1, 3), c, side).reshape(n, k, 3)
     px = stroke.width * WORLD_PER_CM * c[16] * side
     width = (px / np.maximum(screen[:, 0, 2], 0.1)).astype(np.float32)
-    raster.draw_strands(screen, strands.count, color, width, stroke.cover, stroke.value,
+    raster.draw_strands(screen, strands.length, color, width, stroke.cover, stroke.value,
                         stroke.bias, depth, rgb, label)
 
 

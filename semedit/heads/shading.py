@@ -162,7 +162,7 @@ def beard_mask(kind, jaw, phi, x, y, z):  # type: ignore[no-untyped-def]
     if kind == 0 or z < -0.8 or y > 2.5:
         return 0.0
     a = abs(x)
-    if a < 1.3 and -3.3 < y and y > -2.2 and y > -1.6:
+    if a < 1.3 and y > -3.3 and y > -2.2 and y > -1.6:
         return 0.0
     lip = y > -2.5 and a < 2.9
     moustache = smooth(y, -2.75, -2.35) * (1 - smooth(y, -1.75 - 0.12 * a, -1.4 - 0.12 * a))
@@ -266,13 +266,12 @@ def skin_color(paint, maps, x, y, z, ear, low, mid, phi, out):  # type: ignore[n
         if lip < 0:
             label = 11 if y > parting(x) else 12
             dark = max(dark, 0.35 * np.exp(-(((y - parting(x)) / 0.10) ** 2)))
-    # make-up and the roots of the lashes
-    if front > 0.2 and 2.2 < y and y < 6.0 and a > 1.2:
-        if paint.shadow > 0.1:
-            s = np.exp(-(((a - 3.3) / 1.5) ** 2 + ((y - 4.4) / 0.62) ** 2)) * paint.shadow * 0.7
-            r += s * (paint.shadow_rgb[0] - r)
-            g += s * (paint.shadow_rgb[1] - g)
-            b += s * (paint.shadow_rgb[2] - b)
+    # eye shadow
+    if paint.shadow > 0.1 and front > 0.2 and y > 2.2 and y < 6.0 and a > 1.2:
+        s = np.exp(-(((a - 3.3) / 1.5) ** 2 + ((y - 4.4) / 0.62) ** 2)) * paint.shadow * 0.7
+        r += s * (paint.shadow_rgb[0] - r)
+        g += s * (paint.shadow_rgb[1] - g)
+        b += s * (paint.shadow_rgb[2] - b)
     # brows
     if z > 4.5 and y > 4.0:
         inside = brow_offset(x, y, paint.brow_thick, paint.brow_arch)
@@ -332,7 +331,6 @@ def eye_color(paint, side, x, y, z, out):  # type: ignore[no-untyped-def]
     out[0] = sr + iris * (ir * ring * pupil - sr)
     out[1] = sg + iris * (ig * ring * pupil - sg)
     out[2] = sb + iris * (ib * ring * pupil - sb)
-    return iris
 
 
 @njit(cache=True, fastmath=True)
@@ -395,7 +393,6 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
             gloss, power, wrap = 0.0, 20.0, 0.0
             out[4] = 0.0
             out[5] = 0.0
-            iris = 0.0
             if what == 0:
                 label[row, col] = skin_color(paint, maps, q[0], q[1], q[2], ear, low, mid,
                                               phi, out)
@@ -417,7 +414,7 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
                 gloss, power, ao = 0.5 * s, 60.0, max(ao, 0.75) * s
             elif what <= 5:
                 side = what - 4
-                iris = eye_color(paint, side, q[0], q[1], q[2], out)
+                eye_color(paint, side, q[0], q[1], q[2], out)
                 lid = smooth(paint.lids[side] - p[1], -0.004, 0.010)
                 s = 0.45 + 0.55 * lid
                 out[0], out[1], out[2] = out[0] * s, out[1] * s, out[2] * s
