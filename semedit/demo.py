@@ -118,23 +118,26 @@ def draw(labels: np.ndarray, face: Face) -> np.ndarray:
     """
     if (labels == GLASSES).mean() > 0.002:
         return np.where(labels == GLASSES, SKIN, labels)
-    canvas = Image.fromarray(np.zeros(labels.shape, np.uint8))
-    pen = ImageDraw.Draw(canvas)
-    points = face.landmarks
-    eyes = [points[36:42].mean(0), points[42:48].mean(0)]
+    glasses = spectacles(face.landmarks, len(labels)) & ~np.isin(labels, REGIONS["eyes"])
+    return np.where(glasses, GLASSES, labels)
+
+
+def spectacles(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Lenses around the eyes and the bridge between them: bool [size,size]."""
+    eyes = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
     along = eyes[1] - eyes[0]
-    distance = float(np.linalg.norm(along))
-    down = np.array([-along[1], along[0]]) / distance
+    down = np.array([-along[1], along[0]])
     angle = np.linspace(0, 2 * np.pi, 64)
-    width = max(2, round(0.055 * distance))
-    for eye in eyes:  # superellipses, which look like lenses
-        x, y = (np.sign(f) * np.abs(f) ** 0.6 for f in (np.cos(angle), np.sin(angle)))
-        ring = eye + np.outer(0.41 * x, along) + np.outer(0.31 * distance * y, down)
-        pen.line([tuple(p) for p in ring], fill=1, width=width, joint="curve")
-    bridge = [eyes[0] + 0.40 * along - 0.08 * distance * down, eyes[0] + 0.60 * along]
-    bridge[1] = bridge[1] - 0.08 * distance * down
-    pen.line([tuple(p) for p in bridge], fill=1, width=width)
-    return np.where(np.asarray(canvas) > 0, GLASSES, labels)
+    # Superellipses look like lenses.
+    x, y = (np.sign(f) * np.abs(f) ** 0.7 for f in (np.cos(angle), np.sin(angle)))
+    canvas = Image.new("1", (size, size))
+    pen = ImageDraw.Draw(canvas)
+    for eye in eyes:
+        lens = eye + 0.05 * down + np.outer(0.4 * x, along) + np.outer(0.32 * y, down)
+        pen.polygon([tuple(point) for point in lens], fill=1)
+    bridge = [tuple(eyes[0] + share * along - 0.04 * down) for share in (0.35, 0.65)]
+    pen.line(bridge, fill=1, width=max(2, size // 85))
+    return np.asarray(canvas)
 
 
 def contact_sheet(space: Workspace, names: list[str]) -> np.ndarray:
