@@ -15,7 +15,10 @@ from PIL import Image
 
 from semedit import torchvision_ops, weights
 from semedit.errors import ShapeError
+from semedit.faces.align import EYE_LEFT, EYE_RIGHT
 from semedit.faces.landmarks import BuiltinLandmarks, Landmarks, view_of_box, view_of_points
+
+DRIFT = 0.25  # inter-ocular distances between two looks at one face that cost a factor e
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,22 +152,31 @@ class BuiltinDetector:
         return views
 
     def _judge(self, photo: np.ndarray, views: list[np.ndarray]) -> list[Detection]:
-        """Detections among proposals: a quick look at all, a thorough one at the likely ones."""
+        """Detections among proposals: a quick look at all, a thorough one at the likely ones.
+
+        score = sqrt(first look's * last look's) * exp(-(d / DRIFT)^2)
+
+        with d the mean distance between the landmarks of both looks, in inter-ocular distances:
+        a real face stays where it was first seen, an imagined one moves with the view.
+        """
         first = self.landmarks(photo, views, passes=0)
         likely = np.flatnonzero(first.score > 0.2 * self.threshold)
-        likely = likely[np.argsort(-first.score[likely])][:40]
-        start = _plausible(first, likely)
+        start = _plausible(first, likely[np.argsort(-first.score[likely])][:40])
         if not start:
             return []
-        looked = self.landmarks(photo, [view_of_points(first.points[i]) for i in start], passes=1)
+        last = self.landmarks(photo, [view_of_points(first.points[i]) for i in start], passes=1)
+        drift = np.linalg.norm(last.points - first.points[start], axis=2).mean(1)
+        eyes = last.points[:, EYE_RIGHT].mean(1) - last.points[:, EYE_LEFT].mean(1)
+        drift = drift / np.maximum(np.linalg.norm(eyes, axis=1), 1)
+        score = np.sqrt(last.score * first.score[start]) * np.exp(-((drift / DRIFT) ** 2))
         found = [
             Detection(
-                box_of(looked.points[i]),
-                float(looked.score[i]),
-                landmarks=looked.points[i],
-                visible=looked.visible[i],
+                box_of(last.points[i]),
+                float(score[i]),
+                landmarks=last.points[i],
+                visible=last.visible[i],
             )
-            for i in _plausible(looked, np.flatnonzero(looked.score > self.threshold))
+            for i in _plausible(last, np.flatnonzero(score > self.threshold))
         ]
         return distinct(found)
 

@@ -208,33 +208,34 @@ class MultiTask(FaceTask):
     def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
         """One update on augmented crops."""
         del progress
-        view = crop_views(len(indices), self.options.jitter)
+        n = len(indices)
+        true = n - int(n * self.options.negatives)
+        view = crop_views(n, self.options.jitter)
         places = augment.grid(view, self.resolution)
-        seen = augment.see(self.heads.pictures(indices), places)
-        labels = self.labels(indices, places)
-        around = networks.fit(self.scenes(len(indices)), self.resolution)
-        seen = augment.photograph(augment.rescene(seen, labels, around), self.options.strength)
+        seen, labels = (
+            augment.see(self.heads.pictures(indices), places),
+            self.labels(indices, places),
+        )
+        around = networks.fit(self.scenes(n), self.resolution)
+        seen = augment.rescene(seen, labels, around)
+        seen[true:], labels[true:] = around[true:], 0  # no face: nothing but background
+        seen = augment.photograph(seen, self.options.strength)
         seen, covered = augment.occlude(seen, 0.25)
         labels = mirrored_labels(labels, view.mirror)
         labels[covered] = IGNORED
-        six = moved_six(self.heads.six[indices], view)
-        truth = self.heads.attributes[indices]
+        six = moved_six(self.heads.six[indices], view)[:true]
+        truth = self.heads.attributes[indices][:true]
         out = self.run(seen)
         seg = seg_loss(out.seg, labels, self.label_weight)
         scale = torch.tensor(networks.SIX_SCALE)
-        camera = F.smooth_l1_loss(out.six / scale, six / scale, beta=0.1)
-        traits = attribute_loss(out.attributes, truth, self.rate)
+        camera = F.smooth_l1_loss(out.six[:true] / scale, six / scale, beta=0.1)
+        traits = attribute_loss(out.attributes[:true], truth, self.rate)
         self.update(seg + camera + self.options.attributes * traits)
         with torch.no_grad():
-            angle = torch.rad2deg((out.six - six)[:, :3].abs().mean())
+            angle = torch.rad2deg((out.six[:true] - six)[:, :3].abs().mean())
             iou = mean_iou(out.seg[:4].argmax(1), labels[:4])
-        values: dict[str, Any] = {
-            "seg": seg,
-            "camera": camera,
-            "traits": traits,
-            "angle_deg": angle,
-            "iou": iou,
-        }
+        values: dict[str, Any] = {"seg": seg, "camera": camera, "traits": traits}
+        values |= {"angle_deg": angle, "iou": iou}
         return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
@@ -294,6 +295,7 @@ class FaceTrainer:
     lr: float = 2e-3  # AdamW
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
     strength: float = 0.8  # of the changes of light, optics and file
+    negatives: float = 0.07  # share of each batch without a face
     attributes: float = 0.7  # weight of their loss
     half: bool = True  # compute in bfloat16
 
