@@ -57,6 +57,13 @@ def methods_table() -> str:
     return "\n".join(lines)
 
 
+def plain(text: str) -> str:
+    """A metadata value as a phrase; JSON objects as `key value, key value`."""
+    if not text.startswith("{"):
+        return text
+    return ", ".join(f"{key} {value}" for key, value in json.loads(text).items())
+
+
 def weights_table() -> str:
     """The README's table of built-in weights, from what the files say about themselves."""
     from semedit import weights
@@ -74,8 +81,8 @@ def weights_table() -> str:
             f"`{row.name}`",
             row.use,
             f"`{about['command']}`" if about.get("command") else "",
-            about.get("data", ""),
-            about.get("minutes", ""),
+            plain(about.get("data", "")),
+            str(json.loads(about.get("training", "{}")).get("minutes", "")),
             told,
             f"{path.stat().st_size / 1e6:.1f} MB",
         ]
