@@ -149,20 +149,28 @@ def fit(
     ] = None,
     n: Annotated[int, typer.Option("-n", min=16, help="Samples of the generator.")] = 4000,
     generator: Generator = "heads-128",
+    truth: Annotated[
+        bool, typer.Option(help="z is a rendered head's parameters: compare heads that have it.")
+    ] = False,
 ) -> None:
     """Fit linear directions of a generator to what the attribute classifier sees in its samples."""
     from semedit import weights
     from semedit.editors.direction import fit_generator
     from semedit.generators import load_generator
+    from semedit.trainers.directions import from_heads
 
     loaded = load_generator(generator, device(common))
     with Steps("directions") as steps:
-        found = fit_generator(loaded, n, common.seed, progress=steps)
+        if truth:
+            found = from_heads(loaded, n, common.seed)
+        else:
+            found = fit_generator(loaded, n, common.seed, progress=steps)
     name = f"directions-{loaded.name}"
     path = out or weights.folder() / f"{name}.safetensors"
     found.save(
         path,
-        command=f"semedit directions fit -n {n} -w {generator} --seed {common.seed}",
+        command=f"semedit directions fit -n {n} -w {generator} --seed {common.seed}"
+        + (" --truth" if truth else ""),
         seed=str(common.seed),
         data=f"{n} samples of {loaded.name}",
         licence="MIT",

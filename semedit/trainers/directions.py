@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.editors.direction import Directions, flatten, measure, unflatten
+from semedit.errors import OptionError
 from semedit.heads import parameters
 from semedit.images import ATTRIBUTES
 from semedit.latents import fingerprint
@@ -51,7 +52,13 @@ def from_heads(generator: Any, samples: int = 512, seed: int = 0) -> Directions:
         direction_a = mean over heads of M(z with a) - M(z without a)
 
     with every other parameter held, which no set of photographs allows.
+
+    Raises: OptionError: z has another length than heads have parameters.
     """
+    if generator.z_dim != parameters.DIMENSIONS:
+        raise OptionError(
+            f"z of {generator.name} has {generator.z_dim} entries, heads {parameters.DIMENSIONS}."
+        )
     z = np.stack([parameters.sample(seed + i) for i in range(samples)])
     c = cameras.orbit(0.0, 0.0)
 
