@@ -7,6 +7,8 @@ the rendered heads: those are the proposals that the landmark network has to tur
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from PIL import Image
 
@@ -17,6 +19,7 @@ MARGIN = 1.25  # a mined picture shows this much more than the network will look
 SCENE = 400  # px a side of what the cascade searches
 
 
+@cache
 def clutter(count: int, size: int, seed: int = 0) -> np.ndarray:
     """Random surfaces, things and drawings.
 

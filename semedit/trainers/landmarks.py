@@ -15,18 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit.faces import networks
-from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE
+from semedit.faces import align, networks
+from semedit.faces.landmarks import view_of_points
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance, uniform
 from semedit.trainers.clutter import MARGIN, mined
 from semedit.trainers.faces import FaceTask, channels, mirrored_points
 from semedit.trainers.rendered import STORED, Heads, read
 
-EYES = 0.25  # between the eyes' centres, in sides of the aligned crop: unit of landmark errors
 
-
-def wing(error: Tensor, width: float = 0.04, curve: float = 0.01) -> Tensor:
+def wing(error: Tensor, width: float = 0.16, curve: float = 0.04) -> Tensor:
     """Logarithmic for small errors, linear for large ones.
 
     Source: Feng et al. 2018, arXiv:1711.06753.
@@ -35,18 +33,26 @@ def wing(error: Tensor, width: float = 0.04, curve: float = 0.01) -> Tensor:
     return torch.where(error < width, width * torch.log1p(error / curve), error - offset)
 
 
-def face_views(n: int) -> View:
-    """Where LandmarkNet looks: half as a cascade proposes, half as a first look corrects.
+def squares(points: Tensor) -> Tensor:
+    """The network's own square about faces with points [M,68,2]: centre, side, rotation [M,4]."""
+    rows = np.empty((len(points), 4), np.float32)
+    for i, view in enumerate(map(view_of_points, points.numpy().astype(np.float64))):
+        x, y = view[3] - view[0]
+        rows[i] = (*view.mean(0), np.hypot(x, y), np.arctan2(y, x))
+    return torch.from_numpy(rows)
 
-    The picture is the aligned crop, so the face's own square is always the same one.
+
+def face_views(square: Tensor, fine: bool = False) -> View:
+    """Where LandmarkNet looks: half as a cascade proposes, half (or all) as a first look corrects.
+
+    Args: square [N,4]: centre, side and rotation of the best view.
     """
-    rough = chance(n, 0.5)
-    spread = torch.where(rough, 1.0, 0.25)
-    rotation = spread * torch.where(chance(n, 0.3), uniform(n, -0.75, 0.75), 0.25 * torch.randn(n))
-    side = VIEW_SIDE * (spread * 0.22 * torch.randn(n)).clamp(-0.5, 0.5).exp()
-    shift = (spread * VIEW_SIDE * 0.11)[:, None] * torch.randn(n, 2).clamp(-2.5, 2.5)
-    centre = torch.tensor([0.5, 0.5 + VIEW_DOWN]) + shift
-    return View(centre, side, rotation, chance(n, 0.5))
+    n = len(square)
+    spread = torch.where(chance(n, 0.0 if fine else 0.5), 1.0, 0.25)
+    turn = spread * torch.where(chance(n, 0.3), uniform(n, -0.75, 0.75), 0.25 * torch.randn(n))
+    side = square[:, 2] * (spread * 0.22 * torch.randn(n)).clamp(-0.5, 0.5).exp()
+    shift = (spread * 0.11 * square[:, 2])[:, None] * torch.randn(n, 2).clamp(-2.5, 2.5)
+    return View(square[:, :2] + shift, side, square[:, 3] + turn, chance(n, 0.5))
 
 
 def false_views(n: int) -> View:
@@ -75,6 +81,9 @@ class LandmarkTask(FaceTask):
         super().__init__("landmarks", heads, networks.LandmarkNet(), options.lr, options.half)
         self.options = options
         self.mined = channels(mistakes)
+        self.squares = squares(heads.points)
+        eyes = [heads.points[:, part].mean(1) for part in (align.EYE_LEFT, align.EYE_RIGHT)]
+        self.eyes = (eyes[1] - eyes[0]).norm(dim=-1)  # [M] inter-ocular distances
 
     def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
         """One update; the first pictures of the batch show faces, the last ones none."""
@@ -83,7 +92,7 @@ class LandmarkTask(FaceTask):
         true = n - int(n * self.options.negatives)
         images = self.heads.pictures(indices)
         images = augment.rescene(images, self.labels(indices), self.scenes(n))
-        view = self.spoil(images, true)
+        view = self.spoil(images, self.squares[indices], true)
         seen = self.look(images, view, self.scenes(n))
         seen, covered = augment.occlude(augment.photograph(seen))
         points = augment.move(self.heads.points[indices], view)[:true]
@@ -94,17 +103,18 @@ class LandmarkTask(FaceTask):
         # A face that light or noise has wiped out teaches nothing.
         clear = (seen[:true].mean(1).std((1, 2)) > 0.06).float()
         error = (out.points[:true] - points).norm(dim=-1) * view.side[:true, None]
+        error = error / self.eyes[indices][:true, None]
         place = (clear[:, None] * (0.4 + 0.6 * visible.float()) * wing(error)).mean()
         shown = F.binary_cross_entropy_with_logits(out.visible[:true], visible.float())
         target = (torch.arange(n) < true).float()
         counted = torch.cat([clear, torch.ones(n - true)])
         face = F.binary_cross_entropy_with_logits(out.face, target, counted)
-        self.update(10 * place + 0.2 * shown + 0.5 * face)
+        self.update(2.5 * place + 0.2 * shown + 0.5 * face)
         right = ((out.face > 0) == (target > 0.5)).float().mean()
-        values = {"nme": error.mean() / EYES, "visible": shown, "face": face, "face_right": right}
+        values = {"nme": error.mean(), "visible": shown, "face": face, "face_right": right}
         return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
 
-    def spoil(self, images: Tensor, true: int) -> View:
+    def spoil(self, images: Tensor, square: Tensor, true: int) -> View:
         """Replace pictures from `true` on by what shows no face; where to look at all of them.
 
         A third stays heads, looked at in the wrong place; then clutter; half is mined.
@@ -113,14 +123,8 @@ class LandmarkTask(FaceTask):
         a, b = true + (n - true) // 3, true + (n - true) // 2
         images[a:b] = self.scenes(b - a)
         images[b:] = self.mistakes(n - b)
-        close = face_views(n - b)
-        close = View(
-            close.centre - torch.tensor([0.0, VIEW_DOWN]),
-            close.side / (VIEW_SIDE * MARGIN),
-            close.rotation,
-            close.mirror,
-        )
-        return join(join(face_views(true), false_views(b - true)), close)
+        close = face_views(torch.tensor([0.5, 0.5, 1 / MARGIN, 0.0]).expand(n - b, 4))
+        return join(join(face_views(square[:true]), false_views(b - true)), close)
 
     def mistakes(self, n: int) -> Tensor:
         """What the cascade wrongly proposes, float32 [n,3,160,160] in [0,1]."""
@@ -142,18 +146,13 @@ class LandmarkTask(FaceTask):
         torch.manual_seed(1)
         for chosen in np.array_split(held, max(1, len(held) // 64)):
             n = len(chosen)
-            images = self.heads.pictures(chosen)
-            straight = torch.zeros(n, dtype=torch.bool)
-            view = View(
-                torch.tensor([0.5, 0.5 + VIEW_DOWN]) + 0.02 * torch.randn(n, 2),
-                VIEW_SIDE * (0.05 * torch.randn(n)).exp(),
-                0.05 * torch.randn(n),
-                straight,
-            )
-            seen = augment.see(images, augment.grid(view, self.resolution))
+            view = face_views(self.squares[chosen], fine=True)
+            seen = augment.see(self.heads.pictures(chosen), augment.grid(view, self.resolution))
             out = network(seen * 2 - 1)
             truth = augment.move(self.heads.points[chosen], view)
-            errors.append((out.points - truth).norm(dim=-1).mean(1) * view.side / EYES)
+            truth = mirrored_points(truth, view.mirror)
+            error = (out.points - truth).norm(dim=-1).mean(1) * view.side
+            errors.append(error / self.eyes[chosen])
             nothing = F.interpolate(self.mistakes(n), (self.resolution, self.resolution))
             false = network(nothing * 2 - 1)
             right += [(out.face > 0).float(), (false.face < 0).float()]
