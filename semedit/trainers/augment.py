@@ -164,7 +164,7 @@ def rescene(images: Tensor, labels: Tensor, scenes: Tensor, share: float = 0.5) 
     return torch.lerp(torch.lerp(images, scenes, behind), other, worn)
 
 
-def photograph(images: Tensor, strength: float = 1.0, clean: float = 0.2) -> Tensor:
+def photograph(images: Tensor, strength: float = 1.0, clean: float = 0.25) -> Tensor:
     """Light, optics, sensor and file: everything between a face and a picture of it.
 
     Args: strength: of all of it; clean: share of the pictures that stay as they are.

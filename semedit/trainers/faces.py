@@ -294,7 +294,7 @@ class FaceTrainer:
     batch_size: int = 32
     lr: float = 2e-3  # AdamW
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
-    strength: float = 0.8  # of the changes of light, optics and file
+    strength: float = 0.5  # of the changes of light, optics and file
     negatives: float = 0.07  # share of each batch without a face
     attributes: float = 0.7  # weight of their loss
     half: bool = True  # compute in bfloat16
@@ -313,7 +313,7 @@ class JudgeTrainer:
     batch_size: int = 48
     lr: float = 2e-3  # AdamW
     jitter: float = 0.04  # standard deviation of scale and rotation; twice that of the shift
-    strength: float = 0.6  # of the changes of light, optics and file
+    strength: float = 0.4  # of the changes of light, optics and file
     half: bool = True  # compute in bfloat16
 
     def start(self, data: Path, seed: int) -> JudgeTask:

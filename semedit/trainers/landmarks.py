@@ -94,7 +94,7 @@ class LandmarkTask(FaceTask):
         images = augment.rescene(images, self.labels(indices), self.scenes(n))
         view = self.spoil(images, self.squares[indices], true)
         seen = self.look(images, view, self.scenes(n))
-        seen, covered = augment.occlude(augment.photograph(seen))
+        seen, covered = augment.occlude(augment.photograph(seen, self.options.strength))
         points = augment.move(self.heads.points[indices], view)[:true]
         points = mirrored_points(points, view.mirror[:true])
         visible = mirrored_points(self.heads.visible[indices][:true], view.mirror[:true])
@@ -177,6 +177,7 @@ class LandmarkTrainer:
 
     batch_size: int = 64
     lr: float = 2e-3  # AdamW
+    strength: float = 0.7  # of the changes of light, optics and file
     negatives: float = 0.4  # share of each batch without a face
     mined: int = 120  # scenes, and as many heads, that are searched for false proposals
     half: bool = True  # compute in bfloat16
