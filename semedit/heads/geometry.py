@@ -222,7 +222,7 @@ def convert(source: Path, out: Path) -> None:
         identity=stacked[:100].astype(np.float16),
         expression=stacked[100:].astype(np.float16),
         expression_names=np.array([name.removesuffix(".obj") for name in names]),
-        landmarks68=np.array(indices["idxs_to_landmark_verts"], np.int32),
+        landmarks68=np.array(indices["idx_to_landmark_verts"], np.int32),
     )
 
 

@@ -1,7 +1,7 @@
 """Hair as strands: roots on the scalp, grown by rule around a field that keeps them off the head.
 
-Lengths in model centimetres. Strands are polylines float32 [S,K,3] with length int32 [S]: how many of
-their points are in use.
+Lengths in model centimetres. Strands are polylines float32 [S,K,3], of which `length` int32 [S]
+points are in use.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Style(NamedTuple):
 
 
 class Strands(NamedTuple):
-    """points float32 [S,K,3] cm; length int32 [S] points in use; tint float32 [S,3] factor on the hair colour;
-    depth float32 [S] 0 inner layer .. 1 outer."""
+    """points float32 [S,K,3] cm; length int32 [S] points in use; tint float32 [S,3] factor on the
+    hair colour; layer float32 [S] 0 inner .. 1 outer."""
 
     points: np.ndarray
     length: np.ndarray

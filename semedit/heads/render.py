@@ -48,9 +48,9 @@ class View:
     depth: np.ndarray
 
 
-def samples(size: int) -> int:
-    """Supersamples per pixel side: small pictures need more."""
-    return 2 if size >= 192 else (3 if size >= 96 else 4)
+def samples(size: int, look: str = "plain") -> int:
+    """Supersamples per pixel side: small pictures need more, spoiled ones fewer."""
+    return 2 if size >= 192 or look == "hard" else (3 if size >= 96 else 4)
 
 
 @dataclass(frozen=True)
@@ -369,7 +369,7 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
     p = head.parameters
     if hard_look:
         c = _jitter(c, rng)
-    s, n = head.scene, samples(size)
+    s, n = head.scene, samples(size, look)
     lit = _relit(s, rng) if hard_look and rng.random() < 0.6 else s
     ground = hard.clutter(size, rng) if hard_look and rng.random() < 0.8 else (
         scene.background(p, size, head.seed))

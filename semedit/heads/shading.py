@@ -109,13 +109,13 @@ def lit(shadow, x, y, z, bias):  # type: ignore[no-untyped-def]
     d = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3] - bias
     size = shadow.depth.shape[0]
     i, j = int(v), int(u)
+    if i < 1 or j < 1 or i > size - 2 or j > size - 2:
+        return 1.0
     total = 0.0
-    for di in range(-1, 2):
-        for dj in range(-1, 2):
-            a, b = min(max(i + di, 0), size - 1), min(max(j + dj, 0), size - 1)
-            gap = d - shadow.depth[a, b]
-            total += 1.0 if gap <= 0 else (0.0 if gap > bias else 1 - gap / bias)
-    return total / 9
+    for a in range(i - 1, i + 2):
+        for b in range(j - 1, j + 2):
+            total += min(max((d - shadow.depth[a, b]) / bias, 0.0), 1.0)
+    return 1 - total / 9
 
 
 @njit(cache=True, fastmath=True)
