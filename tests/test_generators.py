@@ -33,7 +33,7 @@ SMALL = TriplaneConfig(
     samples=6,
 )
 SMALL_ENCODER = EncoderConfig(
-    num_shape=5, num_texture=6, w_dim=12, resolution=16, channels=(8, 8), hidden=16
+    num_shape=5, num_texture=5, w_dim=12, resolution=16, channels=(8, 8), hidden=16
 )
 
 
@@ -161,11 +161,13 @@ def test_an_opaque_ball_is_seen_where_the_camera_says() -> None:
 
 def test_skipping_what_is_not_seen_changes_little() -> None:
     generator = small_generator()
-    codes, c = generator.mapping(torch.randn(1, 5), torch.zeros(1, 25)), cameras.orbit(0.2, 0.1)
+    c = cameras.orbit(0.2, 0.1)
+    codes = generator.mapping(torch.randn(1, 5), c)
     whole = Triplane(replace(SMALL, skip_weight=0.0), "whole")
     whole.load_state_dict(generator.state_dict())
-    a, b = generator.synthesis(codes, c), whole.synthesis(codes, c)
-    assert float((a.image - b.image).abs().max()) < 0.05 * float(b.image.std())
+    with torch.no_grad():
+        a, b = generator.synthesis(codes, c).image, whole.synthesis(codes, c).image
+    assert float((a - b).abs().max()) < 0.05 * float(b.std())
 
 
 def test_other_resolutions_and_random_samples() -> None:
@@ -224,9 +226,7 @@ def test_no_encoder_no_codes() -> None:
 
 def test_heads_128_is_small_enough() -> None:
     generator = Triplane(TriplaneConfig(z_dim=168))
-    encoder = Encoder(
-        EncoderConfig(num_texture=generator.num_ws - generator.num_shape)
-    )
+    encoder = Encoder(EncoderConfig(num_texture=generator.num_ws - generator.num_shape))
     for network in (generator, encoder):
         assert 2 * sum(v.numel() for v in network.state_dict().values()) <= 12e6
     assert (generator.resolution, generator.num_shape) == (128, encoder.config.num_shape)

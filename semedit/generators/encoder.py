@@ -30,7 +30,7 @@ class EncoderConfig:
 
     generator: str = "heads-128"  # whose codes it gives
     num_shape: int = 9  # styles from the label map
-    num_texture: int = 7  # styles from image and label map
+    num_texture: int = 5  # styles from image and label map
     w_dim: int = 192  # entries of a style
     classes: int = 19  # of the label map
     resolution: int = 128  # pixels a side of image and label map

@@ -66,6 +66,7 @@ class ModulatedConv(nn.Module):
     Args:
         kernel: side of the kernel. up: 2 doubles the resolution (transposed, then FIR).
         normal: demodulate (d; else 1) and activate; False for the 1x1 layers that write pictures.
+        shift: the style moves the results too, b_o(w): the short way for the colour of a whole.
         scale: of the initial weights.
     """
 
@@ -77,12 +78,14 @@ class ModulatedConv(nn.Module):
         kernel: int = 3,
         up: int = 1,
         normal: bool = True,
+        shift: bool = False,
         scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.affine = Linear(w_dim, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * scale)
         self.bias = nn.Parameter(torch.zeros(outputs))
+        self.shift = Linear(w_dim, outputs, scale=0.1) if shift else None
         self.gain = 1.0 / math.sqrt(inputs * kernel * kernel)
         self.up, self.padding, self.normal = up, kernel // 2, normal
 
@@ -91,6 +94,8 @@ class ModulatedConv(nn.Module):
         weight = self.weight * self.gain
         style = self.affine(w)
         y = self._convolve(x * style[:, :, None, None].to(x.dtype), weight)
+        if self.shift is not None:
+            y = y + self.shift(w)[:, :, None, None].to(y.dtype)
         if not self.normal:
             return y + self.bias.to(y.dtype)[:, None, None]
         energy = style.float().square() @ weight.float().square().sum((2, 3)).t()

@@ -15,8 +15,10 @@ share their styles; no noise inputs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +50,8 @@ class TriplaneConfig:
     decoder: int = 32  # hidden units of both decoders
     neural: int = 64  # pixels a side of the volume rendering
     up: tuple[int, ...] = (24,)  # channels of the up-sampling blocks; each doubles the side
-    background: bool = True  # a layer behind the volume, fixed to the picture
+    background: int = 16  # cells a side of a layer behind the volume, fixed to the picture; 0: none
+    shift: bool = True  # styles also move what the trunk and the branches write into the planes
     box: float = 1.0  # side of the cube that the planes cover, world units
     grid: int = 32  # cells a side of the density grid that guides the samples
     coarse: int = 32  # intervals of a ray looked up in the grid
@@ -65,6 +68,20 @@ class TriplaneConfig:
     def plane_resolution(self) -> int:
         """Pixels a side of the shape planes."""
         return 4 * 2 ** (len(self.trunk) - 1)
+
+
+@dataclass(frozen=True)
+class _Rays:
+    """M rays: place in the stack of views, face, origin and direction [M,3], interval in the box,
+    weights [M,coarse] of its equal parts."""
+
+    index: Tensor
+    face: Tensor
+    origins: Tensor
+    directions: Tensor
+    near: Tensor
+    far: Tensor
+    weights: Tensor
 
 
 class Triplane(nn.Module):
@@ -123,7 +140,7 @@ class Triplane(nn.Module):
     def planes(self, codes: dict[str, Tensor]) -> Planes:
         """All that does not depend on the camera.
 
-        Returns: shape, texture [N,3,H,W,C]; background [N,features,H,W]; density [N,1,G,G,G],
+        Returns: shape, texture [N,3,H,W,C]; background [N,features,B,B]; density [N,1,G,G,G],
                  without gradient; ws: the styles of the up-sampler.
         """
         ws = codes["ws"]
@@ -180,38 +197,62 @@ class Triplane(nn.Module):
         self, planes: Planes, c: Tensor, side: int, jitter: bool, keep_empty: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features [V,F,side,side], seg [V,K,side,side] and depth [V,1,side,side]."""
-        config, views = self.config, len(c)
-        n = len(planes["density"])
-        origins, directions = cameras.rays(c, side)
-        near, far = volume.box_interval(origins, directions, config.box / 2)
-        coarse = self._coarse(planes["density"], origins, directions, near, far)
-        origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
-        near, far = near.flatten(), far.flatten()
-        keep = coarse.sum(-1) > config.skip_weight
-        if keep_empty:
-            keep = keep | (torch.rand_like(near) < keep_empty)
-        ray = keep.nonzero()[:, 0]
-        face = ray // (len(near) // n)
-        u = torch.rand(len(ray), config.samples, device=c.device) if jitter else 0.5
-        u = (torch.arange(config.samples, device=c.device) + u) / config.samples
-        u = u.expand(len(ray), -1)
-        near, far = near[ray], far[ray]
-        t = volume.resample(near, far, coarse[ray], u, floor=0.05)
-        points = origins[ray, None] + t[..., None] * directions[ray, None]
-        points = points.reshape(-1, 3) * (2 / config.box)
-        faces = face.repeat_interleave(config.samples)
-        decoded = self.shape_decoder(volume.lookup(planes["shape"], points, faces)).float()
-        decoded = decoded.view(len(ray), config.samples, -1)
-        raw, logits = decoded.split([1, config.classes], -1)
-        sigma = self._sigma(raw[..., 0])
-        weights, through = volume.composite(sigma, volume.cells(near, far, t))
-        seg = (weights[..., None] * logits).sum(1)
-        seg = seg + through[:, None] * self.background_seg
-        colour = self._colour(planes["texture"], points, faces, weights)
-        distance = (weights * t).sum(1) + through * far
-        return self._assemble(planes, ray, views, side, seg, colour, through, distance)
+        rays = self._cast(planes["density"], c, side, keep_empty)
+        colour, seg, through, distance = self._shade(planes, rays, jitter)
+
+        def picture(values: Tensor, empty: Tensor) -> Tensor:
+            """Rendered rays in their places, `empty` in all others."""
+            whole = empty.expand(len(c) * side * side, -1).index_copy(0, rays.index, values)
+            return whole.view(len(c), side, side, -1).permute(0, 3, 1, 2)
+
+        zero = colour.new_zeros(1, 1)
+        behind = F.interpolate(planes["background"], (side, side), mode="bilinear")
+        behind = behind.repeat_interleave(len(c) // len(behind), 0)
+        features = picture(colour, zero.expand(1, colour.shape[1]))
+        features = features + picture(through, zero + 1) * behind
+        return features, picture(seg, self.background_seg[None]), picture(distance, zero)
 
     @torch.no_grad()
+    def _cast(self, density: Tensor, c: Tensor, side: int, keep_empty: float) -> _Rays:
+        """The rays that meet something, and some of the others."""
+        origins, directions = cameras.rays(c, side)
+        near, far = volume.box_interval(origins, directions, self.config.box / 2)
+        weights = self._coarse(density, origins, directions, near, far)
+        keep = weights.sum(-1) > self.config.skip_weight
+        if keep_empty:
+            keep = keep | (torch.rand(len(keep), device=c.device) < keep_empty)
+        index = keep.nonzero()[:, 0]
+        return _Rays(
+            index=index,
+            face=index // (len(keep) // len(density)),
+            origins=origins.reshape(-1, 3)[index],
+            directions=directions.reshape(-1, 3)[index],
+            near=near.flatten()[index],
+            far=far.flatten()[index],
+            weights=weights[index],
+        )
+
+    def _shade(
+        self, planes: Planes, rays: _Rays, jitter: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Colour [M,F] without the background, seg [M,K], transmittance [M,1], distance [M,1]."""
+        config, count = self.config, self.config.samples
+        device = rays.index.device
+        u = torch.rand(len(rays.index), count, device=device) if jitter else 0.5
+        u = ((torch.arange(count, device=device) + u) / count).expand(len(rays.index), -1)
+        t = volume.resample(rays.near, rays.far, rays.weights, u, floor=0.05)
+        points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+        points = points.reshape(-1, 3) * (2 / config.box)
+        face = rays.face.repeat_interleave(count)
+        decoded = self.shape_decoder(volume.lookup(planes["shape"], points, face)).float()
+        raw, logits = decoded.view(len(t), count, -1).split([1, config.classes], -1)
+        lengths = volume.cells(rays.near, rays.far, t)
+        weights, through = volume.composite(self._sigma(raw[..., 0]), lengths)
+        seg = (weights[..., None] * logits).sum(1) + through[:, None] * self.background_seg
+        distance = (weights * t).sum(1) + through * rays.far
+        colour = self._colour(planes["texture"], points, face, weights)
+        return colour, seg, through[:, None], distance[:, None]
+
     def _coarse(
         self, density: Tensor, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor
     ) -> Tensor:
@@ -237,30 +278,6 @@ class Triplane(nn.Module):
         out = values.new_zeros(len(weights), values.shape[1])
         return out.index_add(0, seen // weights.shape[1], values)
 
-    def _assemble(
-        self,
-        planes: Planes,
-        ray: Tensor,
-        views: int,
-        side: int,
-        seg: Tensor,
-        colour: Tensor,
-        through: Tensor,
-        distance: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rendered rays into pictures, the background behind them."""
-
-        def picture(values: Tensor, empty: Tensor) -> Tensor:
-            whole = empty.expand(views * side * side, -1).index_copy(0, ray, values)
-            return whole.view(views, side, side, -1).permute(0, 3, 1, 2)
-
-        zero = colour.new_zeros(1, 1)
-        features = picture(colour, zero.expand(1, colour.shape[1]))
-        behind = F.adaptive_avg_pool2d(planes["background"], side)
-        behind = behind.repeat_interleave(views // len(behind), 0)
-        features = features + picture(through[:, None], zero + 1) * behind
-        return features, picture(seg, self.background_seg[None]), picture(distance[:, None], zero)
-
 
 class Mapping(nn.Module):
     """z [N,z_dim] -> w [N,w_dim]."""
@@ -268,7 +285,7 @@ class Mapping(nn.Module):
     def __init__(self, config: TriplaneConfig) -> None:
         super().__init__()
         sides = [config.z_dim] + [config.hidden] * (config.mapping_layers - 1)
-        self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(sides, sides[1:], strict=False))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sides))
         self.layers.append(Linear(sides[-1], config.w_dim, scale=0.1))  # all heads start alike
 
     def forward(self, z: Tensor) -> Tensor:
@@ -292,7 +309,9 @@ class Trunk(nn.Module):
                 self.convs.append(ModulatedConv(before, channels, config.w_dim, up=2))
             self.convs.append(ModulatedConv(channels, channels, config.w_dim))
             before = channels
-        self.out = ModulatedConv(before, 3 * config.shape_channels, config.w_dim, 1, normal=False)
+        self.out = ModulatedConv(
+            before, 3 * config.shape_channels, config.w_dim, 1, normal=False, shift=config.shift
+        )
         self.num_ws = len(self.convs)
 
     def forward(self, ws: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,41 +327,39 @@ class Trunk(nn.Module):
 
 
 class Texture(nn.Module):
-    """Trunk features and styles -> texture planes [N,3,2H,2W,C], background [N,F,H,W]."""
+    """Trunk features and styles -> texture planes [N,3,2H,2W,C], background [N,F,B,B]."""
 
     def __init__(self, config: TriplaneConfig) -> None:
         super().__init__()
-        wide, narrow, w_dim = config.trunk[-1], config.branch, config.w_dim
+        narrow, w_dim = config.branch, config.w_dim
         self.branches = nn.ModuleList()
         for _ in range(3):
-            branch = nn.ModuleList([ModulatedConv(wide, narrow, w_dim, up=2)])
+            branch = nn.ModuleList([ModulatedConv(config.trunk[-1], narrow, w_dim, up=2)])
             for _ in range(config.branch_convs - 1):
                 branch.append(ModulatedConv(narrow, narrow, w_dim))
-            branch.append(ModulatedConv(narrow, config.texture_channels, w_dim, 1, normal=False))
+            out = config.texture_channels
+            branch.append(ModulatedConv(narrow, out, w_dim, 1, normal=False, shift=config.shift))
             self.branches.append(branch)
-        self.behind = nn.ModuleList()
-        if config.background:
-            self.behind.append(ModulatedConv(wide, wide // 2, w_dim))
-            self.behind.append(ModulatedConv(wide // 2, config.features, w_dim, 1, normal=False))
-        self.features = config.features
         self.depth = config.branch_convs + 1  # styles of a branch, the same for all three
-        self.num_ws = self.depth + len(self.behind)
+        self.num_ws = self.depth
+        self.background = (config.features, max(1, config.background), max(1, config.background))
+        self.behind: Linear | None = None
+        if config.background:
+            # What stands behind a head is out of focus: a coarse picture, linear in its style.
+            self.behind = Linear(w_dim, math.prod(self.background), scale=0.1)
+            self.num_ws += 1
 
     def forward(self, x: Tensor, ws: Tensor) -> tuple[Tensor, Tensor]:
         planes = []
         for branch in self.branches:
             y = x
-            for index, conv in enumerate(branch):
+            for index, conv in enumerate(cast(nn.ModuleList, branch)):
                 y = conv(y, ws[:, index])
             planes.append(y.permute(0, 2, 3, 1))
-        background = x.new_zeros(len(x), self.features, *x.shape[2:])
-        if self.behind:
-            # Half the resolution will do: what stands behind a head is out of focus.
-            background = F.avg_pool2d(x, 2)
-            for index, conv in enumerate(self.behind):
-                background = conv(background, ws[:, self.depth + index])
-            background = upsample(background.float())
-        return torch.stack(planes, 1).float(), background.float()
+        texture = torch.stack(planes, 1).float()
+        if self.behind is None:
+            return texture, texture.new_zeros(len(x), *self.background)
+        return texture, self.behind(ws[:, self.depth]).float().unflatten(1, self.background)
 
 
 class Decoder(nn.Module):

@@ -142,6 +142,7 @@ class HeadsTask:
             c = batch.c.flatten(0, 1)
             encoded = encoder(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
             output = generator.render(generator.planes({"ws": encoded}), c)
+            assert output.seg is not None
             errors = decibels(output.image.unflatten(0, (-1, 2)), batch.images)
             right = output.seg.unflatten(0, (-1, 2)).argmax(2) == batch.labels
             mapped = generator.mapping(batch.z, c)
@@ -176,7 +177,7 @@ class HeadsTask:
                 "data": json.dumps(self.views.about),
                 "figures": json.dumps(figures),
                 "training": json.dumps(record),
-                "licence": "Apache-2.0",
+                "licence": "MIT",
             }
             if name == "generator":
                 metadata["encoder"] = "encoder"
@@ -192,7 +193,7 @@ def centre(generator: Triplane, samples: int = 4096) -> None:
 
 
 def class_weights(labels: Any) -> Tensor:
-    """Weights [19] of the cross-entropy: rare classes count more, up to eight times the commonest."""
+    """Weights [19] of the cross-entropy: rare classes count more, up to a weight of 8."""
     sample = torch.from_numpy(labels[:500].copy()).long().flatten()
     share = torch.bincount(sample, minlength=len(LABELS)).float() / len(sample)
     return (share.clamp(min=1e-6) ** -0.35).clamp(max=8.0)
