@@ -39,8 +39,8 @@ def test_bisenet_answers_in_celebamask_order(monkeypatch: pytest.MonkeyPatch) ->
 def test_parsenet_answers_at_the_size_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     from facexlib.parsing.parsenet import ParseNet
 
-    given(monkeypatch, ParseNet(in_size=512, out_size=512, parsing_ch=19))
-    monkeypatch.setattr(parsing, "SIZE", 128)  # it is convolutional; 512 px take a minute
+    monkeypatch.setattr(parsing, "SIZE", 128)  # 512 px take a minute
+    given(monkeypatch, ParseNet(in_size=128, out_size=128, parsing_ch=19))
     assert parsing.ParseNetParser()(torch.zeros(1, 3, 96, 96)).shape == (1, 19, 96, 96)
 
 
