@@ -84,7 +84,9 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/NAME. Resumes.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="End after so long.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="End after so long; 60 where nothing is said.")
+    ] = None,
     kimg: Annotated[float | None, typer.Option(help="End after so many thousand items.")] = None,
     options: Options = None,
 ) -> None:
@@ -97,6 +99,8 @@ def train(
     trainer = methods.build(methods.pick(TRAINERS, name, "trainer"), options or ())
     device(common)
     folder = run or Path("runs") / name
+    if kimg is None and minutes is None:
+        minutes = 60.0
     schedule = Schedule(kimg=kimg, minutes=minutes)
     figures = train_loop(trainer, data_folder, folder, schedule, common.seed)
     text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
