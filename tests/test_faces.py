@@ -211,6 +211,15 @@ def test_networks_take_any_resolution_and_pass_gradients(name: str) -> None:
         network(torch.zeros(1, 3, 40, 50))
 
 
+def test_a_part_of_the_labels_is_that_of_the_whole() -> None:
+    torch.manual_seed(0)
+    network = networks.build("faces").eval()
+    images = torch.rand(1, 3, 128, 128) * 2 - 1
+    whole, part = network(images), network(images, part=(1, 0))
+    torch.testing.assert_close(part.seg, whole.seg[:, :, 1::2, 0::2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(part.attributes, whole.attributes)
+
+
 def test_network_survives_its_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = networks.build("judge", {"widths": [4, 8], "hidden": 8}).eval()
     metadata = {"kind": "judge", "config": '{"widths": [4, 8], "hidden": 8}'}

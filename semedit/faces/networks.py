@@ -202,22 +202,35 @@ class FaceNet(nn.Module):
         )
         self.register_buffer("six_scale", torch.tensor(SIX_SCALE), persistent=False)
 
-    def forward(self, images: Tensor) -> FaceOutput:
-        """images [N,3,R,R] in [-1,1], aligned crops; R any, the outputs' S is `size`."""
+    def forward(self, images: Tensor, part: tuple[int, int] | None = None) -> FaceOutput:
+        """
+        Args:
+            images: [N,3,R,R] in [-1,1], aligned crops; R any, the outputs' S is `size`.
+            part: (row, column), each 0 or 1: seg only for every second pixel from there
+                [N,19,S/2,S/2]; training needs no more of it at a time.
+        """
         images = fit(images, self.size)
         maps = self.encoder(images)
         fused = self.decoder(maps)
-        seg = self.seg(fused[0]).float().contiguous()
+        weight = self.seg.weight.transpose(0, 1)
+        if part is None:
+            seg = self.seg(fused[0])
+        else:
+            kernel = weight[:, :, part[0], part[1], None, None]
+            seg = F.conv2d(fused[0], kernel, self.seg.bias)
+        # What averaging the full map over 2x2 pixels would give.
+        coarse = F.conv2d(fused[0], weight.mean((2, 3), keepdim=True), self.seg.bias)
         view = self.view(maps[-1])
         six = self.camera(view).float() * self.six_scale
-        attributes = self.traits(torch.cat([self._regions(images, fused[1], seg), view], 1))
-        return FaceOutput(seg, six, attributes.float())
+        regions = self._regions(images, fused[1], coarse.float())
+        attributes = self.traits(torch.cat([regions, view], 1))
+        return FaceOutput(seg.float().contiguous(), six, attributes.float())
 
     def _regions(self, images: Tensor, features: Tensor, seg: Tensor) -> Tensor:
         """Mean features and colours over each label's region, and its size: [N,19*(C+4)]."""
         if self.training:  # the label map answers for the labels only
             seg = seg.detach()
-        area = F.avg_pool2d(F.avg_pool2d(seg, 2).softmax(1), 2)
+        area = F.avg_pool2d(seg.softmax(1), 2)
         colours = F.avg_pool2d(images, 4)
         seen = torch.cat([features.float(), colours], 1).flatten(2)
         weight = area.flatten(2)

@@ -133,9 +133,11 @@ class FaceTask:
         self.resolution = int(self.network.config["size"])  # type: ignore[index]
         self.clutter = channels(clutter(512, STORED))
 
-    def scenes(self, n: int) -> Tensor:
-        """Pictures without faces, float32 [n,3,160,160] in [0,1]."""
-        return self.clutter[torch.randint(0, len(self.clutter), (n,))].float() / 255
+    def scenes(self, n: int, size: int = STORED) -> Tensor:
+        """Pictures without faces, float32 [n,3,size,size] in [0,1]."""
+        return (
+            self.clutter[torch.randint(0, len(self.clutter), (n,)), :, :size, :size].float() / 255
+        )
 
     def labels(self, indices: np.ndarray, places: Tensor | None = None) -> Tensor:
         """int64 [N,H,W]: label maps as stored, or sampled at places."""
@@ -148,10 +150,11 @@ class FaceTask:
         """Indices into all pictures, of training items."""
         return self.heads.train[indices.numpy()]
 
-    def run(self, images: Tensor) -> Any:
+    def run(self, images: Tensor, **options: Any) -> Any:
         """The network on pictures in [0,1]; in bfloat16 where asked for."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            return self.network((images * 2 - 1).contiguous(memory_format=torch.channels_last))
+            images = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+            return self.network(images, **options)
 
     def update(self, loss: Tensor) -> None:
         """One step of the optimiser, with the gradient's norm held below 1."""
@@ -216,7 +219,7 @@ class MultiTask(FaceTask):
             augment.see(self.heads.pictures(indices), places),
             self.labels(indices, places),
         )
-        around = networks.fit(self.scenes(n), self.resolution)
+        around = self.scenes(n, self.resolution)
         seen = augment.rescene(seen, labels, around)
         seen[true:], labels[true:] = around[true:], 0  # no face: nothing but background
         seen = augment.photograph(seen, self.options.strength)
@@ -225,7 +228,9 @@ class MultiTask(FaceTask):
         labels[covered] = IGNORED
         six = moved_six(self.heads.six[indices], view)[:true]
         truth = self.heads.attributes[indices][:true]
-        out = self.run(seen)
+        row, column = torch.randint(0, 2, (2,)).tolist()
+        out = self.run(seen, part=(row, column))
+        labels = labels[:, row::2, column::2]
         seg = seg_loss(out.seg, labels, self.label_weight)
         scale = torch.tensor(networks.SIX_SCALE)
         camera = F.smooth_l1_loss(out.six[:true] / scale, six / scale, beta=0.1)
@@ -269,7 +274,7 @@ class JudgeTask(FaceTask):
         del progress
         places = augment.grid(crop_views(len(indices), self.options.jitter), self.resolution)
         seen = augment.see(self.heads.pictures(indices), places)
-        around = networks.fit(self.scenes(len(indices)), self.resolution)
+        around = self.scenes(len(indices), self.resolution)
         seen = augment.rescene(seen, self.labels(indices, places), around, 0.3)
         seen = augment.photograph(seen, self.options.strength)
         loss = attribute_loss(self.run(seen), self.heads.attributes[indices], self.rate)
