@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .. import cameras
 from ..errors import TraitError
 from . import Output, volume
+from .encoder import Encoder
 from .layers import Linear, ModulatedConv, activate, upsample
 
 Planes = dict[str, Tensor]
@@ -103,7 +104,7 @@ class Triplane(nn.Module):
         self.background_seg = nn.Parameter(8.0 * F.one_hot(torch.tensor(0), config.classes).float())
         self.num_shape = self.trunk.num_ws
         self.num_ws = self.num_shape + self.texture.num_ws + self.upsampler.num_ws
-        self._encoder: tuple[nn.Module, ...] = ()  # in a tuple: not among the weights
+        self._encoder: tuple[Encoder, ...] = ()  # in a tuple: not among the weights
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.w_avg: Tensor
         with torch.no_grad():  # nearly empty at the start: opaque boxes learn slowly
@@ -127,11 +128,16 @@ class Triplane(nn.Module):
 
         Raises: TraitError: no encoder was attached.
         """
-        if not self._encoder:
-            raise TraitError(f"{self.name} has no encoder", hint="train one: semedit train")
-        return {"ws": self._encoder[0](images, labels, c)}
+        if self.encoder is None:
+            raise TraitError(f"{self.name} has no encoder", hint="semedit train encoder makes one")
+        return {"ws": self.encoder(images, labels, c)}
 
-    def attach(self, encoder: nn.Module) -> Triplane:
+    @property
+    def encoder(self) -> Encoder | None:
+        """What `encode` uses."""
+        return self._encoder[0] if self._encoder else None
+
+    def attach(self, encoder: Encoder) -> Triplane:
         """Let `encode` use this network; it is no part of the generator's weights."""
         self._encoder = (encoder,)
         self.traits = type(self).traits | {"encode"}

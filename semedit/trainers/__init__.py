@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .encoder import EncoderTrainer
 from .faces import FaceTrainer, JudgeTrainer
 from .landmarks import LandmarkTrainer
 from .triplane import HeadsTrainer
@@ -13,4 +14,5 @@ TRAINERS: dict[str, Any] = {
     "faces": FaceTrainer,
     "judge": JudgeTrainer,
     "heads-128": HeadsTrainer,
+    "encoder": EncoderTrainer,
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,24 +51,31 @@ class HeadsTrainer:
 
     def start(self, data: Path, seed: int) -> HeadsTask:
         """Read the data, make both networks."""
-        return HeadsTask(self, read_views(data, TriplaneConfig().resolution))
+        views = read_views(data, TriplaneConfig().resolution)
+        generator = Triplane(TriplaneConfig(z_dim=views.z.shape[1]), self.name)
+        encoder = Encoder(encoder_config(generator))
+        return HeadsTask(self, views, generator, encoder, ("generator", "encoder"))
 
 
 class HeadsTask:
-    """The networks, their optimiser and their losses; see loop.Task."""
+    """The networks, their optimiser and their losses; see loop.Task.
 
-    averaged = ("generator", "encoder")
+    Args: trained: which of "generator" and "encoder" learn; the other one stays as it is.
+    """
 
-    def __init__(self, trainer: HeadsTrainer, views: Views) -> None:
+    def __init__(
+        self,
+        trainer: HeadsTrainer,
+        views: Views,
+        generator: Triplane,
+        encoder: Encoder,
+        trained: tuple[str, ...],
+    ) -> None:
         self.trainer, self.views = trainer, views
-        self.generator = Triplane(TriplaneConfig(z_dim=views.z.shape[1]), trainer.name)
-        config = EncoderConfig(
-            num_shape=self.generator.num_shape,
-            num_texture=self.generator.num_ws - self.generator.num_shape,
-            w_dim=self.generator.config.w_dim,
-        )
-        self.encoder = Encoder(config)
-        self.modules: dict[str, nn.Module] = {"generator": self.generator, "encoder": self.encoder}
+        self.generator, self.encoder = generator, encoder
+        both: dict[str, nn.Module] = {"generator": generator, "encoder": encoder}
+        self.modules = {name: both[name] for name in trained}
+        self.averaged = trained
         parameters = [p for m in self.modules.values() for p in m.parameters()]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "all": torch.optim.Adam(parameters, trainer.lr, betas=(0.9, 0.98), foreach=True)
@@ -133,9 +140,10 @@ class HeadsTask:
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """On the held-out heads: decibels of the encoder's own and other view and of the mapped
         z; share of right labels."""
-        generator, encoder = modules["generator"], modules["encoder"]
-        assert isinstance(generator, Triplane)
-        centre(generator)
+        generator = cast(Triplane, modules.get("generator", self.generator))
+        encoder = modules.get("encoder", self.encoder)
+        if "generator" in modules:
+            centre(generator)
         sums: dict[str, list[float]] = {}
         for heads in torch.arange(self.size, len(self.views)).split(8):
             batch = self.views.pair(heads, torch.zeros_like(heads), torch.ones_like(heads))
@@ -165,12 +173,15 @@ class HeadsTask:
         folder: Path,
         record: dict[str, Any],
     ) -> None:
-        """Write heads-128.safetensors and encoder.safetensors."""
-        kinds = {"generator": ("triplane", self.generator.config, self.trainer.name)}
-        kinds["encoder"] = (KIND, self.encoder.config, "encoder")  # type: ignore[assignment]
-        for name, (kind, config, file) in kinds.items():
-            metadata = {
-                "kind": kind,
+        """Write generator and encoder as far as they were trained."""
+        files: dict[str, tuple[str, Any, dict[str, str]]] = {
+            "generator": (self.generator.name, self.generator.config, {"kind": "triplane"}),
+            "encoder": ("encoder", self.encoder.config, {"kind": KIND}),
+        }
+        files["generator"][2]["encoder"] = "encoder"
+        for name, module in modules.items():
+            file, config, metadata = files[name]
+            metadata |= {
                 "config": json.dumps(asdict(config)),
                 "command": f"semedit train {self.trainer.name}",
                 "seed": str(record["seed"]),
@@ -179,9 +190,18 @@ class HeadsTask:
                 "training": json.dumps(record),
                 "licence": "MIT",
             }
-            if name == "generator":
-                metadata["encoder"] = "encoder"
-            weights.save(folder / f"{file}.safetensors", modules[name].state_dict(), metadata)
+            weights.save(folder / f"{file}.safetensors", module.state_dict(), metadata)
+
+
+def encoder_config(generator: Triplane) -> EncoderConfig:
+    """The encoder that fits a generator."""
+    return EncoderConfig(
+        generator=generator.name,
+        num_shape=generator.num_shape,
+        num_texture=generator.num_ws - generator.num_shape,
+        w_dim=generator.config.w_dim,
+        resolution=generator.resolution,
+    )
 
 
 @torch.no_grad()
