@@ -169,10 +169,11 @@ def for_each(
         batch: how many items `work` takes at most.
 
     Returns:
-        One outcome per item, in order of completion. SemeditError (and lack of memory for a
-        single item) becomes that item's error.
+        One outcome per item, in order of completion. A SemeditError that is not fatal (and lack
+        of memory for a single item) becomes that item's error.
 
     Raises:
+        SemeditError: one that would meet every item alike, such as missing weights.
         WorkspaceError: the disk is full or read-only.
     """
     observer.start(len(items))
@@ -251,11 +252,14 @@ class _Loop:
             if receipt and not (receipt["status"] == "error" and self.run.retry_failed):
                 self._keep(item, receipt)
                 continue
+            if item.error:
+                self._fail(item, seen, started, item.error)
+                continue
             try:
-                if item.error:
-                    raise item.error
                 pending.append(_Pending(item, seen, started, self.load(item)))
             except (SemeditError, MemoryError) as error:
+                if _ends_the_run(error):
+                    raise
                 self._fail(item, seen, started, error)
         if pending:
             self._attempt(pending)
@@ -265,7 +269,7 @@ class _Loop:
         try:
             results = self.work([one.item for one in pending], [one.loaded for one in pending])
         except (SemeditError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _lacks_memory(error):
+            if _ends_the_run(error):
                 raise
             if len(pending) == 1:
                 (one,) = pending
@@ -353,6 +357,13 @@ class _Loop:
     def _finish(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self.observer.finish(outcome)
+
+
+def _ends_the_run(error: BaseException) -> bool:
+    """Whether an error is none of a single item: it would meet all alike, or it is a bug."""
+    if isinstance(error, SemeditError):
+        return error.fatal
+    return not _lacks_memory(error)
 
 
 def _lacks_memory(error: BaseException) -> bool:

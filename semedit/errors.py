@@ -6,11 +6,13 @@ class SemeditError(Exception):
 
     Attributes:
         code: short name written into receipts.
-        exit_code: what the process ends with when the error is fatal to the run.
+        exit_code: what the process ends with when the error ends the run.
+        fatal: whether it would meet every input alike, and so ends a run over a folder.
     """
 
     code = "error"
     exit_code = 1
+    fatal = False
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -49,12 +51,14 @@ class WeightsError(SemeditError):
     """A weight file is missing, damaged, or not what its row promises."""
 
     code = "weights"
+    fatal = True
 
 
 class TraitError(SemeditError):
     """A method needs something the chosen generator does not offer."""
 
     code = "trait"
+    fatal = True
     exit_code = 2
 
 
@@ -68,6 +72,7 @@ class OptionError(SemeditError):
     """An option or name is unknown, or its value cannot be read."""
 
     code = "option"
+    fatal = True
     exit_code = 2
 
 
@@ -75,6 +80,7 @@ class WorkspaceError(SemeditError):
     """The workspace cannot be used: not writable, locked, colliding names."""
 
     code = "workspace"
+    fatal = True
 
 
 class LockedError(WorkspaceError):

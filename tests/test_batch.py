@@ -17,6 +17,7 @@ from semedit.errors import (
     NoFaceError,
     NothingMatchedError,
     OptionError,
+    TraitError,
     WorkspaceError,
 )
 from semedit.images import write_bytes
@@ -169,6 +170,23 @@ def test_a_bug_is_not_swallowed(space, raw):
     with pytest.raises(RuntimeError, match="a bug"):
         go(space, raw)
     assert space.receipt("align", "a") and not space.receipt("align", "b")
+
+
+def test_an_error_that_meets_all_alike_ends_the_run(space, raw):
+    class Misfit(Upper):
+        def work(self, items, loaded):
+            raise TraitError("the method does not fit")
+
+    work = Misfit(space)
+    with pytest.raises(TraitError):
+        for_each(
+            Run(space, "invert"),
+            [Item("a", {"photo": raw / "a.jpg"})],
+            work.load,
+            work.work,
+            Watch(),
+        )
+    assert not space.receipt("invert", "a")
 
 
 def test_an_input_changed_meanwhile_is_an_error(space, raw):
