@@ -365,6 +365,20 @@ def test_auto_falls_back_to_builtin(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         detect.RetinaFaceDetector(network="mobile0.25")
 
 
+def test_labels_agree_with_landmarks_only_where_they_fit() -> None:
+    points = align.to_crop(a_face(), align.face_quad(a_face()), 128)
+    labels = np.ones((128, 128), int)
+    for part, label in ((points[36:42], 5), (points[42:48], 4), (points[30:34], 2)):
+        low, high = part.min(0).astype(int) - 1, part.max(0).astype(int) + 2
+        labels[low[1] : high[1], low[0] : high[0]] = label
+    low, high = points[48:].min(0).astype(int), points[48:].max(0).astype(int)
+    labels[low[1] : high[1], low[0] : high[0]] = 11
+    chances = np.eye(19)[labels].transpose(2, 0, 1)
+    assert detect.agreement(chances, points) == pytest.approx(1.0)
+    assert detect.agreement(chances, points + 30) < 0.6
+    assert detect.agreement(chances, points + 500) == 0
+
+
 def test_cascade_finds_a_photographed_face_when_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proposals of a turned search lie about the turned face."""
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": networks.build(name).eval())

@@ -15,8 +15,10 @@ from PIL import Image
 
 from semedit import torchvision_ops, weights
 from semedit.errors import ShapeError
-from semedit.faces.align import EYE_LEFT, EYE_RIGHT
+from semedit.faces import networks
+from semedit.faces.align import EYE_LEFT, EYE_RIGHT, align
 from semedit.faces.landmarks import BuiltinLandmarks, Landmarks, view_of_box, view_of_points
+from semedit.images import REGIONS, to_tensor
 
 DRIFT = 0.25  # inter-ocular distances between two looks at one face that cost a factor e
 
@@ -92,10 +94,11 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
 
 
 class BuiltinDetector:
-    """An LBP cascade proposes boxes at many places, the landmark network judges each.
+    """An LBP cascade proposes boxes at many places, two networks judge each.
 
-    Upright proposals first; only where they hold no face, the photo is also searched turned by
-    `turns` degrees and in finer steps.
+    LandmarkNet says how face-like a place is; FaceNet, which draws label maps, must find eyes,
+    nose, mouth and cheeks where the landmarks are. Upright proposals first; only where they hold
+    no face, the photo is also searched turned by `turns` degrees.
     """
 
     name = "builtin"
@@ -112,6 +115,8 @@ class BuiltinDetector:
 
         self.cascade = Cascade(skimage.data.lbp_frontal_face_cascade_filename())
         self.landmarks = BuiltinLandmarks(device)
+        self.faces = networks.load("faces", device)
+        self.device = device
         self.threshold, self.longest, self.turns = threshold, longest, turns
 
     def __call__(self, photo: np.ndarray) -> list[Detection]:
@@ -169,16 +174,46 @@ class BuiltinDetector:
         eyes = last.points[:, EYE_RIGHT].mean(1) - last.points[:, EYE_LEFT].mean(1)
         drift = drift / np.maximum(np.linalg.norm(eyes, axis=1), 1)
         score = np.sqrt(last.score * first.score[start]) * np.exp(-((drift / DRIFT) ** 2))
-        found = [
-            Detection(
-                box_of(last.points[i]),
-                float(score[i]),
-                landmarks=last.points[i],
-                visible=last.visible[i],
-            )
-            for i in _plausible(last, np.flatnonzero(score > self.threshold))
-        ]
+        found = []
+        for i in _plausible(last, np.flatnonzero(score > 0.2 * self.threshold)):
+            points = last.points[i]
+            sure = float(np.sqrt(score[i] * self._agreement(photo, points)))
+            if sure > self.threshold:
+                found.append(
+                    Detection(box_of(points), sure, landmarks=points, visible=last.visible[i])
+                )
         return distinct(found)
+
+    def _agreement(self, photo: np.ndarray, points: np.ndarray) -> float:
+        """How far FaceNet's labels fit landmarks [68,2] px of the photo: 0 to 1."""
+        crop, _, placed = align(photo, points, self.faces.size)
+        with torch.inference_mode():
+            chances = self.faces(to_tensor(crop[None]).to(self.device)).seg[0].softmax(0)
+        return agreement(chances.cpu().numpy(), placed)
+
+
+def agreement(chances: np.ndarray, points: np.ndarray) -> float:
+    """Mean chance of the right label at eyes, nose, mouth and both cheeks.
+
+    Args:    chances: [19,S,S], of the labels of an aligned crop; points: [68,2] px of the crop.
+    Returns: 0 to 1; places outside the crop count 0.
+    """
+    places = {
+        "left eye": (points[36:42].mean(0), REGIONS["eyes"] + REGIONS["glasses"]),
+        "right eye": (points[42:48].mean(0), REGIONS["eyes"] + REGIONS["glasses"]),
+        "nose": (points[[30, 33]].mean(0), REGIONS["nose"]),
+        "mouth": (points[48:].mean(0), REGIONS["lips"] + REGIONS["mouth"]),
+        "left cheek": (points[[3, 31, 48]].mean(0), REGIONS["skin"]),
+        "right cheek": (points[[13, 35, 54]].mean(0), REGIONS["skin"]),
+    }
+    size = chances.shape[-1]
+    total = 0.0
+    for place, labels in places.values():
+        x, y = (int(v) for v in np.floor(place))
+        if 1 <= x < size - 1 and 1 <= y < size - 1:
+            here = chances[list(labels), y - 1 : y + 2, x - 1 : x + 2].sum(0)
+            total += float(here.max())
+    return total / len(places)
 
 
 def _plausible(found: Landmarks, indices: np.ndarray) -> list[int]:
