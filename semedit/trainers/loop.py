@@ -29,7 +29,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -80,7 +84,7 @@ class Schedule:
     """When a run ends, how its learning rate moves, and when it reports."""
 
     kimg: float | None = None  # thousands of items; None: no end by count
-    minutes: float | None = None  # of this call; None: no end by the clock
+    minutes: float | None = None  # of training, earlier calls counted in; None: no such end
     warmup_steps: int = 100  # learning rate rises linearly
     final_rate: float = 0.02  # of the initial rate, reached by a half cosine
     ema_steps: float = 250.0  # half-life of the moving average, in steps
@@ -130,6 +134,8 @@ def train(
 ) -> dict[str, float]:
     """Train until the schedule ends; go on from the run's checkpoint where there is one.
 
+    An interrupt ends the run behind the step in hand, with a checkpoint and weight files.
+
     Args:    data: folder of the data set. run: folder for checkpoint, log and weight files.
              seed: of initial weights, data order and every random draw.
     Returns: the held-out figures of the averaged modules.
@@ -145,15 +151,32 @@ def train(
     )
     record = {"trainer": trainer.name, "options": _options(trainer), "seed": seed}
     _restore(state, run, record)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.1f}% {task.fields[line]}"),
-        TimeRemainingColumn(),
-        disable=quiet,
-    ) as bar:
-        _loop(state, trainer, run, schedule, seed, record, bar)
+    with (
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.1f}% {task.fields[line]}"),
+            TimeRemainingColumn(),
+            disable=quiet,
+        ) as bar,
+        _interruptible() as stop,
+    ):
+        _loop(state, trainer, run, schedule, seed, record, bar, stop)
     return _save(state, run, record)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """A list that an interrupt (Ctrl-C) fills, so that the run ends behind a whole step."""
+    stop: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: stop.append(number))
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _loop(
@@ -164,25 +187,24 @@ def _loop(
     seed: int,
     record: dict[str, Any],
     bar: Progress,
+    stop: list[int],
 ) -> None:
     shown = bar.add_task(f"train {trainer.name}", total=1.0, line="")
-    begun = time.monotonic()
-    logged = saved = begun
-    already = state.seconds
+    logged = saved = last = time.monotonic()
     sums: dict[str, list[float]] = {}
-    while (done := schedule.progress(state.items, time.monotonic() - begun)) < 1.0:
+    while (done := schedule.progress(state.items, state.seconds)) < 1.0 and not stop:
         _advance(state, trainer.batch_size, schedule, seed, done, sums)
         now = time.monotonic()
-        state.seconds = already + now - begun
+        state.seconds, last = state.seconds + now - last, now
         if now - logged > schedule.log_seconds:
             line = _report(state, run, sums)
             bar.update(shown, completed=done, line=line)
             logged = now
         if now - saved > 60.0 * schedule.save_minutes:
             _save(state, run, record)
-            saved = time.monotonic()
+            saved = last = time.monotonic()
     if sums:
-        bar.update(shown, completed=1.0, line=_report(state, run, sums))
+        bar.update(shown, completed=done, line=_report(state, run, sums))
 
 
 def _advance(
