@@ -257,13 +257,13 @@ class _Call(nn.Module):
 
 
 class TunedGenerator:
-    """The generator of one tuned face: weights + differences, the original left untouched.
+    """A generator + differences of its weights and planes; the original is left untouched.
 
     Offers the generator's protocol (mapping, synthesis, planes, render and its attributes).
     Differences that require grad receive it: that is how pivotal tuning optimises them.
 
     Args: generator; differences: parameter -> difference of the parameter's own shape, and
-          "planes.NAME" -> what is added to that entry of the planes [1, ...] after they are made.
+          "planes.NAME" -> what is added to that entry of the planes, [N, ...] or one for all.
     """
 
     def __init__(self, generator: nn.Module, differences: Mapping[str, Tensor]) -> None:
@@ -292,7 +292,10 @@ class TunedGenerator:
         return self._run("synthesis", codes, c, **kwargs)
 
     def planes(self, codes: Codes) -> Any:
-        planes = self._run("planes", codes)
+        return self.add(self._run("planes", codes))
+
+    def add(self, planes: Any) -> Any:
+        """Planes of the generator itself -> this face's."""
         if not self._added:
             return planes
         return {**planes, **{k: planes[k] + v.to(planes[k]) for k, v in self._added.items()}}
@@ -302,12 +305,18 @@ class TunedGenerator:
 
 
 def tuned_generator(generator: Any, latent: Latent) -> Any:
-    """The generator for a latent of ONE face: itself, or wrapped with the face's differences."""
+    """The generator for a latent: itself, or wrapped with the faces' differences.
+
+    Raises: LatentError: several faces with weights of their own; take one of them.
+    """
     if latent.tuned is None:
         return generator
+    if all(k.startswith(PLANES) for k in latent.tuned):
+        return TunedGenerator(generator, latent.tuned)
     if len(latent) != 1:
         raise LatentError("Tuned weights belong to one face each: take one face of the latent.")
-    return TunedGenerator(generator, {k: v[0] for k, v in latent.tuned.items()})
+    own = {k: v if k.startswith(PLANES) else v[0] for k, v in latent.tuned.items()}
+    return TunedGenerator(generator, own)
 
 
 def synthesize(generator: Any, latent: Latent, c: Tensor | None = None) -> Output:
@@ -316,8 +325,8 @@ def synthesize(generator: Any, latent: Latent, c: Tensor | None = None) -> Outpu
     Args: c: cameras [N,25] instead of the latent's own.
     """
     c = latent.c if c is None else c
-    if latent.tuned is None:
-        return generator.synthesis(latent.codes, c)
+    if all(k.startswith(PLANES) for k in latent.tuned or ()):
+        return tuned_generator(generator, latent).synthesis(latent.codes, c)
     outputs = [
         tuned_generator(generator, latent[i]).synthesis(latent[i].codes, c[i : i + 1])
         for i in range(len(latent))

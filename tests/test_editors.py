@@ -13,6 +13,7 @@ from torch import Tensor
 from semedit import latents, methods
 from semedit.editors import EDITORS, Classifier, Direction, Mask, classifier, direction
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
+from semedit.editors.release import moved, release
 from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
 from semedit.faces import attributes, networks
 from semedit.images import ATTRIBUTES, REGIONS
@@ -189,6 +190,38 @@ def test_boundary_and_conditioning() -> None:
     assert torch.dot(found, normal) > 0.98 and figures["accuracy"] > 0.95
     apart = direction.orthogonal(found, [torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])])
     assert abs(float(apart[1])) < 1e-5 and float(apart.norm()) == pytest.approx(1)
+
+
+# --- release ---------------------------------------------------------------------------------
+
+
+def test_tuning_is_taken_back_where_the_edit_shows(generator: TinyGenerator) -> None:
+    codes, c = generator.sample(2, seed=5)
+    added = {"planes.maps": 0.5 * torch.randn(2, 3, 6, 8, 8)}
+    face = Latent(codes, c, "tiny", latents.fingerprint(generator), "hybrid", added)
+    plain = generator.synthesis(codes, c).image
+    tuned = latents.synthesize(generator, face).image
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[..., :6, :] = 1
+    faded = latents.synthesize(generator, release(generator, face, mask)).image
+    inside, outside = slice(0, 4), slice(10, 16)
+    assert (faded - plain)[:, :, inside].abs().mean() < 0.5 * (tuned - plain)[
+        :, :, inside
+    ].abs().mean()
+    assert (faded - tuned)[:, :, outside].abs().mean() < 0.5 * (tuned - plain)[
+        :, :, outside
+    ].abs().mean()
+    assert release(generator, face, mask, 0.0) is face
+    everywhere = release(generator, face, torch.ones(2, 1, 16, 16))
+    assert everywhere.tuned is not None
+    assert torch.allclose(latents.synthesize(generator, everywhere).image, plain, atol=1e-4)
+
+
+def test_a_move_shows_where_the_picture_changes(generator: TinyGenerator, latent: Latent) -> None:
+    other = replace(latent, codes=generator.sample(2, seed=12)[0])
+    assert moved(generator, latent, latent).max() == 0
+    mask = moved(generator, latent, other)
+    assert mask.shape == (2, 1, 16, 16) and 0 < mask.mean() <= 1
 
 
 # --- mask ------------------------------------------------------------------------------------

@@ -170,6 +170,17 @@ def test_patterns_choose_parameters(generator: TinyGenerator) -> None:
     assert not any(n.startswith("mapping") for n in chosen(generator, ""))
 
 
+@pytest.mark.parametrize(("layers", "steps"), [("planes.maps", 2 + 4), ("colour.*", 2 + 2 * 4)])
+def test_planes_are_tuned_as_one_batch_and_weights_face_by_face(
+    generator: TinyGenerator, layers: str, steps: int
+) -> None:
+    images, labels, c = faces(generator)
+    seen: list[tuple[int, int]] = []
+    method = Hybrid(steps=2, tune_steps=4, layers=layers, perceptual="none")
+    method(generator, images, labels, c, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (steps, steps)
+
+
 def test_planes_can_be_tuned(generator: TinyGenerator, tmp_path: Path) -> None:
     images, labels, c = faces(generator)
     method = Hybrid(steps=2, tune_steps=30, layers="planes.maps", locality_weight=0,

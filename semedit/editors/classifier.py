@@ -14,6 +14,7 @@ from semedit import losses, methods
 from semedit.editors.direction import Directions, directions_for
 from semedit.editors.enclose import enclose
 from semedit.editors.regions import attribute_region
+from semedit.editors.release import release
 from semedit.errors import OptionError, WeightsError
 from semedit.faces import attributes
 from semedit.images import ATTRIBUTES
@@ -48,6 +49,7 @@ class Classifier:
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
     soft: float = 1.5  # blur of M and of the blend, hundredths of the side
+    release: float = 1.0  # share of the face's own tuning taken back inside the regions
     start: Literal["direction", "current"] = "direction"  # where codes start
     composite: bool = True  # keep the pixels where M is 1
 
@@ -77,6 +79,7 @@ class Classifier:
         region = attribute_region(labels, wanted)
         question = Question(attributes.Classifier(str(before.device)), wanted)
         keep = 1 - losses.feather(region, self.soft * size / 100)
+        latent = release(generator, latent, region, self.release)
         scale, found = spread(generator, latent.c), self._directions(generator)
         steps = Steps(progress, self.steps * len(latent))
         faces = [

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from semedit import cameras, methods, weights
+from semedit.editors.release import moved, release
 from semedit.errors import LatentError, OptionError
 from semedit.faces.attributes import Classifier
 from semedit.images import ATTRIBUTES
@@ -252,6 +253,7 @@ class Direction:
     name: str = "smiling"  # attribute of the direction
     strength: float = 2.0  # standard deviations; negative takes the attribute away
     layers: str = ""  # layers to move, like 0-5,8; empty: all
+    release: float = 1.0  # share of the face's own tuning taken back where the move shows
     directions: str = ""  # weights or file with the directions; empty: the generator's own
 
     def __call__(self, generator: Any, latent: Latent, progress: Progress | None = None) -> Latent:
@@ -262,15 +264,18 @@ class Direction:
         found = self._directions(generator)
         move = methods.pick(found.moves, self.name, "direction")
         codes = {k: v + self.strength * self._chosen(move[k]) for k, v in latent.codes.items()}
-        if progress is not None:
-            progress(1, 1)
-        return replace(
+        after = replace(
             latent,
             codes=codes,
             method=f"{latent.method}+direction",
             composite=latent.composite if self.strength == 0 else None,
             meta={**latent.meta, "direction": {"name": self.name, "strength": self.strength}},
         )
+        if self.strength != 0 and self.release > 0:
+            after = release(generator, after, moved(generator, latent, after), self.release)
+        if progress is not None:
+            progress(1, 1)
+        return after
 
     def _directions(self, generator: Any) -> Directions:
         if not self.directions:

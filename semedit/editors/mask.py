@@ -10,6 +10,7 @@ from torch import Tensor
 
 from semedit import losses, methods
 from semedit.editors.enclose import enclose
+from semedit.editors.release import release
 from semedit.errors import MaskError
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
@@ -41,6 +42,7 @@ class Mask:
     prior_weight: float = 0.01  # of the squared way from the start
     grow: float = 2.0  # r is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
+    release: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     composite: bool = True  # keep the pixels outside r
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
@@ -70,6 +72,7 @@ class Mask:
             raise MaskError("The drawn label map is the face's own: there is nothing to edit.")
         r = losses.dilate(r, round(self.grow * size / 100))
         started = self._start(generator, latent, before, edited, labels)
+        latent = release(generator, latent, r, self.release)
         scale = spread(generator, latent.c)
         steps = Steps(progress, self.steps * len(latent))
         faces = []

@@ -89,7 +89,8 @@ class Triplane(nn.Module):
     """See the module. `planes` is the costly half; its result serves any number of views."""
 
     traits: frozenset[str] = frozenset({"ws", "camera", "seg"})
-    tunable: ClassVar[tuple[str, ...]] = ("texture*", "upsampler*")  # what pivotal tuning changes
+    # Pivotal tuning adds to these: what a face has beside the codes, placed where it is seen.
+    tunable: ClassVar[tuple[str, ...]] = ("planes.texture", "planes.background")
 
     def __init__(self, config: TriplaneConfig, name: str = "triplane") -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from semedit import losses, methods
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
 from semedit.inverters.pivotal import tune_faces
-from semedit.inverters.tuning import Tuning
+from semedit.inverters.tuning import Tuning, chosen, only_planes
 from semedit.latents import Latent, fingerprint
 
 
@@ -29,8 +29,8 @@ class Hybrid:
 
     Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2; the loss is equation 7 of
     Verma and Raman 2025, arXiv:2506.22833; tuning after Roich et al. 2021, arXiv:2106.05744.
-    Departs: codes stay near the encoder's, in units of their own standard deviation; tuning
-    changes what the generator declares as appearance and keeps other views as they were.
+    Departs: codes stay near the encoder's, in units of their own standard deviation; a 3D
+    generator's planes are tuned, not its weights (see tuning.Tuning).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})
@@ -40,10 +40,10 @@ class Hybrid:
     image_weight: float = 10.0  # of the squared pixel difference
     perceptual_weight: float = 0.3  # of the perceptual distance
     prior_weight: float = 0.02  # of the squared way from the encoder's codes
-    tune_steps: int = 20  # Adam updates of the weights, each face alone; 0 leaves them
-    tune_lr: float = 2e-3  # per update of a weight
-    locality_weight: float = 2.0  # of keeping other views as the pivot has them
-    layers: str = ""  # patterns of parameters to tune; empty: the generator's choice
+    tune_steps: int = 20  # Adam updates of planes or weights; 0 leaves them
+    tune_lr: float = 2e-3  # per update of a weight; planes move 25 times as far
+    locality_weight: float = 0.0  # of keeping other views as the pivot has them
+    layers: str = ""  # patterns of names to tune; empty: the generator's choice
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
@@ -65,7 +65,8 @@ class Hybrid:
         methods.check_traits("hybrid", self, generator, known_traits())
         check_faces(generator, images, labels, c)
         perceptual = losses.perceptual(self.perceptual, images.device)
-        count = Steps(progress, self.steps + self.tune_steps * len(c))
+        together = only_planes(chosen(generator, self.layers))
+        count = Steps(progress, self.steps + self.tune_steps * (1 if together else len(c)))
         with torch.no_grad():
             start = generator.encode(images, labels, c)
         loss = losses.SemanticLoss(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from semedit import losses
 from semedit.inverters.descent import Progress, Steps
 from semedit.inverters.optimize import Optimize
-from semedit.inverters.tuning import Tuning, small
+from semedit.inverters.tuning import WEIGHTS, Tuning, chosen, only_planes
 from semedit.latents import Latent
 
 
@@ -36,7 +37,7 @@ class Pivotal:
     label_weight: float = 1.0  # of the label maps' squared difference
     locality_weight: float = 1.0  # of keeping other views (or neighbours) as they were
     stop_loss: float = 0.0  # a face's tuning ends below this loss
-    layers: str = ""  # patterns of parameters to tune; empty: the generator's choice
+    layers: str = WEIGHTS  # patterns of names to tune; weights: all; empty: the generator's choice
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
@@ -88,18 +89,21 @@ def tune_faces(
     stop_loss: float,
     progress: Steps,
 ) -> Latent:
-    """The latent with each face's weights tuned towards its image and labels.
+    """The latent with each face's own differences tuned towards its image and labels.
 
     Args: loss_weights: of labels, pixels and perceptual distance.
     """
-    differences, final = [], []
-    for i in range(len(latent)):
-        face = latent[i]
-        targets = losses.SemanticLoss.inversion(images[i : i + 1], labels[i : i + 1])
+    shared = only_planes(chosen(generator, tuning.layers))
+    rows = [slice(None)] if shared else [slice(i, i + 1) for i in range(len(latent))]
+    found, final = [], []
+    for row in rows:
+        face = latent.take(row)
+        targets = losses.SemanticLoss.inversion(images[row], labels[row])
         loss = losses.SemanticLoss(targets, perceptual, *loss_weights)
-        found, value = tuning(
+        differences, value = tuning(
             generator, face.codes, face.c, loss, lambda v: bool((v < stop_loss).all()), progress
         )
-        differences.append(found)
-        final.append(value)
-    return replace(latent, tuned=small(differences), meta={**latent.meta, "loss": final})
+        found.append(differences)
+        final.extend(value.tolist())
+    tuned = {k: torch.cat([d[k] for d in found]).half() for k in found[0]}
+    return replace(latent, tuned=tuned, meta={**latent.meta, "loss": final})

@@ -1,8 +1,8 @@
-"""Pivotal tuning: small differences of a generator's weights for one face."""
+"""Pivotal tuning: small differences of a generator, each face its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -17,57 +17,66 @@ from semedit.inverters.descent import descend
 from semedit.latents import PLANES, TunedGenerator, shapes_of
 
 VIEWS = ((-0.44, 0.0), (0.44, 0.0), (-0.2, 0.15), (0.2, -0.15))  # yaw, pitch added, radians
-PLANE_RATE = 10.0  # planes are no weights: a step moves them so much farther
+PLANE_RATE = 25.0  # planes are no weights: a step moves them so much farther
+WEIGHTS = "weights"  # as `layers`: all parameters
 
 
 @dataclass(frozen=True)
 class Tuning:
     """theta* = argmin L(G(w_p; theta), x) + locality * |G(w_p; theta, c') - G(w_p; theta_0, c')|^2
 
-    over the chosen parameters, for a pivot w_p and views c' beside the face's own, where the
+    over what `layers` names, for a pivot w_p and views c' beside the face's own, where the
     generator knows the face and the photograph does not.
 
     Source: Roich et al. 2021, arXiv:2106.05744, equations 3 to 5.
-    Departs: locality is kept in views of the pivot, not in neighbours of it; generators without a
+    Departs: besides weights, theta may be what is added to the planes of a 3D generator. That
+    changes the face where it is seen and nothing else, so it needs a few steps, no locality, and
+    all faces can share a batch. Locality is kept in views of the pivot; generators without a
     camera keep their neighbours: codes moved `alpha` standard deviations towards a sample.
     """
 
     steps: int
     lr: float
-    layers: str = ""  # patterns of parameter names, comma separated; empty: the generator's choice
+    layers: str = ""  # patterns of names, comma separated; empty: the generator's choice
     locality: float = 0.0
     alpha: float = 1.0
 
     def __call__(
         self,
         generator: Any,
-        codes: Mapping[str, Tensor],
+        codes: dict[str, Tensor],
         c: Tensor,
         loss: Callable[[Output], Tensor],
         stop: Callable[[Tensor], bool] | None = None,
         progress: Callable[[], None] | None = None,
-    ) -> tuple[dict[str, Tensor], float]:
-        """Tune for ONE face.
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Tune for the faces of a batch: one face, unless only planes are tuned.
 
-        Args:    codes [1, ...]; c [1,25]; loss: Output -> [1].
-        Returns: differences, parameter -> float32 of the parameter's shape; the last loss.
+        Args:    codes [N, ...]; c [N,25]; loss: Output -> [N].
+        Returns: differences, name -> float32 [N, *shape]; the last losses [N].
         """
+        shapes = chosen(generator, self.layers)
+        batch = (len(c),) if only_planes(shapes) else ()
         differences = {
-            k: torch.zeros(shape, device=c.device, requires_grad=True)
-            for k, shape in chosen(generator, self.layers).items()
+            k: torch.zeros((*batch, *shape), device=c.device, requires_grad=True)
+            for k, shape in shapes.items()
         }
         tuned = TunedGenerator(generator, differences)
         pivot = {k: v.detach() for k, v in codes.items()}
+        if batch:
+            with torch.no_grad():
+                planes = generator.planes(pivot)  # the same at every step
         asides = self._asides(generator, pivot, c)
         count = 0
 
         def objective() -> Tensor:
             nonlocal count
-            value = loss(tuned.synthesis(pivot, c))
+            output = tuned.render(tuned.add(planes), c) if batch else tuned.synthesis(pivot, c)
+            value = loss(output)
             if asides:
                 code, camera, image = asides[count % len(asides)]
                 away = tuned.synthesis(code, camera).image - image
-                value = value + self.locality * away.square().mean()
+                value = value + self.locality * away.square().flatten(1).mean(1)
             count += 1
             return value
 
@@ -80,7 +89,8 @@ class Tuning:
             progress=progress,
             rates=[PLANE_RATE if k.startswith(PLANES) else 1.0 for k in differences],
         )
-        return {k: v.detach() for k, v in differences.items()}, float(final.sum())
+        found = {k: v.detach() if batch else v.detach()[None] for k, v in differences.items()}
+        return found, final
 
     @torch.no_grad()
     def _asides(
@@ -105,22 +115,23 @@ class Tuning:
 
 def _towards(code: Tensor, other: Tensor) -> Tensor:
     difference = other - code
-    return difference / difference.square().mean().sqrt().clamp(min=1e-8)
+    size = difference.square().flatten(1).mean(1).sqrt().clamp(min=1e-8)
+    return difference / size.view(-1, *[1] * (code.ndim - 1))
 
 
 def chosen(generator: Any, layers: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what tuning may change: parameters, and "planes.NAME" for what is added
     to an entry of the planes.
 
-    Without patterns: what the generator declares in `tunable` (patterns), else all parameters but
-    those of its mapping network, which the pivot has already passed.
+    Without patterns: what the generator declares in `tunable` (patterns), else all parameters.
+    Those of its mapping network, which the pivot has already passed, are left out.
 
     Raises: OptionError: a pattern that matches nothing.
     """
     declared: Sequence[str] = getattr(generator, "tunable", ())
     patterns = [p.strip() for p in layers.split(",") if p.strip()] or list(declared)
     shapes = shapes_of(generator, planes=any(p.startswith(PLANES) for p in patterns))
-    if not patterns:
+    if not patterns or patterns == [WEIGHTS]:
         return {k: v for k, v in shapes.items() if not k.startswith("mapping")}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in shapes):
@@ -128,6 +139,6 @@ def chosen(generator: Any, layers: str) -> dict[str, tuple[int, ...]]:
     return {k: v for k, v in shapes.items() if any(fnmatchcase(k, p) for p in patterns)}
 
 
-def small(differences: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Differences of several faces as a latent keeps them: float16 [N, *shape]."""
-    return {k: torch.stack([d[k] for d in differences]).half() for k in differences[0]}
+def only_planes(names: Iterable[str]) -> bool:
+    """Whether all of these are added to planes, so that weights stay as they are."""
+    return all(name.startswith(PLANES) for name in names)
