@@ -12,7 +12,8 @@ from semedit.heads.geometry import MATERIAL
 from semedit.heads.hair import Strands
 from semedit.heads.parameters import Parameters
 from semedit.heads.regions import brow_center, brow_taper
-from semedit.heads.shading import Paint, beard_mask
+from semedit.heads.shading import Paint
+from semedit.heads.skin import beard_mask
 
 GRID_CM = 0.04  # of the frontal map of the neutral face
 LEFT, TOP, WIDE = -9.6, 13.0, 640  # its corner (x, y) cm and side px

@@ -15,7 +15,8 @@ from numba import njit
 from semedit.heads import geometry, raster
 from semedit.heads.noise import noise3
 from semedit.heads.parameters import Parameters
-from semedit.heads.shading import Paint, scalp, smooth
+from semedit.heads.shading import Paint
+from semedit.heads.skin import scalp, smooth
 
 CENTER = np.array([0.0, 3.5, -0.5], np.float32)  # of the radius field
 FIELD_W, FIELD_H = 144, 72

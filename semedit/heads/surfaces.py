@@ -1,0 +1,58 @@
+"""Eyes, clothes, hats and the inside of the mouth: albedo from neutral or object coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from semedit.heads.noise import noise3
+from semedit.heads.skin import smooth
+
+
+@njit(cache=True, fastmath=True)
+def eye_color(paint, side, x, y, z, out):  # type: ignore[no-untyped-def]
+    """Albedo of an eyeball at neutral (x, y, z): pupil, iris, limbal ring, sclera."""
+    dx, dy, dz = x - paint.eyes[side, 0], y - paint.eyes[side, 1], z - paint.eyes[side, 2]
+    radius = np.sqrt(dx * dx + dy * dy) / 0.70 if dz > 0 else 9.0
+    angle = np.arctan2(dy, dx)
+    vein = noise3(x * 3, y * 6, z * 3, paint.seed + 21)
+    white = 0.62 - 0.10 * paint.sclera
+    red = 0.06 * smooth(radius, 1.3, 2.2) * (1 + vein)
+    sr, sg, sb = white, white * (0.93 - red), white * (0.90 - 0.06 * paint.sclera - red)
+    fibre = 0.8 + 0.35 * noise3(angle * 7, radius * 1.5, 3.7, paint.seed + 22)
+    inner = 1.35 - 0.7 * radius
+    ir, ig, ib = (paint.iris_rgb[0] * fibre * (0.5 + 0.6 * inner),
+                  paint.iris_rgb[1] * fibre * (0.55 + 0.45 * inner),
+                  paint.iris_rgb[2] * fibre * (0.65 + 0.35 * inner))
+    ring = 1 - 0.75 * smooth(radius, 0.72, 0.98)
+    pupil = smooth(radius, paint.pupil - 0.05, paint.pupil + 0.06)
+    iris = 1 - smooth(radius, 0.93, 1.08)
+    out[0] = sr + iris * (ir * ring * pupil - sr)
+    out[1] = sg + iris * (ig * ring * pupil - sg)
+    out[2] = sb + iris * (ib * ring * pupil - sb)
+
+
+@njit(cache=True, fastmath=True)
+def cloth_color(paint, x, y, z, out):  # type: ignore[no-untyped-def]
+    """Albedo of clothes at object coordinates, cm."""
+    weave = 1 + 0.06 * noise3(x * 5, y * 5, z * 5, paint.seed + 31)
+    fold = 1 + 0.10 * noise3(x * 0.5, y * 0.25, z * 0.5, paint.seed + 32)
+    second = 0.0
+    if paint.cloth_pattern == 1:
+        second = 1.0 if np.sin(y * 4.0) > 0.3 else 0.0
+    elif paint.cloth_pattern == 2:
+        second = 0.5 * (np.sin(x * 3.0) > 0.2) + 0.5 * (np.sin(y * 3.0) > 0.2)
+    for i in range(3):
+        c = paint.cloth_rgb[i] + second * (paint.cloth_rgb2[i] - paint.cloth_rgb[i])
+        out[i] = c * weave * fold
+
+
+@njit(cache=True, fastmath=True)
+def hat_color(paint, x, y, z, out):  # type: ignore[no-untyped-def]
+    if paint.hat_kind == 0:  # ribs of a knitted cap
+        phi = np.arctan2(x, z)
+        k = 0.80 + 0.25 * np.sin(phi * 46) + 0.08 * np.sin(y * 14)
+    else:
+        k = 0.96 + 0.07 * noise3(x * 6, y * 6, z * 6, paint.seed + 41)
+    for i in range(3):
+        out[i] = paint.hat_rgb[i] * k
