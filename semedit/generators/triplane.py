@@ -194,16 +194,16 @@ class Triplane(nn.Module):
             keep_empty: share of the rays through empty space that are rendered all the same.
         """
         side = neural or self.config.neural
-        features, seg, depth = self._march(planes, c, side, jitter, keep_empty)
-        low = Output(image=features[:, :3], seg=seg, depth=depth)
+        features, seg, depth, opacity = self._march(planes, c, side, jitter, keep_empty)
+        low = Output(image=features[:, :3], seg=seg, depth=depth, opacity=opacity)
         ws = planes["ws"].repeat_interleave(len(c) // len(planes["ws"]), 0)
         image, seg = self.upsampler(features, seg, ws)
-        return Output(image=image.float(), seg=seg.float(), depth=depth, low=low)
+        return Output(image.float(), seg.float(), depth, opacity, low)
 
     def _march(
         self, planes: Planes, c: Tensor, side: int, jitter: bool, keep_empty: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features [V,F,side,side], seg [V,K,side,side] and depth [V,1,side,side]."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features [V,F,side,side], seg [V,K,side,side], depth and opacity [V,1,side,side]."""
         rays = self._cast(planes["density"], c, side, keep_empty)
         colour, seg, through, distance = self._shade(planes, rays, jitter)
 
@@ -216,15 +216,17 @@ class Triplane(nn.Module):
         behind = F.interpolate(planes["background"], (side, side), mode="bilinear")
         behind = behind.repeat_interleave(len(c) // len(behind), 0)
         features = picture(colour, zero.expand(1, colour.shape[1]))
-        features = features + picture(through, zero + 1) * behind
-        return features, picture(seg, self.background_seg[None]), picture(distance, zero)
+        through = picture(through, zero + 1)
+        features = features + through * behind
+        seg = picture(seg, self.background_seg[None])
+        return features, seg, picture(distance, zero), 1 - through
 
     @torch.no_grad()
     def _cast(self, density: Tensor, c: Tensor, side: int, keep_empty: float) -> _Rays:
         """The rays that meet something, and some of the others."""
         origins, directions = cameras.rays(c, side)
         near, far = volume.box_interval(origins, directions, self.config.box / 2)
-        weights = self._coarse(density, origins, directions, near, far)
+        weights = self._coarse(density, c, side)
         keep = weights.sum(-1) > self.config.skip_weight
         if keep_empty:
             keep = keep | (torch.rand(len(keep), device=c.device) < keep_empty)
@@ -260,21 +262,22 @@ class Triplane(nn.Module):
         colour = self._colour(planes["texture"], points, face, weights)
         return colour, seg, through[:, None], distance[:, None]
 
-    def _coarse(
-        self, density: Tensor, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor
-    ) -> Tensor:
-        """Weights [V*R*R,coarse] of equal intervals of the rays, from the density grid."""
-        count, n = self.config.coarse, len(density)
-        step = (far - near) / count
-        t = near[..., None] + step[..., None] * (torch.arange(count, device=near.device) + 0.5)
-        lengths = step[..., None].expand_as(t)
-        shaped = (n, -1, count)
-        rays = origins.reshape(n, -1, 3), directions.reshape(n, -1, 3)
-        half = self.config.box / 2
-        weights = volume.density_weights(
-            density, *rays, t.reshape(shaped), lengths.reshape(shaped), half
-        )
-        return weights.reshape(-1, count)
+    def _coarse(self, density: Tensor, c: Tensor, side: int) -> Tensor:
+        """Weights [V*side*side,coarse] of equal intervals of the rays, from the density grid.
+
+        The grid is coarser than the picture: every other ray is looked up in each direction, and
+        a ray gets the largest weights among those around it.
+        """
+        count, n, half = self.config.coarse, len(density), self.config.box / 2
+        few = max(1, side // 2)
+        origins, directions = (r.reshape(n, -1, 3) for r in cameras.rays(c, few))
+        near, far = volume.box_interval(origins, directions, half)
+        step = ((far - near) / count)[..., None]
+        t = near[..., None] + step * (torch.arange(count, device=near.device) + 0.5)
+        weights = volume.density_weights(density, origins, directions, t, step.expand_as(t), half)
+        maps = weights.view(len(c), few, few, count).permute(0, 3, 1, 2)
+        maps = F.interpolate(F.max_pool2d(maps, 3, 1, 1), (side, side))
+        return maps.permute(0, 2, 3, 1).reshape(-1, count)
 
     def _colour(self, texture: Tensor, points: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
         """Features [M,F] of rays: only samples that are seen are decoded."""
@@ -293,7 +296,8 @@ class Mapping(nn.Module):
         super().__init__()
         sides = [config.z_dim] + [config.hidden] * (config.mapping_layers - 1)
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sides))
-        self.layers.append(Linear(sides[-1], config.w_dim, scale=0.1))  # all heads start alike
+        # All heads start alike.
+        self.layers.append(Linear(sides[-1], config.w_dim, scale=0.1))
 
     def forward(self, z: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

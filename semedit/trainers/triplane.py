@@ -6,7 +6,7 @@ the heads' parameter vector (regression); the others through the encoder, which 
 learned like the one that it has.
 
     L = |I - I*| + edge |grad I - grad I*| + label CE(S, S*) + the same at low resolution
-        + consistency |E(I_1, S_1, c_1) - M(z)|^2
+        + opacity CE(opacity, S* is not background) + consistency |M(z) - E(I_1, S_1, c_1)|^2
 
 The first part of the run renders at half the neural resolution.
 
@@ -42,9 +42,10 @@ class HeadsTrainer:
     lr: float = 4e-3  # Adam, both networks
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     label: float = 0.15  # weight of the cross-entropy
+    opacity: float = 0.1  # weight of the cross-entropy of opaque and empty rays
     low: float = 0.5  # weight of the same losses before up-sampling
     mapped: float = 0.25  # part of the heads that pass through the mapping network
-    consistency: float = 0.3  # weight of the encoder's distance from the mapping network
+    consistency: float = 0.3  # weight of the mapping network's distance from the encoder
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     coarse: float = 0.4  # part of the run that renders at half the resolution
     held_out: int = 32  # heads kept for evaluation
@@ -107,9 +108,11 @@ class HeadsTask:
         assert output.low is not None
         terms = self._losses(output.image, output.seg, images, labels)
         low = self._losses(output.low.image, output.low.seg, images, labels)
-        terms["near"] = (encoded - mapped).square().mean()
+        terms["opacity"] = opacity_loss(output.low.opacity, labels)
+        # The mapping network follows the encoder, which is not to give up what z cannot say.
+        terms["near"] = (encoded.detach() - mapped).square().mean()
         loss = self._total(terms) + trainer.low * self._total(low)
-        loss = loss + trainer.consistency * terms["near"]
+        loss = loss + trainer.opacity * terms["opacity"] + trainer.consistency * terms["near"]
         optimiser = self.optimisers["all"]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -222,6 +225,13 @@ def class_weights(labels: Any) -> Tensor:
 def small_parts(weight: float) -> Tensor:
     """Pixel weights [19]: `weight` for the small parts that make a likeness, else 1."""
     return torch.tensor([weight if name in SMALL else 1.0 for name in LABELS])
+
+
+def opacity_loss(opacity: Tensor | None, labels: Tensor) -> Tensor:
+    """Cross-entropy of opacity [N,1,r,r] and what is not background in labels [N,R,R]."""
+    assert opacity is not None
+    true = F.adaptive_avg_pool2d((labels > 0).float()[:, None], opacity.shape[-1])
+    return F.binary_cross_entropy(opacity.clamp(1e-4, 1 - 1e-4), true)
 
 
 def differences(x: Tensor) -> tuple[Tensor, Tensor]:
