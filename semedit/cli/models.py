@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,7 +71,7 @@ def heads(
             seed=common.seed,
             look=look,
             views=views,
-            workers=common.jobs or 1,
+            workers=common.jobs or os.cpu_count() or 1,
             depth=depth,
             progress=steps,
         )

@@ -1,0 +1,43 @@
+"""What the demo draws over label maps."""
+
+import numpy as np
+import pytest
+
+from semedit.demo import draw, examples, spectacles
+from semedit.faces import Face
+from semedit.images import LABELS, read_photo
+
+GLASSES = LABELS.index("eye_g")
+
+
+@pytest.fixture
+def face():
+    """Eyes at (80, 100) and (180, 100) of a crop of 256 pixels."""
+    landmarks = np.full((68, 2), 128.0, np.float32)
+    landmarks[36:42], landmarks[42:48] = (80, 100), (180, 100)
+    zeros = np.zeros((4, 2)), landmarks, np.zeros(25, np.float32)
+    return Face("a", "a.png", "00", 0, 256, *zeros)
+
+
+def test_glasses_are_drawn_around_the_eyes(face):
+    labels = np.ones((256, 256), np.int64)
+    labels[95:105, 70:90] = LABELS.index("r_eye")
+    drawn = draw(labels, face)
+    assert (drawn[95:105, 70:90] == labels[95:105, 70:90]).all()  # eyes show through
+    assert drawn[96, 128] == GLASSES and drawn[100, 50] == GLASSES  # bridge and outer rim
+    assert 0.05 < (drawn == GLASSES).mean() < 0.25
+    lenses = spectacles(face.landmarks, 256)
+    assert abs(int(lenses[:, :128].sum()) - int(lenses[:, 132:].sum())) < 0.1 * lenses.sum()
+
+
+def test_worn_glasses_are_taken_off(face):
+    labels = np.ones((256, 256), np.int64)
+    labels[80:120, 60:200] = GLASSES
+    assert (draw(labels, face) == 1).all()
+
+
+def test_examples_are_pictures_of_a_fair_size():
+    assert len(examples()) == 3
+    for path in examples():
+        pixels = read_photo(path).pixels
+        assert min(pixels.shape[:2]) >= 256 and pixels.std() > 20
