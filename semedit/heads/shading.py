@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 
 from semedit.heads.noise import noise3
-from semedit.heads.skin import skin_color, smooth
-from semedit.heads.surfaces import cloth_color, eye_color, hat_color
+from semedit.heads.skin import skin_color
+from semedit.heads.surfaces import surface
 
 
 class Lights(NamedTuple):
@@ -118,6 +118,14 @@ def lit(shadow, x, y, z, bias):  # type: ignore[no-untyped-def]
     return 1 - total / 9
 
 
+@njit(cache=True, fastmath=True, inline="always")
+def _three(values, i, j, k, b0, b1, b2, out):  # type: ignore[no-untyped-def]
+    """Per-vertex values [V,3] at barycentric weights into out[0:3]."""
+    out[0] = b0 * values[i, 0] + b1 * values[j, 0] + b2 * values[k, 0]
+    out[1] = b0 * values[i, 1] + b1 * values[j, 1] + b2 * values[k, 1]
+    out[2] = b0 * values[i, 2] + b1 * values[j, 2] + b2 * values[k, 2]
+
+
 @njit(cache=True, fastmath=True)
 def shade(triangle, bary, triangles, material, position, normal, neutral, extra, eye,  # type: ignore[no-untyped-def]
           lights, shadow, paint, maps, rgb, label):
@@ -128,137 +136,90 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
     rgb float32 [H,W,3] and label uint8 [H,W] are written.
     """
     height, width = triangle.shape
-    out = np.zeros(6)
-    p, n, q = np.zeros(3), np.zeros(3), np.zeros(3)
-    light = np.zeros(3)
+    out, e = np.zeros(6), np.zeros(5)
+    p, n, q, light = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     for row in range(height):
         for col in range(width):
             t = triangle[row, col]
             if t < 0:
                 continue
+            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             b1, b2 = bary[row, col, 0], bary[row, col, 1]
             b0 = 1 - b1 - b2
-            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            for c in range(3):
-                p[c] = b0 * position[i, c] + b1 * position[j, c] + b2 * position[k, c]
-                n[c] = b0 * normal[i, c] + b1 * normal[j, c] + b2 * normal[k, c]
-                q[c] = b0 * neutral[i, c] + b1 * neutral[j, c] + b2 * neutral[k, c]
-            ao = b0 * extra[i, 0] + b1 * extra[j, 0] + b2 * extra[k, 0]
-            ear = b0 * extra[i, 1] + b1 * extra[j, 1] + b2 * extra[k, 1]
-            low = b0 * extra[i, 2] + b1 * extra[j, 2] + b2 * extra[k, 2]
-            mid = b0 * extra[i, 3] + b1 * extra[j, 3] + b2 * extra[k, 3]
-            phi = b0 * extra[i, 4] + b1 * extra[j, 4] + b2 * extra[k, 4]
-            what = material[t]
-            gloss, power, wrap = 0.0, 20.0, 0.0
-            out[4] = 0.0
-            out[5] = 0.0
+            _three(position, i, j, k, b0, b1, b2, p)
+            _three(normal, i, j, k, b0, b1, b2, n)
+            _three(neutral, i, j, k, b0, b1, b2, q)
+            for c in range(5):
+                e[c] = b0 * extra[i, c] + b1 * extra[j, c] + b2 * extra[k, c]
+            what, ao = material[t], e[0]
             if what == 0:
-                label[row, col] = skin_color(paint, maps, q[0], q[1], q[2], ear, low, mid,
-                                              phi, out)
-                gloss, wrap = 0.35 * out[3], 1.0
+                label[row, col] = skin_color(paint, maps, q[0], q[1], q[2], e[1], e[2], e[3], e[4],
+                                              out)
+                gloss, power, wrap = 0.35 * out[3], 20.0, 1.0
                 n[0] += out[4]
                 n[1] += out[5]
-            elif what <= 2:
-                deep = smooth(paint.mouth_front - p[2], 0.01, 0.055 if what == 1 else 0.11)
-                s = 0.55 * (1 - 0.9 * deep) * (1.0 if what == 2 else 0.6)
-                out[0], out[1], out[2] = 0.50 * s, 0.17 * s, 0.16 * s
-                label[row, col] = 10
-                gloss, power, ao = 0.25 * (1 - deep), 30.0, ao * (1 - 0.8 * deep)
-            elif what == 3:
-                deep = smooth(paint.mouth_front - p[2], 0.02, 0.09)
-                s = 1 - 0.85 * deep
-                gap = 0.93 + 0.07 * noise3(q[0] * 2.5, 1.0, 5.0, 7)
-                out[0], out[1], out[2] = 0.68 * s * gap, 0.62 * s * gap, 0.51 * s * gap
-                label[row, col] = 10
-                gloss, power, ao = 0.5 * s, 60.0, max(ao, 0.75) * s
-            elif what <= 5:
-                side = what - 4
-                eye_color(paint, side, q[0], q[1], q[2], out)
-                lid = smooth(paint.lids[side] - p[1], -0.004, 0.010)
-                s = 0.45 + 0.55 * lid
-                out[0], out[1], out[2] = out[0] * s, out[1] * s, out[2] * s
-                label[row, col] = 4 + side
-                gloss, power, ao = 2.0, 250.0, 0.75
-            elif what == 6:
-                cloth_color(paint, q[0], q[1], q[2], out)
-                label[row, col] = 18
-                wrap = 0.3
-            elif what == 7 or what == 12:
-                hat_color(paint, q[0], q[1], q[2], out)
-                label[row, col] = 14
-                wrap = 0.3
-            elif what == 8:
-                for c in range(3):
-                    out[c] = paint.frame_rgb[c]
-                label[row, col] = 3
-                gloss, power = 0.8, 40.0
-            elif what == 9:
-                for c in range(3):
-                    out[c] = paint.earring_rgb[c]
-                label[row, col] = 15
-                gloss, power = 2.5, 30.0
             else:
-                for c in range(3):
-                    out[c] = paint.necklace_rgb[c]
-                label[row, col] = 16
-                gloss, power = 2.0, 30.0
+                label[row, col], gloss, power, wrap, ao = surface(paint, what, p, q, ao, out)
             _light(p, n, eye, ao, gloss, power, wrap, lights, shadow, what, out, light)
             for c in range(3):
                 rgb[row, col, c] = light[c]
 
 
 @njit(cache=True, fastmath=True)
+def _gleam(d, power, skin):  # type: ignore[no-untyped-def]
+    """Highlight of a cosine d. Skin has a fixed broad one, without the cost of a power."""
+    if not skin:
+        return d**power
+    d4 = d * d * d * d
+    return d4 * d4 * d4 * d4 * d4
+
+
+@njit(cache=True, fastmath=True)
+def _halfway(light, n, v):  # type: ignore[no-untyped-def]
+    """Cosine between the normal and the direction halfway between light and viewer."""
+    x, y, z = light[0] + v[0], light[1] + v[1], light[2] + v[2]
+    length = np.sqrt(x * x + y * y + z * z) + 1e-9
+    return max((n[0] * x + n[1] * y + n[2] * z) / length, 0.0)
+
+
+@njit(cache=True, fastmath=True)
 def _light(p, n, eye, ao, gloss, power, wrap, lights, shadow, what, albedo, out):  # type: ignore[no-untyped-def]
     """Light one point: out[c] = albedo * (key + fill + rim + hemisphere) + highlights."""
     length = np.sqrt(n[0] ** 2 + n[1] ** 2 + n[2] ** 2) + 1e-9
-    nx, ny, nz = n[0] / length, n[1] / length, n[2] / length
-    vx, vy, vz = eye[0] - p[0], eye[1] - p[1], eye[2] - p[2]
-    length = np.sqrt(vx * vx + vy * vy + vz * vz)
-    vx, vy, vz = vx / length, vy / length, vz / length
-    facing = nx * vx + ny * vy + nz * vz
-    if facing < 0:
-        nx, ny, nz, facing = -nx, -ny, -nz, -facing
-    key = nx * lights.key[0] + ny * lights.key[1] + nz * lights.key[2]
-    fill = nx * lights.fill[0] + ny * lights.fill[1] + nz * lights.fill[2]
-    rim = nx * lights.rim[0] + ny * lights.rim[1] + nz * lights.rim[2]
-    shade = 1.0
+    v = (eye[0] - p[0], eye[1] - p[1], eye[2] - p[2])
+    far = np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2])
+    v = (v[0] / far, v[1] / far, v[2] / far)
+    facing = (n[0] * v[0] + n[1] * v[1] + n[2] * v[2]) / length
+    sign = (1.0 if facing >= 0 else -1.0) / length
+    m = (n[0] * sign, n[1] * sign, n[2] * sign)
+    facing = abs(facing)
+    key = m[0] * lights.key[0] + m[1] * lights.key[1] + m[2] * lights.key[2]
+    fill = m[0] * lights.fill[0] + m[1] * lights.fill[1] + m[2] * lights.fill[2]
+    rim = m[0] * lights.rim[0] + m[1] * lights.rim[1] + m[2] * lights.rim[2]
+    skin, shade = what == 0, 1.0
     if key > -0.4:
-        shade = lit(shadow, p[0] + 0.006 * nx, p[1] + 0.006 * ny, p[2] + 0.006 * nz, 0.008)
+        shade = lit(shadow, p[0] + 0.006 * m[0], p[1] + 0.006 * m[1], p[2] + 0.006 * m[2], 0.008)
     edge = (1 - facing) * (1 - facing)
     edge *= edge
     shine_key, shine_fill = 0.0, 0.0
     if gloss > 0:
-        hx, hy, hz = lights.key[0] + vx, lights.key[1] + vy, lights.key[2] + vz
-        length = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
-        d = max((nx * hx + ny * hy + nz * hz) / length, 0.0)
-        fresnel = 0.04 + 0.30 * edge if what == 0 else 0.08
-        if what == 0:
-            d4 = d * d * d * d
-            d20 = d4 * d4 * d4 * d4 * d4
-            shine_key = (0.6 * d20 + 0.8 * d20 * d20 * d20) * fresnel * 6
-        else:
-            shine_key = d**power * fresnel * 6
-        hx, hy, hz = lights.fill[0] + vx, lights.fill[1] + vy, lights.fill[2] + vz
-        length = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
-        d = max((nx * hx + ny * hy + nz * hz) / length, 0.0)
-        if what == 0:
-            d4 = d * d * d * d
-            shine_fill = d4 * d4 * d4 * d4 * d4 * fresnel * 6
-        else:
-            shine_fill = d**power * fresnel * 6
-    up = 0.5 + 0.5 * ny
+        fresnel = 6 * (0.04 + 0.30 * edge if skin else 0.08)
+        shine_key = _gleam(_halfway(lights.key, m, v), power, skin)
+        if skin:
+            shine_key = 0.6 * shine_key + 0.8 * shine_key**3
+        shine_key *= fresnel
+        shine_fill = _gleam(_halfway(lights.fill, m, v), power, skin) * fresnel
+    up = 0.5 + 0.5 * m[1]
     for c in range(3):
         # Light scatters under the skin: red reaches further round the terminator.
         w = wrap * (0.28 if c == 0 else (0.14 if c == 1 else 0.08))
-        scatter = shade * (1 + 0.25 * (1 - shade)) if what == 0 and c == 0 else shade
+        red = 1.0 if skin and c == 0 else 0.0
+        scatter = shade * (1 + 0.25 * red * (1 - shade))
         diffuse = max((key + w) / (1 + w), 0.0) * scatter * lights.key_rgb[c]
         diffuse += max((fill + w) / (1 + w), 0.0) * lights.fill_rgb[c] * ao
         diffuse += max(rim, 0.0) * lights.rim_rgb[c] * ao
-        around = lights.ground[c] + up * (lights.sky[c] - lights.ground[c]) + nx * lights.side[c]
-        tint = ao * (1 + 0.2 * (1 - ao)) if what == 0 and c == 0 else ao
-        diffuse += around * tint
+        around = lights.ground[c] + up * (lights.sky[c] - lights.ground[c]) + m[0] * lights.side[c]
+        diffuse += around * ao * (1 + 0.2 * red * (1 - ao))
         total = albedo[c] * diffuse
         total += gloss * (shine_key * shade * lights.key_rgb[c] + shine_fill * lights.fill_rgb[c])
-        if what == 0:
-            total += 0.10 * edge * around * ao
-        out[c] = total
+        out[c] = total + (0.10 * edge * around * ao if skin else 0.0)

@@ -56,3 +56,50 @@ def hat_color(paint, x, y, z, out):  # type: ignore[no-untyped-def]
         k = 0.96 + 0.07 * noise3(x * 6, y * 6, z * 6, paint.seed + 41)
     for i in range(3):
         out[i] = paint.hat_rgb[i] * k
+
+
+@njit(cache=True, fastmath=True)
+def surface(paint, what, p, q, ao, out):  # type: ignore[no-untyped-def]
+    """Albedo of everything but skin into out[0:3].
+
+    what: geometry.MATERIAL; p, q: head frame and object coordinates; ao: ambient occlusion.
+    Returns label, gloss, exponent of the highlight, wrap of the light, ambient occlusion.
+    """
+    if what <= 3:
+        return _mouth(paint, what, p, q, ao, out)
+    if what <= 5:
+        side = what - 4
+        eye_color(paint, side, q[0], q[1], q[2], out)
+        shade = 0.45 + 0.55 * smooth(paint.lids[side] - p[1], -0.004, 0.010)
+        for c in range(3):
+            out[c] *= shade
+        return 4 + side, 2.0, 250.0, 0.0, 0.75
+    if what == 6:
+        cloth_color(paint, q[0], q[1], q[2], out)
+        return 18, 0.0, 20.0, 0.3, ao
+    if what == 7 or what == 12:
+        hat_color(paint, q[0], q[1], q[2], out)
+        return 14, 0.0, 20.0, 0.3, ao
+    if what == 8:
+        out[:3] = paint.frame_rgb
+        return 3, 0.8, 40.0, 0.0, ao
+    if what == 9:
+        out[:3] = paint.earring_rgb
+        return 15, 2.5, 30.0, 0.0, ao
+    out[:3] = paint.necklace_rgb
+    return 16, 2.0, 30.0, 0.0, ao
+
+
+@njit(cache=True, fastmath=True)
+def _mouth(paint, what, p, q, ao, out):  # type: ignore[no-untyped-def]
+    """Inside of the mouth (1), gums and tongue (2), teeth (3): darker with depth."""
+    behind = paint.mouth_front - p[2]
+    if what == 3:
+        bright = 1 - 0.85 * smooth(behind, 0.02, 0.09)
+        enamel = bright * (0.93 + 0.07 * noise3(q[0] * 2.5, 1.0, 5.0, 7))
+        out[0], out[1], out[2] = 0.68 * enamel, 0.62 * enamel, 0.51 * enamel
+        return 10, 0.5 * bright, 60.0, 0.0, max(ao, 0.75) * bright
+    deep = smooth(behind, 0.01, 0.055 if what == 1 else 0.11)
+    flesh = 0.55 * (1 - 0.9 * deep) * (1.0 if what == 2 else 0.6)
+    out[0], out[1], out[2] = 0.50 * flesh, 0.17 * flesh, 0.16 * flesh
+    return 10, 0.25 * (1 - deep), 30.0, 0.0, ao * (1 - 0.8 * deep)
