@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -165,13 +166,11 @@ def edit(
     if strength is not None:
         settings = [f"strength={strength}", *settings]
     name = "mask" if direction is None else "direction"
-    label = "mask" if direction is None else f"{direction}{strength or 2:+g}"
     _edit(
         common,
         command="edit",
         name=name,
         settings=settings,
-        label=label,
         generator_name=generator,
         mask=mask,
         start=start,
@@ -212,15 +211,25 @@ def attr(
 
 
 def _edit(
-    common: Common, command: Literal["edit", "attr"], name: str, settings: Any, **given: Any
+    common: Common,
+    command: Literal["edit", "attr"],
+    name: str,
+    settings: Sequence[str],
+    label: str | None = None,
+    **given: Any,
 ) -> None:
+    """Run an editor; without a label its steps are called after the editor or the direction."""
+
     def make(device: str, progress: Any) -> Any:
         from semedit import methods
         from semedit.editors import EDITORS
         from semedit.tasks.edit import Edit
 
         method: Any = methods.build(EDITORS[name], settings)
-        return Edit(command, name, method, device=device, progress=progress, **given)
+        called = f"{method.name}{method.strength:+g}" if name == "direction" else name
+        return Edit(
+            command, name, method, label or called, device=device, progress=progress, **given
+        )
 
     run(common, command, make)
 
