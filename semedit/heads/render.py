@@ -13,6 +13,7 @@ from semedit.errors import OptionError
 from semedit.heads import (
     face_hair,
     geometry,
+    growth,
     hair,
     hard,
     parameters,
@@ -431,7 +432,7 @@ def _draw(stroke: Stroke, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.nd
     strands, side = stroke.strands, len(depth)
     n, k = strands.points.shape[:2]
     color = np.zeros((n, k, 3), np.float32)
-    center = geometry.to_world(hair.CENTER).astype(np.float64)
+    center = geometry.to_world(growth.CENTER).astype(np.float64)
     shade_strands(strands.points, strands.length, strands.tint, strands.layer, stroke.base,
                   stroke.tips, stroke.gloss, center, eye, s.lights, s.shadow, 0.03, color)
     screen = _screen(strands.points.reshape(-1, 3), c, side).reshape(n, k, 3)

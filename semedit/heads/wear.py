@@ -12,7 +12,8 @@ import numpy as np
 
 from semedit.heads import geometry, raster
 from semedit.heads.geometry import MATERIAL
-from semedit.heads.hair import CENTER, FIELD_H, FIELD_W, hat_line
+from semedit.heads.growth import CENTER, FIELD_H, FIELD_W
+from semedit.heads.hair import hat_line
 from semedit.heads.parameters import Parameters
 
 AXIS_Z = -1.5  # of the neck, cm
