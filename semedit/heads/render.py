@@ -25,6 +25,7 @@ from semedit.heads import (
     wear,
 )
 from semedit.heads.geometry import WORLD_PER_CM
+from semedit.heads.paint import paint
 from semedit.heads.parameters import Parameters
 from semedit.heads.strands import shade_strands
 from semedit.images import ATTRIBUTES
@@ -171,86 +172,6 @@ def _alignment(uv: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return tensor(scale), tensor(angle), tensor(shift)
 
 
-def _table(phi: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.interp(np.arange(181), phi, y)
-
-
-def _hairline(p: Parameters) -> np.ndarray:
-    """y of the hairline per degree: height, and corners that recede with age."""
-    phi = np.arange(181)
-    y = _table(regions.HAIR_PHI, regions.HAIR_Y)
-    corner = np.exp(-(((phi - 27) / 11.0) ** 2))
-    back = p.masculine * (0.4 + 0.6 * (p.age > 0.5)) * p.recession
-    front = 1 - np.clip((phi - 30) / 25.0, 0, 1)
-    return y + 0.45 * p.hairline * front + 1.5 * back * corner + 0.5 * back * front
-
-
-HAIR_RGB = {"black": (0.055, 0.045, 0.04), "brown": (0.24, 0.145, 0.085),
-            "blond": (0.70, 0.57, 0.39), "gray": (0.60, 0.59, 0.57), "red": (0.44, 0.22, 0.12)}
-IRIS_RGB = {"dark": (0.16, 0.09, 0.06), "brown": (0.36, 0.21, 0.11), "hazel": (0.45, 0.34, 0.17),
-            "green": (0.36, 0.43, 0.27), "blue": (0.33, 0.48, 0.64), "gray": (0.47, 0.53, 0.56)}
-BEARDS = ("none", "stubble", "moustache", "goatee", "full")
-
-
-def hair_rgb(p: Parameters) -> np.ndarray:
-    """Linear colour of the hair, with its shade and tone."""
-    color = linear_shade(HAIR_RGB[p.hair_color], p.hair_shade)
-    return color * np.array([1 + 0.12 * p.hair_tone, 1.0, 1 - 0.18 * p.hair_tone])
-
-
-def linear_shade(rgb: tuple[float, ...], shade: float) -> np.ndarray:
-    return scene.linear(rgb) * 2.0 ** (0.8 * shade)
-
-
-def _moles(head: Head) -> np.ndarray:
-    """Up to six moles [M,3]: neutral x, y and radius, cm."""
-    rng = np.random.default_rng([head.seed, 8])
-    spots = np.stack([rng.uniform(-6, 6, 6), rng.uniform(-6.5, 9, 6), rng.uniform(0.07, 0.17, 6)],
-                     1)
-    return spots[: int(7 * head.parameters.moles**2)]
-
-
-def _paint(head: Head) -> shading.Paint:
-    p = head.parameters
-    q = geometry.load().neutral
-    eyes = np.stack([q[slice(*geometry.PARTS[side])].mean(0) for side in ("left_eye", "right_eye")])
-    points = head.landmarks
-    hair = hair_rgb(p)
-    brow = hair * (0.45 + 0.35 * (1 - p.brow_dark)) if p.hair_color in ("blond", "gray") else (
-        hair * (0.8 + 0.4 * (1 - p.brow_dark)))
-    covers = {"buzz": 0.8}
-    return shading.Paint(
-        seed=head.seed % 1_000_003, melanin=float(p.melanin) ** 1.5, redness=p.redness,
-        yellow=p.yellow, blush=p.blush * (0.3 + 0.7 * (1 - p.masculine)), freckles=p.freckles,
-        moles=_moles(head), mottle=p.mottle, shine=p.shine,
-        under_eye=p.under_eye * (0.5 + 0.8 * (p.age > 0.5)),
-        wrinkles=p.wrinkles if p.age > 0.5 else 0.08 * p.age,
-        folds=min(0.25 * (p.age > 0.5) + 0.12 + 0.5 * p.smile, 1.0),
-        lip_red=p.lip_red, lipstick=(0.45 + 0.45 * p.lipstick_depth) if p.lipstick else 0.0,
-        lipstick_rgb=scene.hsv(p.lipstick_hue, 0.75, 0.85 - 0.45 * p.lipstick_depth),
-        shadow=p.eye_shadow, shadow_rgb=scene.hsv(p.eye_shadow_hue, 0.35, 0.4), liner=p.eye_liner,
-        brow_thick=p.brow_thick, brow_arch=p.brow_arch, brow_cover=0.55 + 0.25 * p.brow_dark,
-        brow_rgb=brow,
-        scalp_cover=0.0 if p.bald else covers.get(p.cut, 0.93), hair_rgb=hair,
-        hairline=_hairline(p), jaw=_table(regions.JAW_PHI, regions.JAW_Y),
-        beard_cover=(0.35 if p.beard == "stubble" else 0.55) * p.beard_density,
-        beard_kind=BEARDS.index(p.beard), beard_rgb=hair * 0.8,
-        iris_rgb=linear_shade(IRIS_RGB[p.iris], 0.5 * p.iris_shade), pupil=p.pupil,
-        sclera=p.sclera, eyes=eyes.astype(np.float64),
-        lids=np.array([points[[43, 44], 1].mean(), points[[37, 38], 1].mean()]),
-        mouth_front=float(points[[62, 66], 2].mean()),
-        cloth_rgb=scene.hsv(p.cloth_hue, p.cloth_saturation, p.cloth_value),
-        cloth_rgb2=scene.hsv(p.cloth_second, p.cloth_saturation, 1 - p.cloth_value),
-        cloth_pattern=("plain", "stripes", "checks").index(p.cloth_pattern),
-        hat_rgb=scene.hsv(p.hat_hue, p.hat_saturation, p.hat_value),
-        hat_kind=("beanie", "cap", "wide").index(p.hat_kind),
-        frame_rgb=scene.hsv(p.glasses_hue, 0.4, 0.1 + 0.4 * p.glasses_value**2),
-        earring_rgb=scene.hsv(0.09 + 0.1 * p.earring_hue, 0.4, 0.8),
-        necklace_rgb=scene.hsv(0.09 + 0.1 * p.necklace_hue, 0.4, 0.8),
-        skin_strength=1.0,
-    )
-
-
 def _shadow(position: np.ndarray, triangles: np.ndarray, key: np.ndarray,
             strokes: tuple[Stroke, ...]) -> shading.Shadow:
     side = np.cross([0.0, 1.0, 0.0], key)
@@ -273,22 +194,22 @@ def _world(strands: hair.Strands) -> hair.Strands:
     return strands._replace(points=geometry.to_world(strands.points))
 
 
-def _strokes(head: Head, paint: shading.Paint, normals: np.ndarray) -> tuple[Stroke, ...]:
+def _strokes(head: Head, painted: shading.Paint, normals: np.ndarray) -> tuple[Stroke, ...]:
     p, v = head.parameters, head.vertices
-    found = [Stroke(_world(face_hair.brows(p, v, normals, head.seed)), paint.brow_rgb, 0.038,
+    found = [Stroke(_world(face_hair.brows(p, v, normals, head.seed)), painted.brow_rgb, 0.038,
                     gloss=0.1, cover=0.75)]
     for lash in face_hair.lashes(p, v, normals, head.seed):
         found.append(Stroke(_world(lash), np.array([0.012, 0.010, 0.010]), 0.036, gloss=0.0,
                             cover=0.8))
-    beard = face_hair.beard(p, paint, v, normals, head.seed)
+    beard = face_hair.beard(p, painted, v, normals, head.seed)
     if beard is not None:
-        found.append(Stroke(_world(beard), paint.beard_rgb, 0.05, gloss=0.2,
+        found.append(Stroke(_world(beard), painted.beard_rgb, 0.05, gloss=0.2,
                             value=raster.NO_LABEL if p.beard == "stubble" else (
                                 raster.ONLY_OUTSIDE),
                             cover=0.55 if p.beard == "stubble" else 0.85))
-    grown = hair.grow_hair(p, paint, v, normals, regions.ears(), head.seed)
+    grown = hair.grow_hair(p, painted, v, normals, regions.ears(), head.seed)
     if grown is not None:
-        found.append(Stroke(_world(grown), paint.hair_rgb, 0.085 if p.cut != "buzz" else 0.05,
+        found.append(Stroke(_world(grown), painted.hair_rgb, 0.085 if p.cut != "buzz" else 0.05,
                             tips=0.35 * p.hair_tips, gloss=p.hair_gloss, value=13, casts=True))
     return tuple(found)
 
@@ -315,8 +236,8 @@ def _scene(head: Head) -> Scene:
     model, p = geometry.load(), head.parameters
     body = geometry.to_world(head.vertices)
     body_normal = geometry.normals(body, model.triangles)
-    lights, paint = scene.lights(p), _paint(head)
-    strokes = _strokes(head, paint, body_normal)
+    lights, painted = scene.lights(p), paint(p, head.seed, head.landmarks)
+    strokes = _strokes(head, painted, body_normal)
     worn, lenses = _worn(head)
     added = geometry.to_world(worn.vertices)
     position = np.concatenate([body, added])
@@ -325,11 +246,11 @@ def _scene(head: Head) -> Scene:
     triangles = np.concatenate([model.triangles, worn.triangles + np.int32(len(body))])
     material = np.concatenate([model.material, worn.material])
     bare = np.zeros(len(added), np.float32)
-    extra = shading.surface_noise(neutral, paint.seed, np.append(geometry.occlusion(), bare + 1),
+    extra = shading.surface_noise(neutral, painted.seed, np.append(geometry.occlusion(), bare + 1),
                                   np.append(regions.ears(), bare))
     shadow = _shadow(position, triangles, lights.key, strokes)
     lens = None if lenses is None else (geometry.to_world(lenses.vertices), lenses.triangles)
-    return Scene(position, normal, neutral, extra, triangles, material, lights, shadow, paint,
+    return Scene(position, normal, neutral, extra, triangles, material, lights, shadow, painted,
                  strokes, lens)
 
 
