@@ -128,8 +128,9 @@ class Run:
 def next_step(run: Run, face: str, label: str, item: Item, chosen: str | None = None) -> Item:
     """Turn an item into the next step of a face's chain of edits.
 
-    Doing the same edit again is no new step: where the newest step (with `chosen`: any step from
-    that source) was made just so, the item stands for that step, which is up to date.
+    Doing the same edit again is no new step, so that a script of edits can be run again: where
+    an edit that led to the source (with `chosen`: one that started from it) was just this one,
+    the item stands for that step, which is up to date.
 
     Args:
         label: what the step is called behind its number.
@@ -139,12 +140,10 @@ def next_step(run: Run, face: str, label: str, item: Item, chosen: str | None = 
     space = run.workspace
     source = space.source(face, chosen)
     steps = space.steps(face)
+    lineage = space.lineage(source) or []
     for step in reversed(steps):
-        receipt = space.receipt(run.command, step)
-        if receipt is None:
-            continue
-        parent = space.root / receipt["inputs"]["latent"][0]
-        if source == (parent if chosen else space.path("edits", step, ".safetensors")):
+        parent = space.parent(step)
+        if parent and (parent == source if chosen else step in lineage):
             again = replace(item, name=step, inputs={"latent": parent, **item.inputs})
             if run.settled(again, _Seen.of(again).sha256):
                 return again

@@ -133,7 +133,7 @@ class Workspace:
         """Finished edit steps of a face, oldest first: "face/01-smiling", ..."""
         folder = self.root / "edits" / face
         names = sorted(f"{face}/{p.stem}" for p in folder.glob("[0-9][0-9]*-*.safetensors"))
-        return sorted((n for n in names if self._step_receipt(n)), key=step_number)
+        return sorted((n for n in names if self._made_from(n)), key=step_number)
 
     def source(self, face: str, chosen: str | None = None) -> Path:
         """The latent that an edit of a face starts from.
@@ -162,26 +162,36 @@ class Workspace:
                     return self.path("edits", step, ".safetensors")
             known = ["latents", *(step.removeprefix(f"{face}/") for step in steps)]
             raise OptionError(f"{face} has no step {chosen!r}", suggestion(chosen, known))
-        fresh = [step for step in steps if self._descends(step)]
-        return self.path("edits", fresh[-1], ".safetensors") if fresh else base
+        latents = [self.path("edits", step, ".safetensors") for step in reversed(steps)]
+        return next((path for path in latents if self.lineage(path) is not None), base)
 
-    def _step_receipt(self, step: str) -> dict[str, Any] | None:
+    def parent(self, step: str) -> Path | None:
+        """The latent that a finished step was made from; None if the step is not finished."""
+        made = self._made_from(step)
+        return made[0] if made else None
+
+    def lineage(self, latent: Path) -> list[str] | None:
+        """The steps that led to a latent, its own first: none, [], for an inversion.
+
+        None when an ancestor is gone or was changed since: say, the face was inverted anew.
+        """
+        found = []
+        while latent.is_relative_to(self.root / "edits"):
+            found.append(_name_of(latent, self.root / "edits"))
+            made = self._made_from(found[-1])
+            if made is None or not made[0].is_file() or file_sha256(made[0]) != made[1]:
+                return None
+            latent = made[0]
+        return found
+
+    def _made_from(self, step: str) -> tuple[Path, str] | None:
+        """The latent that a finished step was made from, and its digest then."""
         for command in STEPS:
             receipt = self.receipt(command, step)
             if receipt and receipt["status"] == "done":
-                return receipt
+                path, sha256 = receipt["inputs"]["latent"]
+                return self.root / path, sha256
         return None
-
-    def _descends(self, step: str) -> bool:
-        """Whether a step's ancestors, back to the inversion, are as they were when it was made."""
-        receipt = self._step_receipt(step)
-        if receipt is None:
-            return False
-        parent, sha256 = receipt["inputs"]["latent"]
-        path = self.root / parent
-        if not path.is_file() or file_sha256(path) != sha256:
-            return False
-        return parent.startswith("latents/") or self._descends(_name_of(path, self.root / "edits"))
 
 
 def step_number(step: str) -> int:

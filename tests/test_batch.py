@@ -307,9 +307,11 @@ def test_edits_chain_and_the_same_edit_is_no_new_step(space):
     assert edit(space, "smiling", 1).status == "uptodate"
     assert edit(space, "hair", 1, command="attr").name == "a/02-hair"
     assert edit(space, "hair", 1, command="attr").status == "uptodate"
-    assert edit(space, "smiling", 1).name == "a/03-smiling"
+    assert edit(space, "smiling", 1).status == "uptodate"  # a script of both, run again
+    assert edit(space, "smiling", 2).name == "a/03-smiling"
     last = space.path("edits", "a/03-smiling", ".safetensors")
-    assert last.read_bytes() == b"w+smiling1+hair1+smiling1" and space.source("a") == last
+    assert last.read_bytes() == b"w+smiling1+hair1+smiling2" and space.source("a") == last
+    assert edit(space, "smiling", 1, chosen="3").name == "a/04-smiling"
 
 
 def test_the_source_of_an_edit_can_be_named(space):

@@ -115,6 +115,7 @@ def test_a_drawn_mask_finds_its_face_and_edits_chain(space, folder):
         "b/02-smiling": "done",
         "süb dir/c/01-smiling": "done",
     }
+    assert statuses(semedit(*mask)) == {"b/01-mask": "uptodate"}  # the script of both, again
     assert set(statuses(semedit(*smile)).values()) == {"uptodate"}
     receipt = space.receipt("attr", "b/02-smiling")
     assert receipt["inputs"]["latent"][0] == "edits/b/01-mask.safetensors"
