@@ -42,7 +42,7 @@ def orbit(
 ) -> Tensor:
     """Camera label of a head seen at the given angles.
 
-    Args:    yaw, pitch, roll: float or [N], radians. fx, cx, cy: float or [N], sides of the picture.
+    Args:    yaw, pitch, roll: float or [N], radians. fx, cx, cy: float or [N], picture sides.
     Returns: c float32 [N,25].
     """
     values = [torch.as_tensor(v, dtype=torch.float32) for v in (yaw, pitch, roll, fx, cx, cy)]
