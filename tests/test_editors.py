@@ -197,7 +197,7 @@ def test_boundary_and_conditioning() -> None:
 
 def test_tuning_is_taken_back_where_the_edit_shows(generator: TinyGenerator) -> None:
     codes, c = generator.sample(2, seed=5)
-    added = {"planes.maps": 0.5 * torch.randn(2, 3, 6, 8, 8)}
+    added = {"planes.maps": 0.5 * torch.randn(2, 3, 8, 8, 6)}
     face = Latent(codes, c, "tiny", latents.fingerprint(generator), "hybrid", added)
     plain = generator.synthesis(codes, c).image
     tuned = latents.synthesize(generator, face).image

@@ -187,7 +187,7 @@ def test_planes_can_be_tuned(generator: TinyGenerator, tmp_path: Path) -> None:
                     perceptual="faces")  # fmt: skip
     latent = method(generator, images, labels, c)
     assert latent.tuned is not None and set(latent.tuned) == {"planes.maps"}
-    assert latent.tuned["planes.maps"].shape == (2, 3, 6, 8, 8)
+    assert latent.tuned["planes.maps"].shape == (2, 3, 8, 8, 6)
     latents.check(latent, generator)
     latent.save(tmp_path / "face.safetensors")
     back = latents.load(tmp_path / "face.safetensors", generator)

@@ -45,7 +45,7 @@ class TinyGenerator(nn.Module):
         return {"ws": self.mapping_net.bias.detach().expand(1, 3, -1).clone()}
 
     def planes(self, codes: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"maps": self.backbone(codes["ws"].flatten(1)).view(-1, 3, 6, 8, 8)}
+        return {"maps": self.backbone(codes["ws"].flatten(1)).view(-1, 3, 8, 8, 6)}
 
     def render(self, planes: dict[str, Tensor], c: Tensor) -> Output:
         n, size = len(c), self.resolution
@@ -53,7 +53,7 @@ class TinyGenerator(nn.Module):
         depths = torch.linspace(2.3, 3.1, SAMPLES)
         points = origins[:, :, None] + directions[:, :, None] * depths[:, None]
         flat = 2 * points.reshape(n, 1, -1, 3)
-        maps = planes["maps"].expand(n, -1, -1, -1, -1)
+        maps = planes["maps"].expand(n, -1, -1, -1, -1).permute(0, 1, 4, 2, 3)
         axes = ((0, 1), (0, 2), (2, 1))
         read = [
             F.grid_sample(maps[:, i], flat[..., list(a)], align_corners=False)

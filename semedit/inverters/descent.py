@@ -35,6 +35,7 @@ def descend(
     stop: Callable[[Tensor], bool] | None = None,
     progress: Callable[[], None] | None = None,
     rates: Sequence[float] | None = None,
+    soft: float = 0.0,
 ) -> Tensor:
     """Adam on leaf tensors; in place.
 
@@ -43,6 +44,8 @@ def descend(
              stop: looks at the losses before each update and may end the descent.
              progress: called after each step.
              rates: factor of the learning rate of each leaf.
+             soft: what the loss hardly feels hardly moves: Adam's epsilon is this share of the
+             first gradients' root mean square, leaf by leaf. 0: every entry moves alike.
     Returns: the losses [N] before the last update, detached.
     """
     leaves = list(parameters)
@@ -59,10 +62,19 @@ def descend(
         if stop is not None and stop(losses):
             break
         value.sum().backward()
+        if step == 0 and soft > 0:
+            _soften(adam, soft)
         adam.step()
         if progress is not None:
             progress()
     return losses
+
+
+def _soften(adam: torch.optim.Adam, soft: float) -> None:
+    for group in adam.param_groups:
+        (leaf,) = group["params"]
+        if leaf.grad is not None:
+            group["eps"] = max(soft * float(leaf.grad.square().mean().sqrt()), 1e-12)
 
 
 class Steps:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import cameras
@@ -18,6 +19,8 @@ from semedit.latents import PLANES, TunedGenerator, shapes_of
 
 VIEWS = ((-0.44, 0.0), (0.44, 0.0), (-0.2, 0.15), (0.2, -0.15))  # yaw, pitch added, radians
 PLANE_RATE = 25.0  # planes are no weights: a step moves them so much farther
+COARSEST = 4  # side of the coarsest level of what is added to planes
+SOFT = 0.3  # see descent.descend: places that are hardly seen hardly move
 WEIGHTS = "weights"  # as `layers`: all parameters
 
 
@@ -56,12 +59,13 @@ class Tuning:
         Returns: differences, name -> float32 [N, *shape]; the last losses [N].
         """
         shapes = chosen(generator, self.layers)
-        batch = (len(c),) if only_planes(shapes) else ()
-        differences = {
-            k: torch.zeros((*batch, *shape), device=c.device, requires_grad=True)
+        batch = only_planes(shapes)
+        leaves = {
+            k: pyramid(
+                ((len(c),) if k.startswith(PLANES) else ()) + shape, k.startswith(PLANES), c.device
+            )
             for k, shape in shapes.items()
         }
-        tuned = TunedGenerator(generator, differences)
         pivot = {k: v.detach() for k, v in codes.items()}
         if batch:
             with torch.no_grad():
@@ -71,6 +75,7 @@ class Tuning:
 
         def objective() -> Tensor:
             nonlocal count
+            tuned = TunedGenerator(generator, {k: total(v) for k, v in leaves.items()})
             output = tuned.render(tuned.add(planes), c) if batch else tuned.synthesis(pivot, c)
             value = loss(output)
             if asides:
@@ -81,15 +86,23 @@ class Tuning:
             return value
 
         final = descend(
-            differences.values(),
+            [leaf for levels in leaves.values() for leaf in levels],
             objective,
             self.steps,
             self.lr,
             stop=stop,
             progress=progress,
-            rates=[PLANE_RATE if k.startswith(PLANES) else 1.0 for k in differences],
+            rates=[
+                PLANE_RATE if k.startswith(PLANES) else 1.0
+                for k, levels in leaves.items()
+                for _ in levels
+            ],
+            soft=SOFT if batch else 0.0,
         )
-        found = {k: v.detach() if batch else v.detach()[None] for k, v in differences.items()}
+        with torch.no_grad():
+            found = {
+                k: total(v) if k.startswith(PLANES) else total(v)[None] for k, v in leaves.items()
+            }
         return found, final
 
     @torch.no_grad()
@@ -137,6 +150,45 @@ def chosen(generator: Any, layers: str) -> dict[str, tuple[int, ...]]:
         if not any(fnmatchcase(name, pattern) for name in shapes):
             raise OptionError(f"No parameter of {generator.name} matches {pattern}.")
     return {k: v for k, v in shapes.items() if any(fnmatchcase(k, p) for p in patterns)}
+
+
+def pyramid(shape: tuple[int, ...], spatial: bool, device: torch.device) -> list[Tensor]:
+    """Zero leaves whose `total` has the shape: finest first, each level half as fine.
+
+    What is added to planes is the sum of all levels, so places that no ray of the photograph
+    reaches follow their neighbourhood. Weights have one level.
+
+    Args: shape: of an entry of planes, [N,3,H,W,C] or [N,C,H,W].
+    """
+    leaves = [torch.zeros(shape, device=device, requires_grad=True)]
+    if not spatial:
+        return leaves
+    axes = (2, 3)  # of H and W, in both layouts
+    side = shape[axes[0]]
+    while side > COARSEST:
+        side //= 2
+        coarse = list(shape)
+        coarse[2] = coarse[3] = side
+        leaves.append(torch.zeros(coarse, device=device, requires_grad=True))
+    return leaves
+
+
+def total(levels: Sequence[Tensor]) -> Tensor:
+    """Sum of a pyramid's levels at the finest one's size."""
+    result = levels[-1]
+    for level in levels[-2::-1]:
+        result = level + enlarged(result)
+    return result
+
+
+def enlarged(maps: Tensor) -> Tensor:
+    """[N,3,H,W,C] or [N,C,H,W] at twice the size, bilinear."""
+    if maps.ndim == 4:
+        return F.interpolate(maps, scale_factor=2.0, mode="bilinear")
+    n, planes, high, wide, channels = maps.shape
+    flat = maps.reshape(n * planes, high, wide, channels).permute(0, 3, 1, 2)
+    flat = F.interpolate(flat, scale_factor=2.0, mode="bilinear").permute(0, 2, 3, 1)
+    return flat.reshape(n, planes, 2 * high, 2 * wide, channels)
 
 
 def only_planes(names: Iterable[str]) -> bool:
