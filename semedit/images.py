@@ -279,7 +279,7 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     import torch
 
     batch = pixels[None] if pixels.ndim == 3 else pixels
-    tensor = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2)
+    tensor = torch.from_numpy(np.array(batch)).permute(0, 3, 1, 2)
     return tensor.float().div_(127.5).sub_(1)
 
 
