@@ -10,7 +10,6 @@ github.com/ICT-VGL/ICT-FaceKit (MIT licence).
 from __future__ import annotations
 
 import functools
-import io
 import json
 import os
 import zipfile
@@ -241,7 +240,8 @@ def _originals(source: Path) -> dict[str, bytes]:
 
 def _vertices(content: bytes) -> np.ndarray:
     rows = [line[2:] for line in content.splitlines() if line.startswith(b"v ")]
-    return np.loadtxt(io.BytesIO(b"\n".join(rows)), dtype=np.float32)
+    values = np.fromstring(b" ".join(rows).decode(), np.float64, sep=" ")
+    return values.astype(np.float32).reshape(-1, 3)
 
 
 def _read_obj(content: bytes) -> dict[str, np.ndarray]:
