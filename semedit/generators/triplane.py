@@ -90,7 +90,7 @@ class Triplane(nn.Module):
 
     traits: frozenset[str] = frozenset({"ws", "camera", "seg"})
     # Pivotal tuning adds to these: what a face has beside the codes, placed where it is seen.
-    tunable: ClassVar[tuple[str, ...]] = ("planes.texture", "planes.background")
+    tunable: ClassVar[tuple[str, ...]] = ("planes.shape", "planes.texture", "planes.background")
 
     def __init__(self, config: TriplaneConfig, name: str = "triplane") -> None:
         super().__init__()

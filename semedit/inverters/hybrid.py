@@ -34,13 +34,13 @@ class Hybrid:
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})
-    steps: int = 24  # Adam updates of the codes, all faces as one batch
-    lr: float = 0.08  # standard deviations per update
-    label_weight: float = 1.0  # of the label maps' squared difference
+    steps: int = 20  # Adam updates of the codes, all faces as one batch
+    lr: float = 0.15  # standard deviations per update
+    label_weight: float = 2.0  # of the label maps' squared difference
     image_weight: float = 10.0  # of the squared pixel difference
     perceptual_weight: float = 0.3  # of the perceptual distance
     prior_weight: float = 0.02  # of the squared way from the encoder's codes
-    tune_steps: int = 20  # Adam updates of planes or weights; 0 leaves them
+    tune_steps: int = 30  # Adam updates of planes or weights; 0 leaves them
     tune_lr: float = 2e-3  # per update of a weight; planes move 25 times as far
     locality_weight: float = 0.0  # of keeping other views as the pivot has them
     layers: str = ""  # patterns of names to tune; empty: the generator's choice
