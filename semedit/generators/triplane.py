@@ -32,6 +32,8 @@ from .layers import Linear, ModulatedConv, activate, upsample
 
 Planes = dict[str, Tensor]
 
+MAP_RATE = 0.25  # of the learning of the maps, whose every pixel is a weight of its own
+
 
 @dataclass(frozen=True)
 class TriplaneConfig:
@@ -315,7 +317,7 @@ class Trunk(nn.Module):
         for level, channels in enumerate(config.trunk):
             side = 4 * 2**level
             start = torch.zeros if level else torch.randn
-            self.maps.append(nn.Parameter(start(channels, side, side)))
+            self.maps.append(nn.Parameter(start(channels, side, side) / MAP_RATE))
             if level:
                 self.convs.append(ModulatedConv(before, channels, config.w_dim, up=2))
             self.convs.append(ModulatedConv(channels, channels, config.w_dim))
@@ -326,12 +328,12 @@ class Trunk(nn.Module):
         self.num_ws = len(self.convs)
 
     def forward(self, ws: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.maps[0].expand(len(ws), -1, -1, -1)
+        x = (self.maps[0] * MAP_RATE).expand(len(ws), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         for index, conv in enumerate(self.convs):
             x = conv(x, ws[:, index])
             if index % 2 == 1:  # just up-sampled
-                x = x + self.maps[(index + 1) // 2].to(x.dtype)
+                x = x + (self.maps[(index + 1) // 2] * MAP_RATE).to(x.dtype)
         planes = self.out(x, ws[:, -1])
         planes = planes.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2)
         return x, planes.float().contiguous()
