@@ -163,7 +163,8 @@ class FaceNet(nn.Module):
     """Label map, camera and attributes of an aligned crop, from one backbone.
 
     Attributes look where they are: features and colours are averaged over each label's own
-    region, so that hair colour is judged on hair and lipstick on lips.
+    region, so that hair colour is judged on hair and lipstick on lips; and a small tower, where
+    there is one, looks at shapes such as that of brows in the finest features and labels.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class FaceNet(nn.Module):
         widths: tuple[int, ...] = (24, 48, 72, 112, 160),
         depths: tuple[int, ...] = (1, 1, 1, 2),
         hidden: int = 128,
+        tower: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.size = size
@@ -180,6 +182,7 @@ class FaceNet(nn.Module):
             "widths": list(widths),
             "depths": list(depths),
             "hidden": hidden,
+            "tower": list(tower),
         }
         self.encoder = Encoder(tuple(widths), tuple(depths))
         self.decoder = Decoder(tuple(widths))
@@ -195,6 +198,11 @@ class FaceNet(nn.Module):
         )
         self.camera = nn.Linear(hidden, SIX)
         regions = len(LABELS) * (widths[1] + 4)
+        self.tower: nn.Module | None = None
+        if tower:
+            steps = [convolution(a, b, 2) for a, b in pairwise((widths[0] + len(LABELS), *tower))]
+            self.tower = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+            regions += 16 * tower[-1]
         self.traits = nn.Sequential(
             nn.Linear(regions + hidden, hidden),
             nn.ReLU(inplace=True),
@@ -222,18 +230,19 @@ class FaceNet(nn.Module):
         coarse = F.conv2d(fused[0], weight.mean((2, 3), keepdim=True), self.seg.bias)
         view = self.view(maps[-1])
         six = self.camera(view).float() * self.six_scale
-        regions = self._regions(images, fused[1], coarse.float())
-        attributes = self.traits(torch.cat([regions, view], 1))
+        # While training, the label map answers for the labels only.
+        area = (coarse.detach() if self.training else coarse).float().softmax(1)
+        known = [self._regions(images, fused[1], area), view]
+        if self.tower is not None:
+            known.append(self.tower(torch.cat([fused[0], area.to(fused[0].dtype)], 1)))
+        attributes = self.traits(torch.cat([part.float() for part in known], 1))
         return FaceOutput(seg.float().contiguous(), six, attributes.float())
 
-    def _regions(self, images: Tensor, features: Tensor, seg: Tensor) -> Tensor:
+    def _regions(self, images: Tensor, features: Tensor, area: Tensor) -> Tensor:
         """Mean features and colours over each label's region, and its size: [N,19*(C+4)]."""
-        if self.training:  # the label map answers for the labels only
-            seg = seg.detach()
-        area = F.avg_pool2d(seg.softmax(1), 2)
         colours = F.avg_pool2d(images, 4)
         seen = torch.cat([features.float(), colours], 1).flatten(2)
-        weight = area.flatten(2)
+        weight = F.avg_pool2d(area, 2).flatten(2)
         total = weight.sum(-1, keepdim=True)
         mean = weight @ seen.transpose(1, 2) / (total + 1.0)
         share = (total + 1.0).log() / 4.0

@@ -26,6 +26,7 @@ from semedit.trainers.augment import View, chance
 from semedit.trainers.clutter import clutter
 from semedit.trainers.rendered import STORED, Heads, read
 
+TOWER = (64, 96, 128)  # channels of the part of FaceNet that looks at shapes
 IGNORED = 255  # label of pixels that a blob covers
 
 
@@ -196,11 +197,22 @@ def crop_views(n: int, jitter: float) -> View:
     )
 
 
+def take_over(network: nn.Module, file: str) -> None:
+    """Copy those tensors of a weight file whose name and shape a network has."""
+    own = network.state_dict()
+    held, _ = weights.load(Path(file))
+    fitting = {k: v for k, v in held.items() if k in own and own[k].shape == v.shape}
+    network.load_state_dict(own | fitting)
+
+
 class MultiTask(FaceTask):
     """FaceNet: labels, camera and attributes at once."""
 
     def __init__(self, options: FaceTrainer, heads: Heads) -> None:
-        super().__init__("faces", heads, networks.FaceNet(), options.lr, options.half)
+        network = networks.FaceNet(tower=TOWER)
+        if options.start_from:
+            take_over(network, options.start_from)
+        super().__init__("faces", heads, network, options.lr, options.half)
         self.options = options
         some = np.asarray(heads.labels[heads.train[:: max(1, len(heads.train) // 400)]])
         share = np.bincount(some.ravel(), minlength=256)[: len(LABELS)] / some.size
@@ -301,7 +313,8 @@ class FaceTrainer:
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
     strength: float = 0.5  # of the changes of light, optics and file
     negatives: float = 0.07  # share of each batch without a face
-    attributes: float = 0.7  # weight of their loss
+    attributes: float = 1.5  # weight of their loss
+    start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
     def start(self, data: Path, seed: int) -> MultiTask:
