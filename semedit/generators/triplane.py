@@ -16,6 +16,7 @@ share their styles; no noise inputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, cast
@@ -308,12 +309,13 @@ class Mapping(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Semantic layers: styles [N,k,w_dim] -> features [N,C,H,W] and shape planes [N,3,H,W,C]."""
+    """Semantic layers: styles [N,k,w_dim] -> features of every resolution, the finest last, and
+    shape planes [N,3,H,W,C]. Each resolution writes into the planes, so that each one learns."""
 
     def __init__(self, config: TriplaneConfig) -> None:
         super().__init__()
         self.convs, self.maps = nn.ModuleList(), nn.ParameterList()
-        before = config.trunk[0]
+        before, written = config.trunk[0], 3 * config.shape_channels
         for level, channels in enumerate(config.trunk):
             side = 4 * 2**level
             start = torch.zeros if level else torch.randn
@@ -322,21 +324,45 @@ class Trunk(nn.Module):
                 self.convs.append(ModulatedConv(before, channels, config.w_dim, up=2))
             self.convs.append(ModulatedConv(channels, channels, config.w_dim))
             before = channels
-        self.out = ModulatedConv(
-            before, 3 * config.shape_channels, config.w_dim, 1, normal=False, shift=config.shift
+        self.skips = nn.ModuleList(
+            ModulatedConv(channels, written, config.w_dim, 1, normal=False, scale=0.1)
+            for channels in config.trunk[1:-1]
         )
+        self.out = ModulatedConv(before, written, config.w_dim, 1, normal=False, shift=config.shift)
         self.num_ws = len(self.convs)
 
-    def forward(self, ws: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, ws: Tensor) -> tuple[list[Tensor], Tensor]:
         x = (self.maps[0] * MAP_RATE).expand(len(ws), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
+        features = []
         for index, conv in enumerate(self.convs):
             x = conv(x, ws[:, index])
             if index % 2 == 1:  # just up-sampled
                 x = x + (self.maps[(index + 1) // 2] * MAP_RATE).to(x.dtype)
-        planes = self.out(x, ws[:, -1])
-        planes = planes.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2)
-        return x, planes.float().contiguous()
+            else:
+                features.append(x)
+        planes = self.out(x, ws[:, -1]).float()
+        styles = ws[:, 2:-1:2].unbind(1)
+        coarser = gather(self.skips, features[1:-1], styles)
+        if coarser is not None:
+            planes = planes + upsample(coarser)
+        return features, split_planes(planes).contiguous()
+
+
+def gather(
+    skips: nn.ModuleList, features: Sequence[Tensor], styles: Sequence[Tensor]
+) -> Tensor | None:
+    """What features of rising resolution write, summed at the finest of them."""
+    total = None
+    for skip, x, w in zip(skips, features, styles, strict=True):
+        written = skip(x, w).float()
+        total = written if total is None else upsample(total) + written
+    return total
+
+
+def split_planes(maps: Tensor) -> Tensor:
+    """Maps [N,3C,H,W] -> planes [N,3,H,W,C]."""
+    return maps.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2)
 
 
 class Texture(nn.Module):
@@ -344,15 +370,18 @@ class Texture(nn.Module):
 
     def __init__(self, config: TriplaneConfig) -> None:
         super().__init__()
-        narrow, w_dim = config.branch, config.w_dim
+        narrow, w_dim, out = config.branch, config.w_dim, config.texture_channels
         self.branches = nn.ModuleList()
         for _ in range(3):
             branch = nn.ModuleList([ModulatedConv(config.trunk[-1], narrow, w_dim, up=2)])
             for _ in range(config.branch_convs - 1):
                 branch.append(ModulatedConv(narrow, narrow, w_dim))
-            out = config.texture_channels
             branch.append(ModulatedConv(narrow, out, w_dim, 1, normal=False, shift=config.shift))
             self.branches.append(branch)
+        self.skips = nn.ModuleList(
+            ModulatedConv(channels, 3 * out, w_dim, 1, normal=False, scale=0.1)
+            for channels in config.trunk[1:]
+        )
         self.depth = config.branch_convs + 1  # styles of a branch, the same for all three
         self.num_ws = self.depth
         self.background = (config.features, max(1, config.background), max(1, config.background))
@@ -362,16 +391,20 @@ class Texture(nn.Module):
             self.behind = Linear(w_dim, math.prod(self.background), scale=0.1)
             self.num_ws += 1
 
-    def forward(self, x: Tensor, ws: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Sequence[Tensor], ws: Tensor) -> tuple[Tensor, Tensor]:
         planes = []
         for branch in self.branches:
-            y = x
+            y = features[-1]
             for index, conv in enumerate(cast(nn.ModuleList, branch)):
                 y = conv(y, ws[:, index])
             planes.append(y.permute(0, 2, 3, 1))
         texture = torch.stack(planes, 1).float()
+        style = ws[:, self.depth - 1]
+        coarser = gather(self.skips, features[1:], [style] * len(self.skips))
+        if coarser is not None:
+            texture = texture + split_planes(upsample(coarser))
         if self.behind is None:
-            return texture, texture.new_zeros(len(x), *self.background)
+            return texture, texture.new_zeros(len(texture), *self.background)
         return texture, self.behind(ws[:, self.depth]).float().unflatten(1, self.background)
 
 

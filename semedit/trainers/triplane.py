@@ -47,7 +47,7 @@ class HeadsTrainer:
     mapped: float = 0.25  # part of the heads that pass through the mapping network
     consistency: float = 0.3  # weight of the mapping network's distance from the encoder
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
-    coarse: float = 0.4  # part of the run that renders at half the resolution
+    coarse: float = 0.5  # part of the run that renders at half the resolution
     held_out: int = 32  # heads kept for evaluation
 
     def start(self, data: Path, seed: int) -> HeadsTask:
