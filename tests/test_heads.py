@@ -131,8 +131,18 @@ def test_strands_hide_behind_what_is_nearer() -> None:
     depth[:, 8:] = 1.0
     rgb, label = np.zeros((16, 16, 3), np.float32), np.zeros((16, 16), np.uint8)
     points = np.array([[[0, 8.5, 2], [16, 8.5, 2]]], np.float32)
-    raster.draw_strands(points, np.array([2], np.int32), np.ones((1, 2, 3), np.float32),
-                        np.array([1.0], np.float32), 1.0, 13, 0.0, depth, rgb, label)
+    raster.draw_strands(
+        points,
+        np.array([2], np.int32),
+        np.ones((1, 2, 3), np.float32),
+        np.array([1.0], np.float32),
+        1.0,
+        13,
+        0.0,
+        depth,
+        rgb,
+        label,
+    )
     assert (label[8, :7] == 13).all() and not label[:, 8:].any() and not rgb[:, 8:].any()
 
 
@@ -218,8 +228,18 @@ def test_the_crop_is_the_aligned_one(model: geometry.Model) -> None:
 
 
 def test_labels_agree_with_landmarks(model: geometry.Model) -> None:
-    head = Head(5).edited(glasses=False, hat=False, eye_narrow=0.02, blink=0.0, hair_fringe=0.0,
-                          smile=0.9, smile_teeth=0.9, cut="short", bald=False, wide=0.5)
+    head = Head(5).edited(
+        glasses=False,
+        hat=False,
+        eye_narrow=0.02,
+        blink=0.0,
+        hair_fringe=0.0,
+        smile=0.9,
+        smile_teeth=0.9,
+        cut="short",
+        bald=False,
+        wide=0.5,
+    )
     view = head.render(head.camera(0.0, 0.0), 128)
 
     def at(x: float, y: float) -> int:
@@ -256,8 +276,10 @@ def test_an_edit_changes_what_it_should(model: geometry.Model) -> None:
     low = slice(int(before.landmarks[33, 1]) + 8, None)  # below the glasses and their shadow
     assert np.abs(worn.image[low].astype(int) - before.image[low]).mean() < 1
     smiling = head.edited(smile=0.9)
-    assert smiling.attributes[ATTRIBUTES.index("smiling")] and not head.attributes[
-        ATTRIBUTES.index("smiling")]
+    assert (
+        smiling.attributes[ATTRIBUTES.index("smiling")]
+        and not head.attributes[ATTRIBUTES.index("smiling")]
+    )
     wide = smiling.render(c, SIZE).landmarks
     assert np.ptp(wide[48:60, 0]) > np.ptp(before.landmarks[48:60, 0]) + 1
     assert np.abs(wide[27] - before.landmarks[27]).max() < 0.2
@@ -267,11 +289,16 @@ def test_an_edit_changes_what_it_should(model: geometry.Model) -> None:
     assert not (head.edited(bald=True).render(c, SIZE).labels == ID["hair"]).any()
 
 
-@pytest.mark.parametrize(("changes", "label"), [
-    ({"hat": True, "hat_kind": "beanie"}, "hat"), ({"hat": True, "hat_kind": "wide"}, "hat"),
-    ({"earrings": True, "earring_kind": "hoop", "cut": "short"}, "ear_r"),
-    ({"necklace": True, "necklace_kind": "beads"}, "neck_l"), ({"cloth": "high"}, "cloth"),
-])
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"hat": True, "hat_kind": "beanie"}, "hat"),
+        ({"hat": True, "hat_kind": "wide"}, "hat"),
+        ({"earrings": True, "earring_kind": "hoop", "cut": "short"}, "ear_r"),
+        ({"necklace": True, "necklace_kind": "beads"}, "neck_l"),
+        ({"cloth": "high"}, "cloth"),
+    ],
+)
 def test_what_is_worn_is_labelled(
     model: geometry.Model, changes: dict[str, object], label: str
 ) -> None:
@@ -294,8 +321,15 @@ def test_doubtful_mouths_and_eyes_do_not_occur(model: geometry.Model) -> None:
 def test_a_folder_of_heads_resumes_and_refuses(model: geometry.Model, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     whole = tmp_path / "whole"
-    write_dataset(whole, 2, size=32, seed=20, views=2, depth=True,
-                  progress=lambda done, n: seen.append((done, n)))
+    write_dataset(
+        whole,
+        2,
+        size=32,
+        seed=20,
+        views=2,
+        depth=True,
+        progress=lambda done, n: seen.append((done, n)),
+    )
     assert seen == [(1, 2), (2, 2)]
     resumed = tmp_path / "resumed"
     write_dataset(resumed, 1, size=32, seed=20, views=2, depth=True)

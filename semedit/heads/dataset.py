@@ -1,13 +1,13 @@
 """A folder of rendered heads in the layout of CelebAMask-HQ, written head by head and resumable.
 
-    DIR/images/NNNNNN_V.png     V = view
-    DIR/labels/NNNNNN_V.png     palette PNG, CelebAMask-HQ ids
-    DIR/depth/NNNNNN_V.npz      on request
-    DIR/arrays.npz              landmarks [n,V,68,2] px, visible [n,V,68], c [n,V,25],
-                                attributes [n,A], z [n,P]
-    DIR/dataset.json            {"labels": [[file, c], ...]} as EG3D reads it
-    DIR/list_attr_celeba.txt    attributes as CelebA writes them
-    DIR/heads.json              size, look, seed, views, version
+DIR/images/NNNNNN_V.png     V = view
+DIR/labels/NNNNNN_V.png     palette PNG, CelebAMask-HQ ids
+DIR/depth/NNNNNN_V.npz      on request
+DIR/arrays.npz              landmarks [n,V,68,2] px, visible [n,V,68], c [n,V,25],
+                            attributes [n,A], z [n,P]
+DIR/dataset.json            {"labels": [[file, c], ...]} as EG3D reads it
+DIR/list_attr_celeba.txt    attributes as CelebA writes them
+DIR/heads.json              size, look, seed, views, version
 """
 
 from __future__ import annotations
@@ -119,19 +119,28 @@ def _write_head(task: tuple[Path, Job, int]) -> int:
     if part.exists():
         return index
     head = Head(job.seed + index)
-    found = [head.render(head.camera(*angles), job.size, job.look)
-             for angles in view_angles(head.seed, job.views, job.look)]
+    found = [
+        head.render(head.camera(*angles), job.size, job.look)
+        for angles in view_angles(head.seed, job.views, job.look)
+    ]
     for v, view in enumerate(found):
         _write_view(out, f"{index:06d}_{v}", view, job.depth)
-    _save(part, landmarks=np.stack([v.landmarks for v in found]),
-          visible=np.stack([v.visible for v in found]), c=np.stack([v.c for v in found]),
-          attributes=head.attributes, z=head.z)
+    _save(
+        part,
+        landmarks=np.stack([v.landmarks for v in found]),
+        visible=np.stack([v.visible for v in found]),
+        c=np.stack([v.c for v in found]),
+        attributes=head.attributes,
+        z=head.z,
+    )
     return index
 
 
 def _write_view(out: Path, name: str, view: View, depth: bool) -> None:
-    for folder, image in (("images", Image.fromarray(view.image)),
-                          ("labels", palette_image(view.labels))):
+    for folder, image in (
+        ("images", Image.fromarray(view.image)),
+        ("labels", palette_image(view.labels)),
+    ):
         path = out / folder / f"{name}.png"
         part = path.with_suffix(f".{os.getpid()}.part")
         image.save(part, "PNG", compress_level=3)
@@ -168,10 +177,15 @@ def _gather(out: Path, job: Job) -> None:
             parts.append({name: file[name] for name in file.files})
     arrays = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     _save(out / "arrays.npz", **arrays)
-    rows = [[f"{i:06d}_{v}.png", arrays["c"][i, v].tolist()]
-            for i in range(job.n) for v in range(job.views)]
+    rows = [
+        [f"{i:06d}_{v}.png", arrays["c"][i, v].tolist()]
+        for i in range(job.n)
+        for v in range(job.views)
+    ]
     _replace(out / "dataset.json", json.dumps({"labels": rows}).encode())
     lines = [str(job.n), " ".join(name.capitalize() for name in ATTRIBUTES)]
-    lines += [f"{i:06d}_0.png " + " ".join("1" if a else "-1" for a in arrays["attributes"][i])
-              for i in range(job.n)]
+    lines += [
+        f"{i:06d}_0.png " + " ".join("1" if a else "-1" for a in arrays["attributes"][i])
+        for i in range(job.n)
+    ]
     _replace(out / "list_attr_celeba.txt", ("\n".join(lines) + "\n").encode())

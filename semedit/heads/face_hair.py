@@ -45,8 +45,9 @@ def attach(values: np.ndarray, place: tuple[np.ndarray, np.ndarray]) -> np.ndarr
     return np.einsum("ncx,nc->nx", values[place[0]], place[1]).astype(np.float32)
 
 
-def _arc(root: np.ndarray, first: np.ndarray, last: np.ndarray, length: np.ndarray,
-         points: int) -> np.ndarray:
+def _arc(
+    root: np.ndarray, first: np.ndarray, last: np.ndarray, length: np.ndarray, points: int
+) -> np.ndarray:
     """Strands [S,points,3] that leave along `first` and end along `last` (unit [S,3])."""
     t = np.linspace(0, 1, points, dtype=np.float32)[None, :, None]
     direction = first[:, None] * (1 - t) + last[:, None] * t
@@ -63,8 +64,12 @@ def _unit(v: np.ndarray) -> np.ndarray:
 def _strands(points: np.ndarray, rng: np.random.Generator, spread: float) -> Strands:
     n = len(points)
     tint = np.exp(spread * rng.standard_normal((n, 1))).astype(np.float32)
-    return Strands(points, np.full(n, points.shape[1], np.int32), np.repeat(tint, 3, 1),
-                   rng.uniform(0.4, 1, n).astype(np.float32))
+    return Strands(
+        points,
+        np.full(n, points.shape[1], np.int32),
+        np.repeat(tint, 3, 1),
+        rng.uniform(0.4, 1, n).astype(np.float32),
+    )
 
 
 def brows(p: Parameters, vertices: np.ndarray, normals: np.ndarray, seed: int) -> Strands:
@@ -113,19 +118,22 @@ def lashes(p: Parameters, vertices: np.ndarray, normals: np.ndarray, seed: int) 
             place = locate(edge * np.array([side, 1]))
             root, normal = attach(vertices, place), attach(normals, place)
             line = np.stack([root, root + 0.03 * normal], 0).astype(np.float32) + np.float32(
-                0.02) * np.array([0, 0, 1], np.float32)
+                0.02
+            ) * np.array([0, 0, 1], np.float32)
             copies = 1 + int(2 * p.eye_liner) if up > 0 else 1
             for c in range(copies):
-                groups.append(_strands(line[:1] + np.array([0, 0.03 * up * c, 0.01],
-                                                           np.float32), rng, 0.0))
+                groups.append(
+                    _strands(line[:1] + np.array([0, 0.03 * up * c, 0.01], np.float32), rng, 0.0)
+                )
             n = int((50 + 40 * p.lashes + 40 * feminine) * (1.0 if up > 0 else 0.5))
             at = rng.uniform(0, len(edge) - 1.01, n)
             i, f = at.astype(int), (at % 1)[:, None].astype(np.float32)
             start = root[i] * (1 - f) + root[i + 1] * f
             n0 = normal[i] * (1 - f) + normal[i + 1] * f
             out = (edge[i, 0] - 3.0)[:, None] * np.array([[0.45 * side, 0, 0]])
-            first = _unit(0.9 * n0 + out + np.array([0, 0.15 * up, 0.3])
-                          + 0.1 * rng.standard_normal((n, 3)))
+            first = _unit(
+                0.9 * n0 + out + np.array([0, 0.15 * up, 0.3]) + 0.1 * rng.standard_normal((n, 3))
+            )
             last = _unit(0.35 * n0 + out + np.array([0, 1.0 * up, 0.2]))
             length = rng.uniform(0.5, 0.8, n) * amount * (0.45 + 0.3 * p.lashes + 0.3 * feminine)
             groups.append(_strands(_arc(start, first, last, length, 5), rng, 0.1))
@@ -141,8 +149,9 @@ def _cheeks() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     middle = q[outer].mean(1)
     outer = outer[(middle[:, 1] > -11) & (middle[:, 1] < 3) & (middle[:, 2] > -1)]
     corners = q[outer]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]),
-                          axis=1)
+    area = np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
     rng = np.random.default_rng(6)
     chosen = outer[rng.choice(len(outer), 16000, p=area / area.sum())]
     w = rng.dirichlet((1, 1, 1), len(chosen)).astype(np.float32)
@@ -158,8 +167,9 @@ def _masks(kind, jaw, q):  # type: ignore[no-untyped-def]
     return out
 
 
-def beard(p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.ndarray,
-          seed: int) -> Strands | None:
+def beard(
+    p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.ndarray, seed: int
+) -> Strands | None:
     """Stubble, moustache, goatee or full beard; None without."""
     if paint.beard_kind == 0:
         return None
@@ -174,13 +184,19 @@ def beard(p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.ndarray
     low = np.clip((-q[:, 1] - 3.0) / 4.0, 0, 1)
     full = {"stubble": 0.0, "moustache": 0.5, "goatee": 0.6, "full": 1.0}[p.beard]
     length = 0.14 + full * (0.25 + (0.4 + 2.6 * p.beard_length**1.5) * low) * rng.uniform(
-        0.7, 1.1, n)
+        0.7, 1.1, n
+    )
     lip = (q[:, 1] > -2.9) & (np.abs(q[:, 0]) < 3.2)
     length = np.where(lip, 0.14 + 0.55 * full * rng.uniform(0.7, 1.1, n), length)
     first = 0.9 * normal + np.stack([0.25 * side, -0.6 + 0 * low, 0 * low], 1)
-    first += np.where(lip[:, None], np.stack([0.7 * side * np.minimum(np.abs(q[:, 0]), 1.5),
-                                              0 * low, 0 * low], 1), 0)
+    first += np.where(
+        lip[:, None],
+        np.stack([0.7 * side * np.minimum(np.abs(q[:, 0]), 1.5), 0 * low, 0 * low], 1),
+        0,
+    )
     first = _unit(first + 0.25 * rng.standard_normal((n, 3)))
-    last = _unit(np.stack([0.15 * side + 0.8 * side * lip, -1.0 + 0 * low, 0.25 - 0.1 * low], 1)
-                 + 0.35 * rng.standard_normal((n, 3)))
+    last = _unit(
+        np.stack([0.15 * side + 0.8 * side * lip, -1.0 + 0 * low, 0.25 - 0.1 * low], 1)
+        + 0.35 * rng.standard_normal((n, 3))
+    )
     return _strands(_arc(root, first, last, length, 7), rng, 0.22)

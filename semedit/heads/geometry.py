@@ -40,8 +40,14 @@ PARTS = {  # vertex ranges of the model
 LEFT_IRIS, RIGHT_IRIS = (22221, 23021), (23791, 24591)
 # Irises lie behind opaque scleras (eyes are painted on the sclera by angle); the rest is for
 # renderers with refraction.
-DROPPED = ("M_IrisLeft", "M_IrisRight", "M_LacrimalFluid", "M_EyeBlend", "M_EyeOcclusion",
-           "M_EyeLashes")
+DROPPED = (
+    "M_IrisLeft",
+    "M_IrisRight",
+    "M_LacrimalFluid",
+    "M_EyeBlend",
+    "M_EyeOcclusion",
+    "M_EyeLashes",
+)
 IDENTITIES = 50  # components used, of 100: the rest moves vertices by less than a pixel
 
 
@@ -89,8 +95,12 @@ class Model:
         """
         weights = np.zeros(len(self.names), np.float32)
         for i, name in enumerate(self.names):
-            weights[i] = expression.get(name, expression.get(name.removesuffix("_L"),
-                                        expression.get(name.removesuffix("_R"), 0.0)))
+            weights[i] = expression.get(
+                name,
+                expression.get(
+                    name.removesuffix("_L"), expression.get(name.removesuffix("_R"), 0.0)
+                ),
+            )
         used = np.flatnonzero(weights)
         moved = identity.astype(np.float32) @ self.identity + weights[used] @ self.expression[used]
         return self.neutral + moved.reshape(-1, 3)
@@ -109,8 +119,9 @@ def load() -> Model:
     """
     path = _path()
     if path is None:
-        raise WeightsError("The head geometry ict-facekit is not in place.",
-                           "semedit weights fetch ict-facekit")
+        raise WeightsError(
+            "The head geometry ict-facekit is not in place.", "semedit weights fetch ict-facekit"
+        )
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     materials = [str(name) for name in arrays["materials"]]
@@ -130,9 +141,13 @@ def load() -> Model:
 def _materials(triangles: np.ndarray) -> np.ndarray:
     first = triangles[:, 0]
     material = np.full(len(triangles), MATERIAL.skin, np.int8)
-    for part, value in (("mouth", MATERIAL.mouth), ("gums", MATERIAL.gums),
-                        ("teeth", MATERIAL.teeth), ("left_eye", MATERIAL.left_eye),
-                        ("right_eye", MATERIAL.right_eye)):
+    for part, value in (
+        ("mouth", MATERIAL.mouth),
+        ("gums", MATERIAL.gums),
+        ("teeth", MATERIAL.teeth),
+        ("left_eye", MATERIAL.left_eye),
+        ("right_eye", MATERIAL.right_eye),
+    ):
         start, stop = PARTS[part]
         material[(first >= start) & (first < stop)] = value
     return material
@@ -206,8 +221,11 @@ def convert(source: Path, out: Path) -> None:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{source.name} is not the head geometry: {error}.") from error
     neutral = _read_obj(files["generic_neutral_mesh.obj"])
-    names = sorted(n for n in files if n.endswith(".obj") and "identity" not in n
-                   and n != "generic_neutral_mesh.obj")
+    names = sorted(
+        n
+        for n in files
+        if n.endswith(".obj") and "identity" not in n and n != "generic_neutral_mesh.obj"
+    )
     identity = [_vertices(files[f"identity{i:03d}.obj"]) for i in range(100)]
     expression = [_vertices(files[name]) for name in names]
     stacked = np.stack(identity + expression)
@@ -230,8 +248,11 @@ def _originals(source: Path) -> dict[str, bytes]:
         files = {path.name: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     else:
         with zipfile.ZipFile(source) as archive:
-            files = {Path(n).name: archive.read(n) for n in archive.namelist()
-                     if "FaceXModel/" in n and not n.endswith("/")}
+            files = {
+                Path(n).name: archive.read(n)
+                for n in archive.namelist()
+                if "FaceXModel/" in n and not n.endswith("/")
+            }
     for name in ("generic_neutral_mesh.obj", "vertex_indices.json", "identity099.obj"):
         if name not in files:
             raise WeightsError(f"{name} is missing in {source.name}.")

@@ -40,8 +40,9 @@ def field_radius(field, x, y, z):  # type: ignore[no-untyped-def]
     a, b = u - j, v - i
     i0, i1 = min(max(i, 0), FIELD_H - 1), min(max(i + 1, 0), FIELD_H - 1)
     j0, j1 = j % FIELD_W, (j + 1) % FIELD_W
-    return ((field[i0, j0] * (1 - a) + field[i0, j1] * a) * (1 - b)
-            + (field[i1, j0] * (1 - a) + field[i1, j1] * a) * b)
+    return (field[i0, j0] * (1 - a) + field[i0, j1] * a) * (1 - b) + (
+        field[i1, j0] * (1 - a) + field[i1, j1] * a
+    ) * b
 
 
 @njit(cache=True, fastmath=True)
@@ -113,8 +114,11 @@ def _under_hat(s, field, p):  # type: ignore[no-untyped-def]
 def _plan(s, at, q, random, seed):  # type: ignore[no-untyped-def]
     """Plan of the strand that starts at `at` (neutral root q)."""
     x, y, z = at[0], at[1], at[2]
-    clump = (noise3(x * 1.1, y * 1.1, z * 1.1, seed), noise3(x * 1.1, y * 1.1, z * 1.1, seed + 1),
-             noise3(x * 0.5, y * 0.5, z * 0.5, seed + 2))
+    clump = (
+        noise3(x * 1.1, y * 1.1, z * 1.1, seed),
+        noise3(x * 1.1, y * 1.1, z * 1.1, seed + 1),
+        noise3(x * 0.5, y * 0.5, z * 0.5, seed + 2),
+    )
     tail = q[2] < -50
     outer = 0.5 + 0.5 * np.sin(12.9 * random[0])
     high = smooth(y, -4.0, 14.0)
@@ -216,8 +220,7 @@ def _drape(s, plan, field, step, rise, p):  # type: ignore[no-untyped-def]
     if s.tuck == 1 and p[1] < 6.2 and p[1] > -6 and p[2] > -2.8:
         p[2] -= min(p[2] + 2.8, 1.2 * step)
     if p[1] < -8.5:
-        floor = -9.0 - 0.5 * max(abs(p[0]) - 5.5, 0.0) - 0.12 * max(
-            abs(p[2] + 1.5) - 3.0, 0.0) ** 2
+        floor = -9.0 - 0.5 * max(abs(p[0]) - 5.5, 0.0) - 0.12 * max(abs(p[2] + 1.5) - 3.0, 0.0) ** 2
         if p[1] < floor and abs(p[2] + 1.5) < 6.5:
             p[2] += 0.8 * step if p[2] > -1.5 else -0.8 * step
             p[0] += 0.25 * step * plan.side
@@ -269,8 +272,11 @@ def grow(at, normal, q, random, field, s, seed, points, length, layer):  # type:
         layer[i] = plan.outer
         _first(s, plan, at[i], normal[i], q[i], random[i], d)
         n = _strand(s, plan, at[i], d, random[i], field, points[i])
-        if (s.cut == BOB or s.cut == LONG) and not plan.fringe and _crosses(
-                points, i, n, s.curtain):
+        if (
+            (s.cut == BOB or s.cut == LONG)
+            and not plan.fringe
+            and _crosses(points, i, n, s.curtain)
+        ):
             n = 0
         length[i] = n
         _wave(points, i, n, s, plan, random, field)

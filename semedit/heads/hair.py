@@ -69,9 +69,15 @@ def radius_field(vertices: np.ndarray) -> np.ndarray:
     raster.draw_depth(points, outer[spans], depth)
     for shift in (-FIELD_W, FIELD_W):  # triangles across the seam behind the head
         wrapped = points.copy()
-        wrapped[:, 0] = np.where(points[:, 0] * -np.sign(shift) > FIELD_W / 2 * -np.sign(shift),
-                                 points[:, 0] + shift, points[:, 0]) if shift < 0 else np.where(
-            points[:, 0] < FIELD_W / 2, points[:, 0] + shift, points[:, 0])
+        wrapped[:, 0] = (
+            np.where(
+                points[:, 0] * -np.sign(shift) > FIELD_W / 2 * -np.sign(shift),
+                points[:, 0] + shift,
+                points[:, 0],
+            )
+            if shift < 0
+            else np.where(points[:, 0] < FIELD_W / 2, points[:, 0] + shift, points[:, 0])
+        )
         raster.draw_depth(wrapped, outer[~spans], depth)
     field = -depth
     for _ in range(6):  # poles and cracks take the mean of their neighbours
@@ -97,8 +103,9 @@ def _candidates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     middle = q[outer].mean(1)
     outer = outer[(middle[:, 1] > -7) & (middle[:, 2] < 9.5)]
     corners = q[outer]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]),
-                          axis=1)
+    area = np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
     rng = np.random.default_rng(5)
     chosen = outer[rng.choice(len(outer), 30000, p=area / area.sum())]
     w = rng.dirichlet((1, 1, 1), len(chosen)).astype(np.float32)
@@ -113,8 +120,14 @@ def _inside(q, paint, ear_free):  # type: ignore[no-untyped-def]
     return out
 
 
-def roots(paint: Paint, vertices: np.ndarray, normals: np.ndarray, ears: np.ndarray, count: int,
-          margin: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def roots(
+    paint: Paint,
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    ears: np.ndarray,
+    count: int,
+    margin: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Roots within the hairline: positions, normals and neutral coordinates float32 [S,3]."""
     triangles, w, q = _candidates()
     free = np.einsum("rc,rc->r", ears[triangles], w) < 0.3
@@ -138,12 +151,24 @@ def style(p: Parameters) -> Style:
         fringe = 9.0 - 2.6 * p.hair_fringe
     hat_y, hat_slope = hat_line(p)
     return Style(
-        cut=cut, top=top, sides=0.25 + 0.35 * p.hair_volume, level=level, part=3.4 * p.hair_part,
-        fringe=fringe, sweep=p.hair_sweep, volume=(0.25 + 1.3 * p.hair_volume) * (
-            0.6 if cut == 5 else 1.0) * (1 + 0.5 * curl),
-        curl=curl, wave=wave, amplitude=amplitude if cut != 6 else 0.35, frizz=p.hair_frizz,
-        tuck=int(p.tuck or p.earrings), curtain=5.6 + 1.0 * p.hair_volume,
-        gather_y=4.0 + 7.5 * t, gather_z=-9.6, hat_y=hat_y, hat_slope=hat_slope,
+        cut=cut,
+        top=top,
+        sides=0.25 + 0.35 * p.hair_volume,
+        level=level,
+        part=3.4 * p.hair_part,
+        fringe=fringe,
+        sweep=p.hair_sweep,
+        volume=(0.25 + 1.3 * p.hair_volume) * (0.6 if cut == 5 else 1.0) * (1 + 0.5 * curl),
+        curl=curl,
+        wave=wave,
+        amplitude=amplitude if cut != 6 else 0.35,
+        frizz=p.hair_frizz,
+        tuck=int(p.tuck or p.earrings),
+        curtain=5.6 + 1.0 * p.hair_volume,
+        gather_y=4.0 + 7.5 * t,
+        gather_z=-9.6,
+        hat_y=hat_y,
+        hat_slope=hat_slope,
     )
 
 
@@ -157,12 +182,25 @@ def hat_line(p: Parameters) -> tuple[float, float]:
 
 def counts(p: Parameters) -> int:
     """Strands of a head of hair."""
-    return {"buzz": 6000, "short": 7000, "side": 7000, "bob": 6500, "long": 6500, "tied": 5500,
-            "afro": 7000}[p.cut]
+    return {
+        "buzz": 6000,
+        "short": 7000,
+        "side": 7000,
+        "bob": 6500,
+        "long": 6500,
+        "tied": 5500,
+        "afro": 7000,
+    }[p.cut]
 
 
-def grow_hair(p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.ndarray,
-              ears: np.ndarray, seed: int) -> Strands | None:
+def grow_hair(
+    p: Parameters,
+    paint: Paint,
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    ears: np.ndarray,
+    seed: int,
+) -> Strands | None:
     """Strands of the head, or None when bald."""
     if p.bald:
         return None
@@ -178,8 +216,11 @@ def grow_hair(p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.nda
     count = np.empty(len(at), np.int32)
     layer = np.empty(len(at), np.float32)
     grow(at, normal, q, random, field, s, seed % 9973, points, count, layer)
-    shade = np.exp(0.16 * random[:, 3:4] + 0.12 * np.sin(2.1 * q[:, :1] + 1.7 * q[:, 1:2])
-                   + 0.10 * rng.standard_normal())
+    shade = np.exp(
+        0.16 * random[:, 3:4]
+        + 0.12 * np.sin(2.1 * q[:, :1] + 1.7 * q[:, 1:2])
+        + 0.10 * rng.standard_normal()
+    )
     tint = np.repeat(shade, 3, 1)
     if p.hair_color == "gray":
         tint *= np.where(random[:, 4:5] > 0.3, 1.0, 0.55)
@@ -187,8 +228,9 @@ def grow_hair(p: Parameters, paint: Paint, vertices: np.ndarray, normals: np.nda
     return Strands(points, count, tint.astype(np.float32), layer)
 
 
-def _tail_roots(at: np.ndarray, normal: np.ndarray, q: np.ndarray, s: Style,
-                rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tail_roots(
+    at: np.ndarray, normal: np.ndarray, q: np.ndarray, s: Style, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Adds the tail of tied hair: roots around the gathering point, marked by q.z < -50."""
     n = 1500
     offset = rng.normal(0, 0.55, (n, 3)).astype(np.float32)
@@ -196,5 +238,8 @@ def _tail_roots(at: np.ndarray, normal: np.ndarray, q: np.ndarray, s: Style,
     tail = center + offset
     out = np.tile(np.array([[0, 0.3, -1]], np.float32), (n, 1)) + 0.5 * offset
     mark = np.full((n, 3), -99, np.float32)
-    return (np.concatenate([at, tail]).astype(np.float32),
-            np.concatenate([normal, out]).astype(np.float32), np.concatenate([q, mark]))
+    return (
+        np.concatenate([at, tail]).astype(np.float32),
+        np.concatenate([normal, out]).astype(np.float32),
+        np.concatenate([q, mark]),
+    )

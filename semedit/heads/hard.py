@@ -60,13 +60,17 @@ def _form(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     du = (np.cos(angle) * (u - x) + np.sin(angle) * (v - y)) / a
     dv = (np.cos(angle) * (v - y) - np.sin(angle) * (u - x)) / b
     kind = rng.integers(0, 3)
-    far = np.maximum(np.abs(du), np.abs(dv)) if kind == 0 else np.hypot(du, dv) if kind == 1 else (
-        np.abs(dv))
+    far = (
+        np.maximum(np.abs(du), np.abs(dv))
+        if kind == 0
+        else np.hypot(du, dv)
+        if kind == 1
+        else (np.abs(dv))
+    )
     return np.asarray(far < 1, np.float32)
 
 
-def occlude(rgb: np.ndarray, label: np.ndarray, skin: np.ndarray,
-            rng: np.random.Generator) -> None:
+def occlude(rgb: np.ndarray, label: np.ndarray, skin: np.ndarray, rng: np.random.Generator) -> None:
     """Lay a hand's stand-in, a microphone, a bar or hair-like strands over linear rgb
     [S,S,3] and label [S,S], in place. skin: linear colour of a hand."""
     size = len(label)
@@ -93,8 +97,7 @@ def occlude(rgb: np.ndarray, label: np.ndarray, skin: np.ndarray,
     label[mask] = 0
 
 
-def _hand(u: np.ndarray, v: np.ndarray, rng: np.random.Generator
-          ) -> tuple[np.ndarray, np.ndarray]:
+def _hand(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A palm and fingers that come in from the lower edge."""
     x, y = rng.uniform(-0.35, 0.35), rng.uniform(0.15, 0.45)
     lean = rng.uniform(-0.6, 0.6)
@@ -110,8 +113,7 @@ def _hand(u: np.ndarray, v: np.ndarray, rng: np.random.Generator
     return far < 1, np.sqrt(np.clip(1.15 - far**2 * 0.7, 0.1, 1))
 
 
-def _rod(u: np.ndarray, v: np.ndarray, rng: np.random.Generator
-         ) -> tuple[np.ndarray, np.ndarray]:
+def _rod(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A microphone: a ball on a stick from below."""
     x, y = rng.uniform(-0.3, 0.3), rng.uniform(0.1, 0.4)
     lean = rng.uniform(-1, 1)
@@ -160,7 +162,8 @@ def spoil(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.4:
         with io.BytesIO() as file:
             Image.fromarray((np.clip(image, 0, 1) * 255).astype(np.uint8)).save(
-                file, "JPEG", quality=int(rng.integers(18, 90)))
+                file, "JPEG", quality=int(rng.integers(18, 90))
+            )
             image = np.asarray(Image.open(file), np.float32) / 255
     return np.clip(image, 0, 1).astype(np.float32)
 
@@ -175,6 +178,7 @@ def _moved(image: np.ndarray, angle: float, length: int) -> np.ndarray:
     """Motion blur along an angle."""
     total = np.zeros_like(image)
     for t in np.linspace(-0.5, 0.5, length):
-        total += np.roll(image, (round(length * t * np.sin(angle)),
-                                 round(length * t * np.cos(angle))), (0, 1))
+        total += np.roll(
+            image, (round(length * t * np.sin(angle)), round(length * t * np.cos(angle))), (0, 1)
+        )
     return total / length

@@ -84,8 +84,11 @@ class Either:
 
     def value(self, z: float, values: Values) -> float:
         u, p = float(ndtr(z)), _share(self.p, values)
-        (a, b), t = (self.low, u / max(1 - p, EDGE)) if u < 1 - p else (
-            self.high, (u - 1 + p) / max(p, EDGE))
+        (a, b), t = (
+            (self.low, u / max(1 - p, EDGE))
+            if u < 1 - p
+            else (self.high, (u - 1 + p) / max(p, EDGE))
+        )
         return float(a + (b - a) * t)
 
     def entry(self, value: float, values: Values) -> float:
@@ -202,9 +205,17 @@ TABLE: dict[str, Rule] = {
     "eye_shadow_hue": Uniform(0.0, 1.0),
     "eye_liner": Either(_he(0.5, 0.0), (0.0, 0.05), (0.5, 1.0)),
     # eyes
-    "iris": Choice(("dark", "brown", "hazel", "green", "blue", "gray"),
-                   lambda v: (0.2 + 0.6 * v["melanin"], 0.25 + 0.2 * v["melanin"], 0.14, 0.1,
-                              0.24 * (1 - v["melanin"]), 0.08 * (1 - v["melanin"]))),
+    "iris": Choice(
+        ("dark", "brown", "hazel", "green", "blue", "gray"),
+        lambda v: (
+            0.2 + 0.6 * v["melanin"],
+            0.25 + 0.2 * v["melanin"],
+            0.14,
+            0.1,
+            0.24 * (1 - v["melanin"]),
+            0.08 * (1 - v["melanin"]),
+        ),
+    ),
     "iris_shade": Normal(0, 0.5, -1, 1),
     "pupil": Uniform(0.3, 0.5),
     "sclera": Uniform(0.0, 1.0),
@@ -239,8 +250,9 @@ TABLE: dict[str, Rule] = {
     # worn
     "glasses": Switch(0.25),
     "glasses_rim": Choice(("wire", "thick", "half", "sun"), (0.3, 0.37, 0.1, 0.23)),
-    "glasses_shape": Choice(("rectangle", "round", "oval", "aviator", "cat"),
-                            (0.34, 0.2, 0.2, 0.14, 0.12)),
+    "glasses_shape": Choice(
+        ("rectangle", "round", "oval", "aviator", "cat"), (0.34, 0.2, 0.2, 0.14, 0.12)
+    ),
     "glasses_size": Uniform(0.0, 1.0),
     "glasses_hue": Uniform(0.0, 1.0),
     "glasses_value": Uniform(0.0, 1.0),

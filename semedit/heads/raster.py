@@ -109,10 +109,16 @@ def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
     normals = np.zeros_like(vertices)
     for t in range(triangles.shape[0]):
         i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ax, ay, az = (vertices[j, 0] - vertices[i, 0], vertices[j, 1] - vertices[i, 1],
-                      vertices[j, 2] - vertices[i, 2])
-        bx, by, bz = (vertices[k, 0] - vertices[i, 0], vertices[k, 1] - vertices[i, 1],
-                      vertices[k, 2] - vertices[i, 2])
+        ax, ay, az = (
+            vertices[j, 0] - vertices[i, 0],
+            vertices[j, 1] - vertices[i, 1],
+            vertices[j, 2] - vertices[i, 2],
+        )
+        bx, by, bz = (
+            vertices[k, 0] - vertices[i, 0],
+            vertices[k, 1] - vertices[i, 1],
+            vertices[k, 2] - vertices[i, 2],
+        )
         nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
         for v in (i, j, k):
             normals[v, 0] += nx

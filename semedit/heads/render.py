@@ -172,8 +172,9 @@ def _alignment(uv: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return tensor(scale), tensor(angle), tensor(shift)
 
 
-def _shadow(position: np.ndarray, triangles: np.ndarray, key: np.ndarray,
-            strokes: tuple[Stroke, ...]) -> shading.Shadow:
+def _shadow(
+    position: np.ndarray, triangles: np.ndarray, key: np.ndarray, strokes: tuple[Stroke, ...]
+) -> shading.Shadow:
     side = np.cross([0.0, 1.0, 0.0], key)
     side /= np.linalg.norm(side)
     up = np.cross(key, side)
@@ -196,21 +197,44 @@ def _world(strands: hair.Strands) -> hair.Strands:
 
 def _strokes(head: Head, painted: shading.Paint, normals: np.ndarray) -> tuple[Stroke, ...]:
     p, v = head.parameters, head.vertices
-    found = [Stroke(_world(face_hair.brows(p, v, normals, head.seed)), painted.brow_rgb, 0.038,
-                    gloss=0.1, cover=0.75)]
+    found = [
+        Stroke(
+            _world(face_hair.brows(p, v, normals, head.seed)),
+            painted.brow_rgb,
+            0.038,
+            gloss=0.1,
+            cover=0.75,
+        )
+    ]
     for lash in face_hair.lashes(p, v, normals, head.seed):
-        found.append(Stroke(_world(lash), np.array([0.012, 0.010, 0.010]), 0.036, gloss=0.0,
-                            cover=0.8))
+        found.append(
+            Stroke(_world(lash), np.array([0.012, 0.010, 0.010]), 0.036, gloss=0.0, cover=0.8)
+        )
     beard = face_hair.beard(p, painted, v, normals, head.seed)
     if beard is not None:
-        found.append(Stroke(_world(beard), painted.beard_rgb, 0.05, gloss=0.2,
-                            value=raster.NO_LABEL if p.beard == "stubble" else (
-                                raster.ONLY_OUTSIDE),
-                            cover=0.55 if p.beard == "stubble" else 0.85))
+        found.append(
+            Stroke(
+                _world(beard),
+                painted.beard_rgb,
+                0.05,
+                gloss=0.2,
+                value=raster.NO_LABEL if p.beard == "stubble" else (raster.ONLY_OUTSIDE),
+                cover=0.55 if p.beard == "stubble" else 0.85,
+            )
+        )
     grown = hair.grow_hair(p, painted, v, normals, regions.ears(), head.seed)
     if grown is not None:
-        found.append(Stroke(_world(grown), painted.hair_rgb, 0.085 if p.cut != "buzz" else 0.05,
-                            tips=0.35 * p.hair_tips, gloss=p.hair_gloss, value=13, casts=True))
+        found.append(
+            Stroke(
+                _world(grown),
+                painted.hair_rgb,
+                0.085 if p.cut != "buzz" else 0.05,
+                tips=0.35 * p.hair_tips,
+                gloss=p.hair_gloss,
+                value=13,
+                casts=True,
+            )
+        )
     return tuple(found)
 
 
@@ -246,12 +270,27 @@ def _scene(head: Head) -> Scene:
     triangles = np.concatenate([model.triangles, worn.triangles + np.int32(len(body))])
     material = np.concatenate([model.material, worn.material])
     bare = np.zeros(len(added), np.float32)
-    extra = shading.surface_noise(neutral, painted.seed, np.append(geometry.occlusion(), bare + 1),
-                                  np.append(regions.ears(), bare))
+    extra = shading.surface_noise(
+        neutral,
+        painted.seed,
+        np.append(geometry.occlusion(), bare + 1),
+        np.append(regions.ears(), bare),
+    )
     shadow = _shadow(position, triangles, lights.key, strokes)
     lens = None if lenses is None else (geometry.to_world(lenses.vertices), lenses.triangles)
-    return Scene(position, normal, neutral, extra, triangles, material, lights, shadow, painted,
-                 strokes, lens)
+    return Scene(
+        position,
+        normal,
+        neutral,
+        extra,
+        triangles,
+        material,
+        lights,
+        shadow,
+        painted,
+        strokes,
+        lens,
+    )
 
 
 def _screen(points: np.ndarray, c: np.ndarray, side: int) -> np.ndarray:
@@ -293,32 +332,57 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
         c = _jitter(c, rng)
     s, n = head.scene, samples(size, look)
     lit = _relit(s, rng) if hard_look and rng.random() < 0.6 else s
-    ground = hard.clutter(size, rng) if hard_look and rng.random() < 0.8 else (
-        scene.background(p, size, head.seed))
+    ground = (
+        hard.clutter(size, rng)
+        if hard_look and rng.random() < 0.8
+        else (scene.background(p, size, head.seed))
+    )
     rgb, label, depth, covered = _picture(p, lit, c, size * n, ground.repeat(n, 0).repeat(n, 1))
     if hard_look:
         if rng.random() < 0.25:
-            hard.occlude(rgb, label, scene.linear((0.8, 0.6, 0.5)) * 0.3 ** p.melanin, rng)
+            hard.occlude(rgb, label, scene.linear((0.8, 0.6, 0.5)) * 0.3**p.melanin, rng)
         rgb = hard.cast(rgb, rng)
     image = scene.develop(rgb, p).reshape(size, n, size, n, 3).mean((1, 3))
     if hard_look:
         image = hard.spoil(image, rng)
     points = _screen(head.landmarks, c, size)
     visible = _visible(points * np.array([n, n, 1], np.float32), depth)
-    depth = np.where(covered, depth, 0)[n // 2::n, n // 2::n]
-    return View((image * 255 + 0.5).astype(np.uint8), _majority(label, n), points[:, :2].copy(),
-                visible, c, np.ascontiguousarray(depth))
+    depth = np.where(covered, depth, 0)[n // 2 :: n, n // 2 :: n]
+    return View(
+        (image * 255 + 0.5).astype(np.uint8),
+        _majority(label, n),
+        points[:, :2].copy(),
+        visible,
+        c,
+        np.ascontiguousarray(depth),
+    )
 
 
-def _picture(p: Parameters, s: Scene, c: np.ndarray, side: int, rgb: np.ndarray
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _picture(
+    p: Parameters, s: Scene, c: np.ndarray, side: int, rgb: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Linear colours over the background rgb, labels, depth, and what is covered; supersampled."""
     b = raster.buffers(side)
     raster.draw_triangles(_screen(s.position, c, side), s.triangles, *b)
     label = np.zeros((side, side), np.uint8)
     eye = c[:16].reshape(4, 4)[:3, 3].astype(np.float64)
-    shading.shade(b.triangle, b.bary, s.triangles, s.material, s.position, s.normal, s.neutral,
-                  s.extra, eye, s.lights, s.shadow, s.paint, regions.maps(), rgb, label)
+    shading.shade(
+        b.triangle,
+        b.bary,
+        s.triangles,
+        s.material,
+        s.position,
+        s.normal,
+        s.neutral,
+        s.extra,
+        eye,
+        s.lights,
+        s.shadow,
+        s.paint,
+        regions.maps(),
+        rgb,
+        label,
+    )
     for stroke in s.strokes:
         _draw(stroke, s, c, eye, b.depth, rgb, label)
     if s.lens is not None:
@@ -328,11 +392,16 @@ def _picture(p: Parameters, s: Scene, c: np.ndarray, side: int, rgb: np.ndarray
 
 def _jitter(c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A crop that is not quite the aligned one."""
+
     def tensor(value: object) -> torch.Tensor:
         return torch.as_tensor(value, dtype=torch.float32)[None]
 
-    moved = cameras.crop(torch.from_numpy(c)[None], tensor(np.exp(rng.normal(0, 0.06))),
-                         tensor(rng.normal(0, 0.06)), tensor(rng.normal(0, 0.025, 2)))
+    moved = cameras.crop(
+        torch.from_numpy(c)[None],
+        tensor(np.exp(rng.normal(0, 0.06))),
+        tensor(rng.normal(0, 0.06)),
+        tensor(rng.normal(0, 0.025, 2)),
+    )
     return np.asarray(moved[0].numpy(), np.float32)
 
 
@@ -342,29 +411,70 @@ def _relit(s: Scene, rng: np.random.Generator) -> Scene:
     key /= np.linalg.norm(key)
     color = np.exp(rng.normal(0, 0.2, 3)) * rng.uniform(0.3, 2.2)
     dim = rng.uniform(0.25, 1.1)
-    lights = s.lights._replace(key=key, key_rgb=s.lights.key_rgb * color,
-                               sky=s.lights.sky * dim, ground=s.lights.ground * dim,
-                               fill_rgb=s.lights.fill_rgb * dim)
+    lights = s.lights._replace(
+        key=key,
+        key_rgb=s.lights.key_rgb * color,
+        sky=s.lights.sky * dim,
+        ground=s.lights.ground * dim,
+        fill_rgb=s.lights.fill_rgb * dim,
+    )
     return replace(s, lights=lights, shadow=_shadow(s.position, s.triangles, key, s.strokes))
 
 
-def _draw(stroke: Stroke, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.ndarray,
-          rgb: np.ndarray, label: np.ndarray) -> None:
+def _draw(
+    stroke: Stroke,
+    s: Scene,
+    c: np.ndarray,
+    eye: np.ndarray,
+    depth: np.ndarray,
+    rgb: np.ndarray,
+    label: np.ndarray,
+) -> None:
     strands, side = stroke.strands, len(depth)
     n, k = strands.points.shape[:2]
     color = np.zeros((n, k, 3), np.float32)
     center = geometry.to_world(growth.CENTER).astype(np.float64)
-    shade_strands(strands.points, strands.length, strands.tint, strands.layer, stroke.base,
-                  stroke.tips, stroke.gloss, center, eye, s.lights, s.shadow, 0.03, color)
+    shade_strands(
+        strands.points,
+        strands.length,
+        strands.tint,
+        strands.layer,
+        stroke.base,
+        stroke.tips,
+        stroke.gloss,
+        center,
+        eye,
+        s.lights,
+        s.shadow,
+        0.03,
+        color,
+    )
     screen = _screen(strands.points.reshape(-1, 3), c, side).reshape(n, k, 3)
     px = stroke.width * WORLD_PER_CM * c[16] * side
     width = (px / np.maximum(screen[:, 0, 2], 0.1)).astype(np.float32)
-    raster.draw_strands(screen, strands.length, color, width, stroke.cover, stroke.value,
-                        stroke.bias, depth, rgb, label)
+    raster.draw_strands(
+        screen,
+        strands.length,
+        color,
+        width,
+        stroke.cover,
+        stroke.value,
+        stroke.bias,
+        depth,
+        rgb,
+        label,
+    )
 
 
-def _glaze(p: Parameters, s: Scene, c: np.ndarray, eye: np.ndarray, depth: np.ndarray,
-           rgb: np.ndarray, label: np.ndarray) -> None:
+def _glaze(
+    p: Parameters,
+    s: Scene,
+    c: np.ndarray,
+    eye: np.ndarray,
+    depth: np.ndarray,
+    rgb: np.ndarray,
+    label: np.ndarray,
+) -> None:
     """Lay the lenses over the picture: tint, a soft reflection, labels."""
     assert s.lens is not None
     vertices, triangles = s.lens

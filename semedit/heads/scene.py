@@ -40,10 +40,14 @@ def lights(p: Parameters) -> Lights:
     ambient = 0.50 * p.ambient
     side = 0.25 * ambient * p.ambient_side * around
     return Lights(
-        key=key, key_rgb=1.0 * p.key_strength * warm,
-        fill=fill, fill_rgb=0.26 * p.ambient * around,
-        rim=rim, rim_rgb=0.6 * p.rim * warm,
-        sky=1.25 * ambient * around, ground=0.55 * ambient * around * np.array([1.05, 0.98, 0.9]),
+        key=key,
+        key_rgb=1.0 * p.key_strength * warm,
+        fill=fill,
+        fill_rgb=0.26 * p.ambient * around,
+        rim=rim,
+        rim_rgb=0.6 * p.rim * warm,
+        sky=1.25 * ambient * around,
+        ground=0.55 * ambient * around * np.array([1.05, 0.98, 0.9]),
         side=side,
     )
 
@@ -62,8 +66,9 @@ def background(p: Parameters, size: int, seed: int) -> np.ndarray:
     count = {"gradient": 0, "blobs": 7, "room": 4}[p.background]
     for _ in range(count):
         x, y = rng.uniform(-0.6, 0.6, 2)
-        color = hsv(p.background_hue + rng.normal(0, 0.15), rng.uniform(0, 0.5),
-                    rng.uniform(0.05, 0.95))
+        color = hsv(
+            p.background_hue + rng.normal(0, 0.15), rng.uniform(0, 0.5), rng.uniform(0.05, 0.95)
+        )
         if p.background == "blobs":
             r = rng.uniform(0.08, 0.3)
             cover = 1 / (1 + np.exp((np.hypot(u - x, v - y) - r) * 40))

@@ -127,8 +127,23 @@ def _three(values, i, j, k, b0, b1, b2, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def shade(triangle, bary, triangles, material, position, normal, neutral, extra, eye,  # type: ignore[no-untyped-def]
-          lights, shadow, paint, maps, rgb, label):
+def shade(
+    triangle,
+    bary,
+    triangles,
+    material,
+    position,
+    normal,
+    neutral,
+    extra,
+    eye,  # type: ignore[no-untyped-def]
+    lights,
+    shadow,
+    paint,
+    maps,
+    rgb,
+    label,
+):
     """Colour and label of every covered pixel.
 
     triangle, bary: z-buffer; position, normal, neutral float32 [V,3] (head frame; unit; cm);
@@ -153,8 +168,9 @@ def shade(triangle, bary, triangles, material, position, normal, neutral, extra,
                 e[c] = b0 * extra[i, c] + b1 * extra[j, c] + b2 * extra[k, c]
             what, ao = material[t], e[0]
             if what == 0:
-                label[row, col] = skin_color(paint, maps, q[0], q[1], q[2], e[1], e[2], e[3], e[4],
-                                              out)
+                label[row, col] = skin_color(
+                    paint, maps, q[0], q[1], q[2], e[1], e[2], e[3], e[4], out
+                )
                 gloss, power, wrap = 0.35 * out[3], 20.0, 1.0
                 n[0] += out[4]
                 n[1] += out[5]

@@ -10,8 +10,9 @@ from semedit.heads import geometry, regions
 from semedit.heads.parameters import Parameters
 
 
-def _bump(q: np.ndarray, center: tuple[float, float, float],
-          radius: tuple[float, float, float]) -> np.ndarray:
+def _bump(
+    q: np.ndarray, center: tuple[float, float, float], radius: tuple[float, float, float]
+) -> np.ndarray:
     """Gaussian weight [V] about a centre, cm."""
     d = (q - np.array(center, np.float32)) / np.array(radius, np.float32)
     return np.asarray(np.exp(-(d * d).sum(1)), np.float32)
@@ -40,29 +41,45 @@ def _fields() -> dict[str, np.ndarray]:
     chin = _bump(a, (0, -6.8, 10.4), (2.4, 2.0, 3.0)) * soft
     cheek = _bump(a, (5.6, -2.2, 6.5), (2.4, 3.2, 3.2)) * soft
     throat = _bump(a, (0, -8.6, 6.0), (5.0, 1.8, 3.5)) * soft
-    neck = _step(-a[:, 1], 6.5, 9.5) * (1 - _step(-a[:, 1], 12.5, 16.0)) * (1 - _step(
-        a[:, 2], 4.5, 7.5)) * soft
+    neck = (
+        _step(-a[:, 1], 6.5, 9.5)
+        * (1 - _step(-a[:, 1], 12.5, 16.0))
+        * (1 - _step(a[:, 2], 4.5, 7.5))
+        * soft
+    )
     ridge = _bump(a, (2.2, 5.3, 9.8), (2.6, 0.9, 2.0)) * soft
-    lips = np.exp(-((a[:, 1] + 3.4) / 1.0) ** 2 - (a[:, 0] / 2.2) ** 4).astype(
-        np.float32) * _step(a[:, 2], 9.4, 10.6) * soft
+    lips = (
+        np.exp(-(((a[:, 1] + 3.4) / 1.0) ** 2) - (a[:, 0] / 2.2) ** 4).astype(np.float32)
+        * _step(a[:, 2], 9.4, 10.6)
+        * soft
+    )
     line = np.interp(a[:, 0], regions.PARTING_X, regions.PARTING_Y).astype(np.float32)
-    near = np.exp(-(((a[:, 1] - line) / 0.75) ** 2)).astype(np.float32) * np.clip(
-        1 - (a[:, 0] / 2.6) ** 2, 0, 1).astype(np.float32) * _step(a[:, 2], 8.0, 10.0) * soft
+    near = (
+        np.exp(-(((a[:, 1] - line) / 0.75) ** 2)).astype(np.float32)
+        * np.clip(1 - (a[:, 0] / 2.6) ** 2, 0, 1).astype(np.float32)
+        * _step(a[:, 2], 8.0, 10.0)
+        * soft
+    )
     part = np.sign(q[:, 1] - line).astype(np.float32) * near * 0.5
-    lid = np.exp(-(((a[:, 0] - 3.2) / 1.5) ** 2 + ((a[:, 1] - 3.5) / 0.9) ** 2)).astype(
-        np.float32) * _step(a[:, 2], 7.5, 8.6) * soft
+    lid = (
+        np.exp(-(((a[:, 0] - 3.2) / 1.5) ** 2 + ((a[:, 1] - 3.5) / 0.9) ** 2)).astype(np.float32)
+        * _step(a[:, 2], 7.5, 8.6)
+        * soft
+    )
 
     def field(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         return np.stack([x, y, z], 1).astype(np.float32)
 
     return {
-        "nose_size": field(q[:, 0] * 0.42 * nose, (q[:, 1] - 0.9) * 0.16 * nose,
-                           (q[:, 2] - 9.8) * 0.22 * nose),
+        "nose_size": field(
+            q[:, 0] * 0.42 * nose, (q[:, 1] - 0.9) * 0.16 * nose, (q[:, 2] - 9.8) * 0.22 * nose
+        ),
         "nose_length": field(zero, -0.55 * tip, 0.15 * tip),
         "jaw_width": field(sign * 0.55 * jaw, zero, zero),
         "chin": field(zero, -0.45 * chin, 0.35 * chin),
-        "fat": field(sign * 0.5 * cheek + sign * 0.35 * jaw, -0.5 * throat,
-                     0.15 * cheek + 0.5 * throat),
+        "fat": field(
+            sign * 0.5 * cheek + sign * 0.35 * jaw, -0.5 * throat, 0.15 * cheek + 0.5 * throat
+        ),
         "lip_fullness": field(zero, (q[:, 1] + 3.4) * 0.30 * lips, 0.18 * lips),
         "neck_width": field(q[:, 0] * 0.13 * neck, zero, (q[:, 2] + 1.0) * 0.13 * neck),
         "ridge": field(zero, zero, 0.38 * ridge),
@@ -163,6 +180,8 @@ def _settle(p: Parameters, vertices: np.ndarray) -> None:
         wanted = min(gap, 0.03)
     else:
         wanted = min(gap, EYE_CM[0]) if p.eye_narrow > 0.5 else max(gap, EYE_CM[1])
-    rate = float(fields["eye_size"][lines[[37, 38]], 1].mean()
-                 - fields["eye_size"][lines[[41, 40]], 1].mean())
+    rate = float(
+        fields["eye_size"][lines[[37, 38]], 1].mean()
+        - fields["eye_size"][lines[[41, 40]], 1].mean()
+    )
     vertices += np.float32((wanted - gap) / rate) * fields["eye_size"]

@@ -66,8 +66,13 @@ def beard_mask(kind, jaw, phi, x, y, z):  # type: ignore[no-untyped-def]
     below = at_angle(jaw, phi)
     chin = smooth(y, below - 2.2, below - 0.6) * (1 - smooth(y, -5.4, -4.7))
     goatee = chin * (1 - smooth(a, 2.2, 3.0))
-    goatee = max(goatee, smooth(a, 2.5, 2.8) * (1 - smooth(a, 3.0, 3.6)) * (
-        1 - smooth(y, -2.6, -1.8)) * smooth(y, -7.5, -6.5))
+    goatee = max(
+        goatee,
+        smooth(a, 2.5, 2.8)
+        * (1 - smooth(a, 3.0, 3.6))
+        * (1 - smooth(y, -2.6, -1.8))
+        * smooth(y, -7.5, -6.5),
+    )
     edge = -2.2 + 4.6 * smooth(a, 3.2, 7.3)  # the cheek line rises towards the ear
     cheeks = (1 - smooth(y, edge - 1.5, edge + 0.7)) * smooth(y, below - 2.8, below - 0.2)
     cheeks *= smooth(a, 2.4, 3.2) if y > -4.6 else 1.0
@@ -112,8 +117,12 @@ def _pigments(paint, x, y, z, ear, low, mid, fine, front):  # type: ignore[no-un
         h += 0.3 * lid
         if paint.freckles > 0.1:
             zone = np.exp(-((a / 5.0) ** 2 + ((y - 1.2) / 2.6) ** 2)) * front
-            m += 0.35 * paint.freckles * zone * spots3(x * 3.2, y * 3.2, z * 3.2, paint.seed + 5,
-                                                       0.5)
+            m += (
+                0.35
+                * paint.freckles
+                * zone
+                * spots3(x * 3.2, y * 3.2, z * 3.2, paint.seed + 5, 0.5)
+            )
     if front > 0.2:
         m += 0.10 * paint.wrinkles * max(mid - 0.25, 0.0)
     for i in range(len(paint.moles)):
@@ -137,9 +146,11 @@ def _lines(paint, maps, x, y, low, mid, front):  # type: ignore[no-untyped-def]
     if old > 0.02 or fold > 0.02:
         e = 0.05
         gx = (sample(maps[2], wx + e, wy) - d_old) / e * old + (
-            sample(maps[3], x + e, y) - d_fold) / e * fold
+            sample(maps[3], x + e, y) - d_fold
+        ) / e * fold
         gy = (sample(maps[2], wx, wy + e) - d_old) / e * old + (
-            sample(maps[3], x, y + e) - d_fold) / e * fold
+            sample(maps[3], x, y + e) - d_fold
+        ) / e * fold
         bend_x, bend_y = -0.55 * gx * (1 if x > 0 else -1), -0.55 * gy
     return 0.20 * old + 0.16 * fold, bend_x, bend_y
 

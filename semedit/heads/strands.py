@@ -10,8 +10,21 @@ from numba import njit
 
 
 @njit(cache=True, fastmath=True)
-def shade_strands(points, count, tint, layer, base, tips, gloss, center, eye, lights, shadow,  # type: ignore[no-untyped-def]
-                  soft, out):
+def shade_strands(
+    points,
+    count,
+    tint,
+    layer,
+    base,
+    tips,
+    gloss,
+    center,
+    eye,
+    lights,
+    shadow,  # type: ignore[no-untyped-def]
+    soft,
+    out,
+):
     """Colour of every strand point.
 
     points float32 [S,K,3] head frame; tint [S,3] factors; layer [S] 0 inner .. 1 outer;
@@ -55,8 +68,9 @@ def shade_strands(points, count, tint, layer, base, tips, gloss, center, eye, li
             one = max(1 - (th + 0.10) ** 2, 0.0) ** 45
             two = max(1 - (th - 0.16) ** 2, 0.0) ** 14
             light_side = shade * max(min((facing + 0.25) * 1.6, 1.0), 0.0)
-            fill = max(0.35 + 0.65 * (nx * lights.fill[0] + ny * lights.fill[1]
-                                      + nz * lights.fill[2]), 0.0)
+            fill = max(
+                0.35 + 0.65 * (nx * lights.fill[0] + ny * lights.fill[1] + nz * lights.fill[2]), 0.0
+            )
             rim = max(nx * back[0] + ny * back[1] + nz * back[2], 0.0)
             rim *= 0.5 + 0.5 * (1 - abs(nx * vx + ny * vy + nz * vz))
             t = k / max(n - 1, 1)
@@ -68,8 +82,11 @@ def shade_strands(points, count, tint, layer, base, tips, gloss, center, eye, li
                 albedo = base[c] * tint[s, c] * lighter
                 around = lights.ground[c] + up * (lights.sky[c] - lights.ground[c])
                 around += nx * lights.side[c]
-                total = albedo * (lights.key_rgb[c] * diffuse + lights.fill_rgb[c] * fill * hidden
-                                  + lights.rim_rgb[c] * rim * 1.2 + around * hidden * 0.9)
-                total += gloss * lights.key_rgb[c] * light_side * (
-                    0.055 * one + 1.1 * albedo * two)
+                total = albedo * (
+                    lights.key_rgb[c] * diffuse
+                    + lights.fill_rgb[c] * fill * hidden
+                    + lights.rim_rgb[c] * rim * 1.2
+                    + around * hidden * 0.9
+                )
+                total += gloss * lights.key_rgb[c] * light_side * (0.055 * one + 1.1 * albedo * two)
                 out[s, k, c] = max(total, 0.0)

@@ -21,9 +21,11 @@ def eye_color(paint, side, x, y, z, out):  # type: ignore[no-untyped-def]
     sr, sg, sb = white, white * (0.93 - red), white * (0.90 - 0.06 * paint.sclera - red)
     fibre = 0.8 + 0.35 * noise3(angle * 7, radius * 1.5, 3.7, paint.seed + 22)
     inner = 1.35 - 0.7 * radius
-    ir, ig, ib = (paint.iris_rgb[0] * fibre * (0.5 + 0.6 * inner),
-                  paint.iris_rgb[1] * fibre * (0.55 + 0.45 * inner),
-                  paint.iris_rgb[2] * fibre * (0.65 + 0.35 * inner))
+    ir, ig, ib = (
+        paint.iris_rgb[0] * fibre * (0.5 + 0.6 * inner),
+        paint.iris_rgb[1] * fibre * (0.55 + 0.45 * inner),
+        paint.iris_rgb[2] * fibre * (0.65 + 0.35 * inner),
+    )
     ring = 1 - 0.75 * smooth(radius, 0.72, 0.98)
     pupil = smooth(radius, paint.pupil - 0.05, paint.pupil + 0.06)
     iris = 1 - smooth(radius, 0.93, 1.08)

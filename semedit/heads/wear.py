@@ -40,7 +40,8 @@ def join(pieces: list[Piece]) -> Piece:
     return Piece(
         np.concatenate([p.vertices for p in pieces]),
         np.concatenate([p.triangles + s for p, s in zip(pieces, starts, strict=True)]).astype(
-            np.int32),
+            np.int32
+        ),
         np.concatenate([p.material for p in pieces]),
         np.concatenate([p.object for p in pieces]),
     )
@@ -56,8 +57,14 @@ def sheet(points: np.ndarray, material: int, wrap: bool = False) -> Piece:
     return _piece(points, np.concatenate([q[:, [0, 1, 2]], q[:, [0, 2, 3]]]), material)
 
 
-def tube(path: np.ndarray, radius: float | np.ndarray, material: int, closed: bool = False,
-         flat: float = 1.0, sides: int = 6) -> Piece:
+def tube(
+    path: np.ndarray,
+    radius: float | np.ndarray,
+    material: int,
+    closed: bool = False,
+    flat: float = 1.0,
+    sides: int = 6,
+) -> Piece:
     """Tube along a path [N,3]; flat < 1 thins it in z."""
     ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0)
     if not closed:
@@ -69,8 +76,9 @@ def tube(path: np.ndarray, radius: float | np.ndarray, material: int, closed: bo
     v = np.cross(t, u)
     angle = np.arange(sides) * 2 * np.pi / sides
     r = np.broadcast_to(np.asarray(radius, np.float64), (len(path),))[:, None, None]
-    ring = u[:, None] * np.cos(angle)[None, :, None] + flat * v[:, None] * np.sin(angle)[
-        None, :, None]
+    ring = (
+        u[:, None] * np.cos(angle)[None, :, None] + flat * v[:, None] * np.sin(angle)[None, :, None]
+    )
     points = path[:, None] + r * ring
     if closed:
         points = np.concatenate([points, points[:1]])
@@ -79,10 +87,12 @@ def tube(path: np.ndarray, radius: float | np.ndarray, material: int, closed: bo
 
 def ball(center: np.ndarray, radius: float, material: int, stretch: float = 1.0) -> Piece:
     """Sphere; stretch > 1 makes it taller."""
-    theta, phi = np.meshgrid(np.linspace(0, np.pi, 8), np.linspace(0, 2 * np.pi, 10)[:-1],
-                             indexing="ij")
-    d = np.stack([np.sin(theta) * np.cos(phi), stretch * np.cos(theta),
-                  np.sin(theta) * np.sin(phi)], -1)
+    theta, phi = np.meshgrid(
+        np.linspace(0, np.pi, 8), np.linspace(0, 2 * np.pi, 10)[:-1], indexing="ij"
+    )
+    d = np.stack(
+        [np.sin(theta) * np.cos(phi), stretch * np.cos(theta), np.sin(theta) * np.sin(phi)], -1
+    )
     return sheet(np.asarray(center) + radius * d, material, wrap=True)
 
 
@@ -96,8 +106,11 @@ def near(vertices: np.ndarray, q: tuple[float, float, float]) -> np.ndarray:
 # ---------------------------------------------------------------- glasses
 
 OUTLINES = {  # half width, half height (cm), exponent of the superellipse
-    "rectangle": (2.65, 1.65, 4.0), "round": (2.35, 2.35, 2.0), "oval": (2.65, 1.85, 2.3),
-    "aviator": (2.75, 2.35, 2.5), "cat": (2.7, 1.8, 2.6),
+    "rectangle": (2.65, 1.65, 4.0),
+    "round": (2.35, 2.35, 2.0),
+    "oval": (2.65, 1.85, 2.3),
+    "aviator": (2.75, 2.35, 2.5),
+    "cat": (2.7, 1.8, 2.6),
 }
 
 
@@ -144,13 +157,20 @@ def glasses(p: Parameters, vertices: np.ndarray) -> tuple[Piece, Piece]:
         ear = near(vertices, (side * 7.45, 4.9, 0.4))
         hinge = rim[np.argmax(rim[:, 0] * side)] + np.array([0, 0.35, 0])
         top = ear + np.array([0.35 * side, 0.45, 0.0])
-        arm = [hinge, hinge + np.array([0.25 * side, 0.02, -0.6]),
-               (hinge + top) / 2 + np.array([0.25 * side, 0.08, -0.1]), top,
-               top + np.array([-0.2 * side, -0.4, -1.3]), top + np.array([-0.3 * side, -1.8, -2.1])]
+        arm = [
+            hinge,
+            hinge + np.array([0.25 * side, 0.02, -0.6]),
+            (hinge + top) / 2 + np.array([0.25 * side, 0.08, -0.1]),
+            top,
+            top + np.array([-0.2 * side, -0.4, -1.3]),
+            top + np.array([-0.3 * side, -1.8, -2.1]),
+        ]
         thick = max(radius * 0.9, 0.1)
         frame.append(tube(np.array(arm), thick, MATERIAL.frame))
-    inner = [rims[s][np.argmin(np.abs(rims[s][:, 0]) + 0.3 * np.abs(rims[s][:, 1] - bridge[1]
-                                                                    - 0.2))] for s in (-1.0, 1.0)]
+    inner = [
+        rims[s][np.argmin(np.abs(rims[s][:, 0]) + 0.3 * np.abs(rims[s][:, 1] - bridge[1] - 0.2))]
+        for s in (-1.0, 1.0)
+    ]
     arch = (inner[0] + inner[1]) / 2 + np.array([0, 0.22, 0.15])
     arch[2] = max(arch[2], bridge[2] + 0.2)
     frame.append(tube(np.array([inner[0], arch, inner[1]]), max(radius, 0.1), MATERIAL.frame))
@@ -158,6 +178,7 @@ def glasses(p: Parameters, vertices: np.ndarray) -> tuple[Piece, Piece]:
 
 
 # ---------------------------------------------------------------- hats
+
 
 def _dome(field: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Smoothed radius of the head in unit directions [...,3]."""
@@ -227,6 +248,7 @@ def _brim(rim: np.ndarray, phi: np.ndarray, half: float, width: float, drop: flo
 
 # ---------------------------------------------------------------- neck: necklace, clothes
 
+
 def neck_field(vertices: np.ndarray) -> np.ndarray:
     """Radius float64 [NECK_H, NECK_W] cm of neck and shoulders about the vertical axis; rows go
     down from NECK_TOP by NECK_STEP. Beyond the bust's edge it grows on."""
@@ -236,7 +258,8 @@ def neck_field(vertices: np.ndarray) -> np.ndarray:
     x, z = vertices[:, 0], vertices[:, 2] - AXIS_Z
     u = (np.arctan2(x, z) / (2 * np.pi) + 0.5) * NECK_W
     points = np.stack([u, (NECK_TOP - vertices[:, 1]) / NECK_STEP, -np.hypot(x, z)], 1).astype(
-        np.float32)
+        np.float32
+    )
     side = max(NECK_W, NECK_H)
     depth = np.full((side, side), raster.FAR, np.float32)
     seam = np.ptp(u[outer], axis=1) > NECK_W / 2
@@ -262,22 +285,28 @@ def widened(field: np.ndarray) -> np.ndarray:
     return field
 
 
-def _on_neck(field: np.ndarray, phi: np.ndarray, y: np.ndarray, off: float | np.ndarray
-             ) -> np.ndarray:
+def _on_neck(
+    field: np.ndarray, phi: np.ndarray, y: np.ndarray, off: float | np.ndarray
+) -> np.ndarray:
     """Points [...,3] at angle and height, `off` cm outside the neck."""
     row = np.clip((NECK_TOP - y) / NECK_STEP - 0.5, 0, NECK_H - 1.001)
     col = (phi / (2 * np.pi) + 0.5) * NECK_W - 0.5
     i, j = np.floor(row).astype(int), np.floor(col).astype(int)
     a, b = row - i, col - j
     j0, j1 = j % NECK_W, (j + 1) % NECK_W
-    r = ((field[i, j0] * (1 - b) + field[i, j1] * b) * (1 - a)
-         + (field[i + 1, j0] * (1 - b) + field[i + 1, j1] * b) * a) + off
+    r = (
+        (field[i, j0] * (1 - b) + field[i, j1] * b) * (1 - a)
+        + (field[i + 1, j0] * (1 - b) + field[i + 1, j1] * b) * a
+    ) + off
     return np.stack([r * np.sin(phi), y, AXIS_Z + r * np.cos(phi)], -1)
 
 
 NECKLINES = {  # height of the neckline in front, at the side, behind (cm)
-    "round": (-10.7, -9.9, -8.2), "vee": (-13.5, -9.8, -8.2), "shirt": (-10.6, -9.6, -8.0),
-    "high": (-9.0, -8.7, -7.8), "scoop": (-13.2, -11.2, -9.2),
+    "round": (-10.7, -9.9, -8.2),
+    "vee": (-13.5, -9.8, -8.2),
+    "shirt": (-10.6, -9.6, -8.0),
+    "high": (-9.0, -8.7, -7.8),
+    "scoop": (-13.2, -11.2, -9.2),
 }
 
 
@@ -308,8 +337,9 @@ def clothes(p: Parameters, field: np.ndarray) -> Piece:
     t = np.linspace(0, 1, 26)[:, None]
     y = top[None] + t**1.5 * (-19.2 - top[None])
     off = 0.12 + 0.65 * np.clip(t * 3, 0, 1)
-    pieces = [sheet(_on_neck(field, np.broadcast_to(phi, y.shape), y, off), MATERIAL.cloth,
-                    wrap=True)]
+    pieces = [
+        sheet(_on_neck(field, np.broadcast_to(phi, y.shape), y, off), MATERIAL.cloth, wrap=True)
+    ]
     rib = {"round": 0.30, "vee": 0.22, "scoop": 0.15, "high": 0.55, "shirt": 0.2}[garment(p)]
     path = _on_neck(field, phi, top, 0.10)
     pieces.append(tube(path, rib, MATERIAL.cloth, closed=True, sides=8))
@@ -355,6 +385,7 @@ def necklace(p: Parameters, field: np.ndarray) -> Piece:
 
 # ---------------------------------------------------------------- earrings
 
+
 def earrings(p: Parameters, vertices: np.ndarray) -> Piece:
     """A stud, hoop or drop at each lobe."""
     pieces = []
@@ -365,8 +396,9 @@ def earrings(p: Parameters, vertices: np.ndarray) -> Piece:
         elif p.earring_kind == "hoop":
             r = 0.75 + 1.1 * p.earring_size
             t = np.linspace(0, 2 * np.pi, 33)[:-1]
-            ring = lobe + np.stack([0.25 * r * np.sin(t) * side, -r + r * np.cos(t),
-                                    0.9 * r * np.sin(t)], 1)
+            ring = lobe + np.stack(
+                [0.25 * r * np.sin(t) * side, -r + r * np.cos(t), 0.9 * r * np.sin(t)], 1
+            )
             pieces.append(tube(ring, 0.13, MATERIAL.metal, closed=True))
         else:
             hang = 0.6 + 1.6 * p.earring_size
