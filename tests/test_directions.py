@@ -1,43 +1,73 @@
-"""Fitting directions from heads' parameters and from a classifier's scores."""
+"""Fitting directions from rendered heads and from a classifier's scores."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import TinyGenerator
 from torch import Tensor
 
+from semedit import cameras
 from semedit.editors import direction
-from semedit.heads import parameters
+from semedit.errors import InputError, TraitError
 from semedit.images import ATTRIBUTES
 from semedit.trainers import directions
 
 
-class Linear:
-    """A generator whose w is z itself: directions can be read off."""
+class Reader:
+    """An encoder whose code is the colour of the picture's two halves."""
 
-    name = "linear"
-    z_dim = parameters.DIMENSIONS
+    name = "reader"
+    resolution = 16
+    traits = frozenset({"encode"})
 
-    def mapping(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> dict[str, Tensor]:
-        return {"ws": z[:, None].expand(-1, 2, -1)}
+    def encode(self, images: Tensor, labels: Tensor, c: Tensor) -> dict[str, Tensor]:
+        halves = images.unflatten(3, (2, 8)).mean((2, 4)).transpose(1, 2)  # [N,2,3]
+        return {"ws": halves}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
 
 
-def test_truth_moves_one_parameter_and_nothing_else() -> None:
-    found = directions.from_heads(Linear(), samples=48)
-    assert tuple(found.moves) == ATTRIBUTES
-    for name, entry in (("smiling", "smile"), ("eyeglasses", "glasses"), ("young", "age")):
-        move = found.moves[name]["ws"]
-        index = parameters.IDENTITIES + parameters.NAMES.index(entry)
-        assert move.shape == (2, parameters.DIMENSIONS)
-        alone = move.clone()
-        alone[:, index] = 0
-        # lips painted or not follows from masculine only; nothing else may move
-        assert alone.abs().max() < 1e-5, name
-        assert found.figures[name]["accuracy"] > 0.9
-    assert found.moves["smiling"]["ws"][0].max() > 0
-    assert found.moves["young"]["ws"][0].min() < 0  # fewer years
+def folder(path: Path, n: int = 60) -> Path:
+    """Heads whose left half is red when they smile; half of them do, whatever else they have."""
+    (path / "images").mkdir(parents=True)
+    (path / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    attributes = rng.random((n, len(ATTRIBUTES))) < 0.5
+    for i in range(n):
+        pixels = rng.integers(100, 120, (16, 16, 3)).astype(np.uint8)
+        pixels[:, :8, 0] += 100 * attributes[i, ATTRIBUTES.index("smiling")].astype(np.uint8)
+        Image.fromarray(pixels).save(path / "images" / f"{i:06d}_0.png")
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(path / "labels" / f"{i:06d}_0.png")
+    c = cameras.orbit(0.0, 0.0).expand(n, 1, 25).numpy()
+    np.savez(path / "arrays.npz", c=c, z=np.zeros((n, 4), np.float32), attributes=attributes)
+    (path / "heads.json").write_text(json.dumps({"seed": 0}))
+    return path
+
+
+def test_rendered_heads_teach_where_an_attribute_lies(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    found = directions.from_heads(
+        Reader(), folder(tmp_path), batch=16, progress=lambda *at: seen.append(at)
+    )
+    assert tuple(found.moves) == ATTRIBUTES and seen[-1] == (60, 60)
+    move = found.moves["smiling"]["ws"]
+    assert move.shape == (2, 3) and move[0, 0] > 0
+    assert move[0, 0] / move.norm() > 0.97
+    assert found.figures["smiling"]["accuracy"] > 0.95
+
+
+def test_no_encoder_or_no_heads(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        directions.from_heads(Reader(), tmp_path)
+    blind = Reader()
+    blind.traits = frozenset()
+    with pytest.raises(TraitError):
+        directions.from_heads(blind, tmp_path)
 
 
 def test_classifier_scores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +86,3 @@ def test_classifier_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = {"ws": codes["ws"] + 2 * found.moves["smiling"]["ws"]}
     before, after = (generator.synthesis(x, c).image[:, 0].mean() for x in (codes, moved))
     assert after > before
-
-
-def test_every_attribute_has_two_sides() -> None:
-    assert tuple(directions.SIDES) == ATTRIBUTES

@@ -154,11 +154,14 @@ def fit(
     ] = None,
     n: Annotated[int, typer.Option("-n", min=16, help="Samples of the generator.")] = 4000,
     generator: Generator = "heads-128",
-    truth: Annotated[
-        bool, typer.Option(help="z is a rendered head's parameters: compare heads that have it.")
-    ] = False,
+    heads: Annotated[
+        Path | None, typer.Option("--data", help="Rendered heads, as the encoder sees them.")
+    ] = None,
 ) -> None:
-    """Fit linear directions of a generator to what the attribute classifier sees in its samples."""
+    """Fit linear directions of a generator.
+
+    To what the attribute classifier sees in its samples; with --data, to rendered heads.
+    """
     from semedit import weights
     from semedit.editors.direction import fit_generator
     from semedit.generators import load_generator
@@ -166,8 +169,8 @@ def fit(
 
     loaded = load_generator(generator, device(common))
     with Steps("directions") as steps:
-        if truth:
-            found = from_heads(loaded, n, common.seed)
+        if heads:
+            found = from_heads(loaded, heads, n, progress=steps)
         else:
             found = fit_generator(loaded, n, common.seed, progress=steps)
     name = f"directions-{loaded.name}"
@@ -175,9 +178,9 @@ def fit(
     found.save(
         path,
         command=f"semedit directions fit -n {n} -w {generator} --seed {common.seed}"
-        + (" --truth" if truth else ""),
+        + (" --data DIR" if heads else ""),
         seed=str(common.seed),
-        data=f"{n} samples of {loaded.name}",
+        data=f"{n} rendered heads" if heads else f"{n} samples of {loaded.name}",
         licence="MIT",
     )
     _tell(common, f"{len(found.moves)} directions in {path}", command="fit", file=str(path))
