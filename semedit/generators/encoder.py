@@ -4,7 +4,9 @@ Two towers of residual blocks, as in IDE-3D's hybrid encoder: the label map give
 image and label map give the texture codes.
 
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2.
-Departs: the camera is given, not predicted (the face record holds it); both towers are small.
+Departs: the camera is given, not predicted (the face record holds it); both towers are small;
+beside each runs a linear path from what says most: coarse label maps for the shape codes, mean
+colours of the regions and a coarse background for the texture codes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ..errors import WeightsError
 from .layers import Conv, Linear, activate
 
 KIND = "encoder"
+COARSE = 8  # cells a side of what the linear paths see
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,41 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.shape = Tower(config, config.classes, config.num_shape)
-        self.texture = Tower(config, config.classes + 3, config.num_texture)
+        coarse = COARSE * COARSE
+        self.shape = Tower(config, config.classes, config.classes * coarse, config.num_shape)
+        direct = 4 * config.classes + 4 * coarse
+        self.texture = Tower(config, config.classes + 3, direct, config.num_texture)
 
     def forward(self, images: Tensor, labels: Tensor, c: Tensor) -> Tensor:
         """images [N,3,R,R] in [-1,1], labels int64 [N,R,R], c [N,25] -> ws [N,num_ws,w_dim]."""
         maps = F.one_hot(labels, self.config.classes).permute(0, 3, 1, 2).float()
         six = cameras.to_six(c.float())
-        shape = self.shape(maps, six)
-        texture = self.texture(torch.cat([images, maps], 1), six)
+        shape = self.shape(maps, F.adaptive_avg_pool2d(maps, COARSE).flatten(1), six)
+        seen = torch.cat([region_colours(images, maps), coarse_background(images, maps)], 1)
+        texture = self.texture(torch.cat([images, maps], 1), seen, six)
         return torch.cat([shape, texture], 1).float()
 
 
-class Tower(nn.Module):
-    """Input [N,I,R,R] and camera numbers [N,6] -> styles [N,num_ws,w_dim]."""
+def region_colours(images: Tensor, maps: Tensor) -> Tensor:
+    """Root of the area and mean colour of each region [N,4K]; images [N,3,R,R], maps [N,K,R,R]."""
+    area = maps.mean((2, 3))
+    sums = torch.einsum("nkhw,nchw->nkc", maps, images) / maps[0, 0].numel()
+    colours = sums / (area[..., None] + 1e-4)
+    return torch.cat([area.sqrt(), colours.flatten(1)], 1)
 
-    def __init__(self, config: EncoderConfig, inputs: int, num_ws: int) -> None:
+
+def coarse_background(images: Tensor, maps: Tensor) -> Tensor:
+    """What is behind the head, in coarse cells: share and colour [N,4*COARSE^2]."""
+    behind = maps[:, :1]
+    cells = F.adaptive_avg_pool2d(torch.cat([behind, behind * images], 1), COARSE)
+    return torch.cat([cells[:, :1], cells[:, 1:] / (cells[:, :1] + 0.02)], 1).flatten(1)
+
+
+class Tower(nn.Module):
+    """Input [N,I,R,R], numbers for the linear path [N,D], camera numbers [N,6] -> styles
+    [N,num_ws,w_dim]."""
+
+    def __init__(self, config: EncoderConfig, inputs: int, direct: int, num_ws: int) -> None:
         super().__init__()
         sides = (inputs, *config.channels)
         self.down = nn.ModuleList(
@@ -71,16 +93,21 @@ class Tower(nn.Module):
         self.flat = Linear(config.channels[-1] * last * last + 6, config.hidden)
         self.middle = Linear(config.hidden, config.hidden)
         self.out = Linear(config.hidden, num_ws * config.w_dim, scale=0.1)
+        self.direct = nn.Sequential(
+            Linear(direct + 6, config.hidden),
+            Linear(config.hidden, num_ws * config.w_dim, scale=0.1),
+        )
         self.shape = (num_ws, config.w_dim)
 
-    def forward(self, x: Tensor, six: Tensor) -> Tensor:
+    def forward(self, x: Tensor, direct: Tensor, six: Tensor) -> Tensor:
+        linear = self.direct(torch.cat([direct, six], 1))
         x = self.down[0](x.contiguous(memory_format=torch.channels_last))
         for down, residual in zip(self.down[1:], self.residual, strict=True):
             x = down(x)
             x = (x + residual(x)) * math.sqrt(0.5)
         x = activate(self.flat(torch.cat([x.flatten(1), six.to(x.dtype)], 1)))
         x = activate(self.middle(x))
-        return self.out(x).unflatten(1, self.shape)
+        return (self.out(x) + linear).unflatten(1, self.shape)
 
 
 def load_encoder(name: str, device: str | torch.device = "cpu") -> Encoder:

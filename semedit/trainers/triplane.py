@@ -39,7 +39,7 @@ class HeadsTrainer:
 
     name: ClassVar[str] = "heads-128"
     batch_size: int = 4  # heads a step, two views each
-    lr: float = 1.2e-2  # Adam, both networks; weights have unit variance (equalised)
+    lr: float = 8e-3  # Adam, both networks; weights have unit variance (equalised)
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     label: float = 0.15  # weight of the cross-entropy
     opacity: float = 0.1  # weight of the cross-entropy of opaque and empty rays
