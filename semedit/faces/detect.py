@@ -106,7 +106,7 @@ class BuiltinDetector:
     def __init__(
         self,
         device: str = "cpu",
-        threshold: float = 0.5,
+        threshold: float = 0.7,
         longest: int = 640,
         turns: tuple[float, ...] = (-30.0, 30.0),
     ) -> None:
