@@ -44,7 +44,8 @@ class TriplaneConfig:
     classes: int = 19  # of the label map; class 0 is the background
     w_dim: int = 192  # entries of a style
     hidden: int = 256  # of the mapping network
-    mapping_layers: int = 3  # linear layers from z to w
+    mapping_layers: int = 3  # linear layers from z to the styles
+    layered: bool = True  # z gives every layer a style of its own; else one for all
     trunk: tuple[int, ...] = (128, 128, 128, 96, 64)  # channels at 4, 8, 16, ... pixels
     shape_channels: int = 16  # of each shape plane, at the trunk's last resolution
     branch: int = 24  # channels of each of the three texture branches, at twice that resolution
@@ -99,7 +100,6 @@ class Triplane(nn.Module):
         super().__init__()
         self.config, self.name = config, name
         self.z_dim, self.resolution = config.z_dim, config.resolution
-        self.mapping_network = Mapping(config)
         self.trunk = Trunk(config)
         self.texture = Texture(config)
         self.shape_decoder = Decoder(config.shape_channels, config.decoder, 1 + config.classes)
@@ -108,20 +108,21 @@ class Triplane(nn.Module):
         self.background_seg = nn.Parameter(8.0 * F.one_hot(torch.tensor(0), config.classes).float())
         self.num_shape = self.trunk.num_ws
         self.num_ws = self.num_shape + self.texture.num_ws + self.upsampler.num_ws
+        self.mapping_network = Mapping(config, self.num_ws if config.layered else 1)
         self._encoder: tuple[Encoder, ...] = ()  # in a tuple: not among the weights
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+        self.register_buffer("w_avg", torch.zeros(self.mapping_network.num_ws, config.w_dim))
         self.w_avg: Tensor
         with torch.no_grad():  # nearly empty at the start: opaque boxes learn slowly
             self.shape_decoder.last.bias[0] = -3.0
 
     def mapping(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> dict[str, Tensor]:
         """z [N,z_dim] -> {"ws": [N,num_ws,w_dim]}; c [N,25] has no influence here."""
-        w = self.w_avg.lerp(self.mapping_network(z).float(), truncation_psi)
-        return {"ws": w[:, None].expand(-1, self.num_ws, -1)}
+        ws = self.w_avg.lerp(self.mapping_network(z).float(), truncation_psi)
+        return {"ws": ws.expand(-1, self.num_ws, -1)}
 
     def mean_codes(self) -> dict[str, Tensor]:
         """Codes of the mean style, one face."""
-        return {"ws": self.w_avg.expand(1, self.num_ws, -1)}
+        return {"ws": self.w_avg[None].expand(1, self.num_ws, -1)}
 
     def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output:
         """Codes and cameras c [N,25] -> Output. There are no noise inputs."""
@@ -293,19 +294,20 @@ class Triplane(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z [N,z_dim] -> w [N,w_dim]."""
+    """z [N,z_dim] -> styles [N,num_ws,w_dim]."""
 
-    def __init__(self, config: TriplaneConfig) -> None:
+    def __init__(self, config: TriplaneConfig, num_ws: int) -> None:
         super().__init__()
+        self.num_ws = num_ws
         sides = [config.z_dim] + [config.hidden] * (config.mapping_layers - 1)
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sides))
         # All heads start alike.
-        self.layers.append(Linear(sides[-1], config.w_dim, scale=0.1))
+        self.layers.append(Linear(sides[-1], num_ws * config.w_dim, scale=0.1))
 
     def forward(self, z: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             z = activate(layer(z))
-        return self.layers[-1](z)
+        return self.layers[-1](z).unflatten(1, (self.num_ws, -1))
 
 
 class Trunk(nn.Module):
