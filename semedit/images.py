@@ -177,8 +177,9 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("several frames, the first is used")
         image.load()
+        deep = image.mode == "I" and image.format in ("PNG", "PPM")  # 16 bits in 32
         image = _upright(image, notes)
-        pixels = np.array(_to_srgb(image, path, notes))
+        pixels = np.array(_to_srgb(image, path, deep, notes))
     return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
@@ -203,7 +204,7 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The one place a picture is opened: any failure while decoding becomes InputError."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         raise InputError(f"{path}: HEIC is not read", "convert it to JPEG or PNG first")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _pillow_limit(max_pixels):
         warnings.simplefilter("ignore")  # Pillow's remarks; what matters is noted by read_photo
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -229,6 +230,16 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             raise InputError(f"{path}: damaged picture: {error}") from error
 
 
+@contextmanager
+def _pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Let Pillow refuse what we refuse; its own limit would overrule a larger max_pixels."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     """Turn a picture as its EXIF orientation says; broken EXIF is noted and ignored."""
     try:
@@ -238,10 +249,10 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
         return image
 
 
-def _to_srgb(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
-    """Any mode -> mode RGB in sRGB."""
+def _to_srgb(image: Image.Image, path: Path, deep: bool, notes: list[str]) -> Image.Image:
+    """Any mode -> mode RGB in sRGB; deep: 32-bit samples range from 0 to 65535."""
     profile = image.info.get("icc_profile")
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if deep or image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise InputError(f"{path}: 32-bit samples have no defined range")

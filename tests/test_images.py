@@ -66,6 +66,22 @@ def test_modes_become_rgb(tmp_path, mode):
         assert (pixels == grey[..., None]).all()
 
 
+def test_deep_grey_of_pgm_files(tmp_path):
+    grey = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) % 256 * 257
+    (tmp_path / "a.pgm").write_bytes(b"P5 64 48 65535\n" + grey.astype(">u2").tobytes())
+    pixels = images.read_photo(tmp_path / "a.pgm").pixels
+    assert (pixels == (grey // 257)[..., None]).all()
+
+
+def test_the_limit_can_be_raised_beyond_pillows_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = save(tmp_path / "a.png", Image.new("RGB", (40, 30)))
+    assert images.read_photo(path, max_pixels=1200).pixels.shape == (30, 40, 3)
+    with pytest.raises(InputError, match="max-pixels"):
+        images.read_photo(path, max_pixels=1199)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_transparency_is_white(tmp_path):
     for mode, colour in (("RGBA", (10, 20, 30, 0)), ("LA", (7, 0))):
         path = save(tmp_path / "a.png", Image.new(mode, (4, 4), colour))
