@@ -402,6 +402,32 @@ def load(name: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     }, metadata
 
 
+def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str | Path) -> None:
+    """Give a network the tensors of a weight file.
+
+    Counters of batch normalisation may be missing; they play no part in inference.
+
+    Raises:
+        WeightsError: tensors are missing, unknown or of another shape.
+    """
+    own = network.state_dict()
+    counters = {k for k in own if k.endswith("num_batches_tracked")}
+    wrong = {
+        "missing": sorted(own.keys() - tensors.keys() - counters),
+        "unknown": sorted(tensors.keys() - own.keys()),
+        "of another shape": [
+            k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape
+        ],
+    }
+    told = [f"{len(keys)} {how} ({keys[0]})" for how, keys in wrong.items() if keys]
+    if told:
+        raise WeightsError(
+            f"the tensors of {name} do not fit their network: {', '.join(told)}",
+            "the file was made by another version of semedit; make or fetch it anew",
+        )
+    network.load_state_dict(tensors, strict=False)
+
+
 def save(
     path: str | Path,
     tensors: Mapping[str, torch.Tensor],

@@ -135,7 +135,7 @@ def eval_heads(
         evaluation = HeadsEvaluation(parts=tuple(parts.split(",")), batch=batch)
         figures = evaluation(
             truths,
-            load_generator(generator, chosen),
+            None if parts == "faces" else load_generator(generator, chosen),
             progress=lambda part, done, total: steps(done, total, part),
         )
     if common.json:

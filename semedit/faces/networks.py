@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import weights
-from semedit.errors import ShapeError, WeightsError
+from semedit.errors import ShapeError
 from semedit.images import ATTRIBUTES, LABELS
 
 POINTS = 68  # landmarks
@@ -304,11 +304,7 @@ def load(name: str, device: str = "cpu") -> Any:
     """
     tensors, metadata = weights.load(name)
     network = build(name, json.loads(metadata["config"]))
-    missing = network.load_state_dict(tensors, strict=False)
-    # fp16 files leave out the counters of batch normalisation; nothing else may be missing.
-    absent = [k for k in missing.missing_keys if not k.endswith("num_batches_tracked")]
-    if absent or missing.unexpected_keys:
-        raise WeightsError(f"{name}: tensors do not fit the network: {absent[:3]}")
+    weights.fill(network, tensors, name)
     return network.eval().requires_grad_(False).to(device)
 
 

@@ -86,7 +86,7 @@ def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
     if kind not in GENERATORS:
         raise WeightsError(f"{name} is no generator", hint=f"its kind is {kind or 'not given'}")
     generator: Any = build_generator(kind, json.loads(metadata["config"]), path.stem)
-    generator.load_state_dict(tensors)
+    weights.fill(generator, tensors, name)
     encoder = path.with_name(metadata.get("encoder", "") + ".safetensors")
     if encoder.is_file():
         generator.attach(load_encoder(str(encoder), device))

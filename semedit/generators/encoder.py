@@ -120,5 +120,5 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> Encoder:
         raise WeightsError(f"{name} is no encoder", hint=f"its kind is {metadata.get('kind')}")
     values = json.loads(metadata["config"])
     encoder = Encoder(EncoderConfig(**{**values, "channels": tuple(values["channels"])}))
-    encoder.load_state_dict(tensors)
+    weights.fill(encoder, tensors, name)
     return encoder.eval().requires_grad_(False).to(device)
