@@ -324,7 +324,9 @@ def test_plain_checkpoints_are_read(tmp_path):
 def test_tensors_of_another_network_are_refused_by_name():
     network = torch.nn.Linear(2, 3)
     held = {"weight": torch.zeros(3, 4), "scale": torch.zeros(1)}
-    with pytest.raises(WeightsError, match=r"1 missing \(bias\), 1 unknown \(scale\), 1 of another"):
+    with pytest.raises(
+        WeightsError, match=r"1 missing \(bias\), 1 unknown \(scale\), 1 of another"
+    ):
         weights.fill(network, held, "some")
     weights.fill(network, {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, "some")
     assert float(network.weight.detach().sum()) == 6
