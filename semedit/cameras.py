@@ -56,7 +56,7 @@ def orbit(
     sin_r, cos_r = roll_.sin()[:, None], roll_.cos()[:, None]
     # Turning the camera by -roll about its axis turns the head clockwise in the picture.
     axes = [cos_r * right - sin_r * down, cos_r * down + sin_r * right, -backward]
-    cam2world = torch.zeros(len(yaw_), 4, 4)
+    cam2world = torch.zeros(len(yaw_), 4, 4, device=yaw_.device)
     cam2world[:, :3, :3] = torch.stack(axes, -1)
     cam2world[:, :3, 3] = radius * backward
     cam2world[:, 3, 3] = 1
@@ -65,7 +65,7 @@ def orbit(
 
 def intrinsics(fx: Tensor, cx: Tensor, cy: Tensor) -> Tensor:
     """Intrinsics [N,3,3] of square pixels from fx, cx, cy [N], in sides of the picture."""
-    k = torch.zeros(len(fx), 3, 3, dtype=fx.dtype)
+    k = torch.zeros(len(fx), 3, 3, dtype=fx.dtype, device=fx.device)
     k[:, 0, 0] = k[:, 1, 1] = fx
     k[:, 0, 2], k[:, 1, 2], k[:, 2, 2] = cx, cy, 1
     return k

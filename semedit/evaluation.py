@@ -104,7 +104,8 @@ class HeadsEvaluation:
         if "faces" in self.parts:
             figures |= face_figures(truths, tell)
         if set(self.parts) - {"faces"}:
-            heads = [at_resolution(truth, generator.resolution) for truth in truths]
+            device = next(iter(generator.mean_codes().values())).device
+            heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
             latents, seconds = self._invert(generator, heads, tell)
             if "inversion" in self.parts:
                 figures |= inversion_figures(generator, heads, latents)
@@ -151,22 +152,25 @@ class Scaled:
     edits: dict[str, tuple[Tensor, Tensor]]
 
 
-def at_resolution(truth: Truth, size: int) -> Scaled:
+def at_resolution(truth: Truth, size: int, device: torch.device | str = "cpu") -> Scaled:
     """The head at `size` px: pictures averaged, labels sampled at the middle of each block."""
 
     def image(pixels: np.ndarray) -> Tensor:
-        return resize(to_tensor(pixels), size)
+        return resize(to_tensor(pixels), size).to(device)
 
     def labels(ids: np.ndarray) -> Tensor:
         rows = ((np.arange(size) + 0.5) * len(ids) / size).astype(int)
-        return torch.from_numpy(ids[np.ix_(rows, rows)].astype(np.int64))[None]
+        return torch.from_numpy(ids[np.ix_(rows, rows)].astype(np.int64))[None].to(device)
+
+    def label(c: np.ndarray) -> Tensor:
+        return torch.from_numpy(c)[None].to(device)
 
     return Scaled(
         truth=truth,
         image=image(truth.image),
         labels=labels(truth.labels),
-        c=torch.from_numpy(truth.c)[None],
-        views=tuple((torch.from_numpy(c)[None], image(pixels)) for c, pixels in truth.views),
+        c=label(truth.c),
+        views=tuple((label(c), image(pixels)) for c, pixels in truth.views),
         edits={kind: (image(i), labels(x)) for kind, (i, x) in truth.edits.items()},
     )
 
@@ -174,7 +178,7 @@ def at_resolution(truth: Truth, size: int) -> Scaled:
 def estimates(images: Tensor) -> tuple[Tensor, Tensor]:
     """Label maps [N,R,R] and cameras [N,25] as the built-in face network sees them."""
     labels = BuiltinParser()(images).argmax(1)
-    return labels, camera(describe(images).six)
+    return labels.to(images.device), camera(describe(images).six).to(images.device)
 
 
 # --- the face networks -----------------------------------------------------------------------
@@ -306,7 +310,7 @@ def mask_figures(
         with torch.no_grad():
             before, shown = picture(generator, latent).image, picture(generator, after).image
         near = dilate(changed(head.labels, true_labels), round(0.02 * generator.resolution))
-        seen = parser(shown.clamp(-1, 1)).argmax(1)
+        seen = parser(shown.clamp(-1, 1)).argmax(1).to(shown.device)
         names = EDIT_REGIONS[kind]
         iou.append(edit_iou(region(seen, names), region(true_labels, names), near))
         psnr.append(metrics.psnr(shown, true_image))

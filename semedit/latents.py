@@ -88,6 +88,17 @@ class Latent:
             },
         )
 
+    def to(self, device: torch.device | str) -> Latent:
+        """The same latent on another device."""
+        box = self.composite
+        return replace(
+            self,
+            codes={k: v.to(device) for k, v in self.codes.items()},
+            c=self.c.to(device),
+            tuned=None if self.tuned is None else {k: v.to(device) for k, v in self.tuned.items()},
+            composite=None if box is None else Composite(box.image.to(device), box.mask.to(device)),
+        )
+
     def save(self, path: Path) -> None:
         """Write as safetensors, atomically."""
         tensors = {CODE + k: v.detach().float().cpu().contiguous() for k, v in self.codes.items()}

@@ -80,7 +80,7 @@ def render_frames(
 
 def _labels(seg: Tensor, size: int) -> Tensor:
     """Label map [N,size,size]: logits are resized, so that outlines stay smooth."""
-    return torch.nn.functional.interpolate(seg, (size, size), mode="bilinear").argmax(1)
+    return torch.nn.functional.interpolate(seg, (size, size), mode="bilinear").argmax(1).cpu()
 
 
 def write_animation(path: Path, frames: Pixels, fps: float = 24.0, mark: bool = True) -> None:

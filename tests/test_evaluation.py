@@ -154,7 +154,8 @@ def test_a_set_comes_back_from_its_file(tmp_path: Path) -> None:
         assert a.seed == b.seed and np.array_equal(a.labels, b.labels)
         assert np.abs(a.image.astype(int) - b.image).mean() < 6
         assert np.array_equal(a.c, b.c) and np.array_equal(a.attributes, b.attributes)
-        assert [np.array_equal(x[0], y[0]) for x, y in zip(a.views, b.views, strict=True)]
+        pairs = zip(a.views, b.views, strict=True)
+        assert all(np.array_equal(x[0], y[0]) for x, y in pairs)
         assert a.edits.keys() == b.edits.keys()
         assert np.array_equal(a.edits["hair_length"][1], b.edits["hair_length"][1])
     (tmp_path / "other.npz").write_bytes(b"nothing")

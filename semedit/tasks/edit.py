@@ -125,7 +125,8 @@ class Edit:
         return Source(latent, _fitted(base, size), _fitted(drawn, size), warnings)
 
     def work(self, items: list[Item], loaded: list[Source]) -> list[Result]:
-        latent = latents.stack([one.latent for one in loaded])
+        # What is told of a face stays its own: faces of unlike histories share a batch.
+        latent = latents.stack([replace(one.latent, meta={}) for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
         arguments: list[Any] = []
         if self.mask is not None:
@@ -134,10 +135,15 @@ class Edit:
         elif self.wanted:
             arguments = [dict(self.wanted), labels]
         edited = self.method(self.generator, latent, *arguments, progress=self.progress)
-        return [
-            replace(self._write(item, edited[i]), warnings=loaded[i].warnings)
-            for i, item in enumerate(items)
-        ]
+        results = []
+        for i, (item, one) in enumerate(zip(items, loaded, strict=True)):
+            after = replace(
+                edited[i],
+                method=f"{one.latent.method}+{self.name}",
+                meta={**one.latent.meta, **edited[i].meta},
+            )
+            results.append(replace(self._write(item, after), warnings=one.warnings))
+        return results
 
     def _write(self, item: Item, latent: Latent) -> Result:
         """Picture, label map, and last the latent, which makes it a step."""

@@ -68,7 +68,7 @@ class Turntable:
         return Item(name, {"latent": space.source(name, self.start)}, data=space)
 
     def load(self, item: Item) -> Latent:
-        return latents.load(item.inputs["latent"], self.generator)
+        return latents.load(item.inputs["latent"], self.generator).to(self.device)
 
     def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
         (item,), (latent,) = items, loaded

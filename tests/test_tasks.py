@@ -1,0 +1,55 @@
+"""Tasks beside the command line: what an edit tells of each face of a batch."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from tiny import TinyGenerator
+
+from semedit import latents
+from semedit.batch import Item
+from semedit.images import write_labels
+from semedit.latents import Latent
+from semedit.tasks import edit
+from semedit.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Adds to codes, and tells how much, face by face."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    by: float = 0.5  # of every entry
+
+    def __call__(self, generator: Any, latent: Latent, progress: Any = None) -> Latent:
+        codes = {k: v + self.by for k, v in latent.codes.items()}
+        told = {**latent.meta, "probability": [0.1 * i for i in range(len(latent))]}
+        return replace(latent, codes=codes, meta=told, method=f"{latent.method}+shift")
+
+
+def test_faces_of_unlike_histories_keep_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = TinyGenerator()
+    monkeypatch.setattr(edit, "load_generator", lambda name, device: generator)
+    space = Workspace(tmp_path)
+    codes, c = generator.sample(2)
+    print_ = latents.fingerprint(generator)
+    both = Latent(codes, c, "tiny", print_, "?")
+    items = []
+    for i, (name, method) in enumerate((("a", "hybrid"), ("b", "hybrid+mask"))):
+        write_labels(space.path("masks", name, ".png"), torch.zeros(16, 16, dtype=torch.int64))
+        path = space.path("latents", name, ".safetensors")
+        path.parent.mkdir(exist_ok=True)
+        replace(both[i], method=method, meta={"loss": [float(i)]}).save(path)
+        inputs = {"latent": path, "labels": space.path("masks", name, ".png")}
+        items.append(Item(f"{name}/01-shift", inputs, data=space))
+    task = edit.Edit("edit", "shift", Shift(), "shift", generator_name="tiny")
+    task.work(items, [task.load(item) for item in items])
+    for i, method in enumerate(("hybrid+shift", "hybrid+mask+shift")):
+        made = latents.load(space.path("edits", items[i].name, ".safetensors"), generator)
+        assert made.method == method and made.meta["loss"] == [float(i)]
+        assert made.meta["probability"] == [0.1 * i]
+        assert torch.allclose(made.codes["ws"], codes["ws"][i : i + 1] + 0.5, atol=1e-6)
