@@ -59,10 +59,10 @@ class TriplaneConfig:
     shift: bool = True  # styles also move what the trunk and the branches write into the planes
     box: float = 1.0  # side of the cube that the planes cover, world units
     grid: int = 32  # cells a side of the density grid that guides the samples
-    coarse: int = 32  # intervals of a ray looked up in the grid
-    samples: int = 10  # per ray, where the grid is dense
+    coarse: int = 24  # intervals of a ray looked up in the grid
+    samples: int = 8  # per ray, where the grid is dense
     density_scale: float = 50.0  # 1 / world units; a softplus of 1 is opaque within 0.1
-    skip_weight: float = 0.003  # rays and samples below this weight are left out
+    skip_weight: float = 0.02  # rays and samples below this weight are left out
 
     @property
     def resolution(self) -> int:
