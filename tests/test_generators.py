@@ -31,6 +31,7 @@ SMALL = TriplaneConfig(
     grid=12,
     coarse=12,
     samples=6,
+    skip_weight=0.003,
 )
 SMALL_ENCODER = EncoderConfig(
     num_shape=5, num_texture=5, w_dim=12, resolution=16, channels=(8, 8), hidden=16
