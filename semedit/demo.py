@@ -141,28 +141,31 @@ def spectacles(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def contact_sheet(space: Workspace, names: list[str]) -> np.ndarray:
-    """One row a face, COLUMNS across: uint8 [H,W,3]."""
+    """One row a face, COLUMNS across: uint8 [H,W,3]; what failed is left empty."""
     rows = []
     for name in names:
         steps = {step.split("-", 1)[1]: step for step in space.steps(name)}
-        edits = [steps.get("mask"), steps.get("smiling", steps.get("no-smiling"))]
+        edits = [steps.get("mask", ""), steps.get("smiling", steps.get("no-smiling", ""))]
         rows.append(
             [
                 read_photo(space.path("faces", name, ".png")).pixels,
                 colorize(read_labels(space.path("masks", name, ".png"))),
-                read_photo(space.path("latents", name, ".png")).pixels,
-                *(
-                    read_photo(space.path("edits", step, ".png")).pixels if step else None
-                    for step in edits
-                ),
+                _picture(space.path("latents", name, ".png")),
+                *(_picture(space.path("edits", step, ".png")) for step in edits),
                 *_views(space.path("turntables", name, ".gif")),
             ]
         )
     return renders.contact_sheet(rows, COLUMNS, names)
 
 
-def _views(path: Path) -> list[np.ndarray]:
+def _picture(path: Path) -> np.ndarray | None:
+    return read_photo(path).pixels if path.is_file() else None
+
+
+def _views(path: Path) -> list[np.ndarray | None]:
     """The frames of a swing turned farthest to either side, and the one between."""
+    if not path.is_file():
+        return [None, None, None]
     with Image.open(path) as image:
         frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(image)]
     return [frames[len(frames) * 3 // 4], frames[0], frames[len(frames) // 4]]

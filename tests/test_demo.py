@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from semedit.demo import draw, examples, spectacles
+from semedit.demo import COLUMNS, contact_sheet, draw, examples, spectacles
 from semedit.faces import Face
-from semedit.images import LABELS, read_photo
+from semedit.images import LABELS, read_photo, write_image, write_labels
+from semedit.workspace import Workspace
 
 GLASSES = LABELS.index("eye_g")
 
@@ -34,6 +35,14 @@ def test_worn_glasses_are_taken_off(face):
     labels = np.ones((256, 256), np.int64)
     labels[80:120, 60:200] = GLASSES
     assert (draw(labels, face) == 1).all()
+
+
+def test_what_failed_is_left_empty_on_the_sheet(tmp_path):
+    space = Workspace(tmp_path)
+    write_image(space.path("faces", "a", ".png"), np.full((64, 64, 3), 200, np.uint8))
+    write_labels(space.path("masks", "a", ".png"), np.ones((64, 64), np.int64))
+    sheet = contact_sheet(space, ["a"])
+    assert sheet.shape[1] > len(COLUMNS) * 192 and (sheet == (204, 0, 0)).all(-1).sum() > 150**2
 
 
 def test_examples_are_pictures_of_a_fair_size():

@@ -346,7 +346,8 @@ def test_a_folder_of_heads_resumes_and_refuses(model: geometry.Model, tmp_path: 
     assert labels.mode == "P" and labels.getpalette()[: 19 * 3] == list(np.ravel(PALETTE))
     rows = json.loads((whole / "dataset.json").read_text())["labels"]
     assert len(rows) == 4 and rows[0][0] == "000000_0.png" and len(rows[0][1]) == 25
-    assert len((whole / "list_attr_celeba.txt").read_text().splitlines()) == 4
+    lines = (whole / "list_attr_celeba.txt").read_text().splitlines()
+    assert len(lines) == 4 and "Mouth_Slightly_Open" in lines[1].split()
     with pytest.raises(InputError):
         write_dataset(whole, 2, size=48, seed=20, views=2)
     with pytest.raises(OptionError):

@@ -31,15 +31,18 @@ def demo(
     chosen = device(common)
     space = Workspace(folder / "semedit-work")
     watching: list[Reporter] = []
+    failed = False
 
     def step(done: int, total: int) -> None:
         watching[-1].step(done, total)
 
     def reported(task: Task) -> list[Outcome]:
+        nonlocal failed
         with Reporter(task.command, common.json) as reporter:
             watching.append(reporter)
             outcomes = perform(task, space, reporter)
         reporter.close(outcomes, space.root, chosen)
+        failed |= any(outcome.status == "error" for outcome in outcomes)
         return outcomes
 
     with space.locked(make=True):
@@ -57,7 +60,9 @@ def demo(
     seconds = time.perf_counter() - begun
     if common.json:
         data(summary=True, command="demo", seconds=round(seconds, 1), sheet=str(sheet))
-        return
-    for title, path in places.items():
-        stdout.print(f"{title:>14}  {path}", markup=False, highlight=False, soft_wrap=True)
-    stdout.print(f"{'':>14}  in {seconds:.0f} s", highlight=False)
+    else:
+        for title, path in places.items():
+            stdout.print(f"{title:>14}  {path}", markup=False, highlight=False, soft_wrap=True)
+        stdout.print(f"{'':>14}  in {seconds:.0f} s", highlight=False)
+    if failed:
+        raise typer.Exit(3)

@@ -23,8 +23,6 @@ from semedit.cli.common import (
 )
 from semedit.errors import SemeditError
 
-EVALUATION_SEED = 1_000_000  # seeds from here on are for evaluation only
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an app."""
@@ -103,7 +101,8 @@ def train(
     if kimg is None and minutes is None:
         minutes = 60.0
     schedule = Schedule(kimg=kimg, minutes=minutes)
-    figures = train_loop(trainer, data_folder, folder, schedule, common.seed)
+    # Its bar is on stdout, which with --json holds JSON alone.
+    figures = train_loop(trainer, data_folder, folder, schedule, common.seed, quiet=common.json)
     text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
     _tell(common, f"{folder}: {text}", command="train", name=name, folder=str(folder), **figures)
 
@@ -126,6 +125,7 @@ def eval_heads(
     """
     from semedit.evaluation import HeadsEvaluation
     from semedit.generators import load_generator
+    from semedit.heads import EVALUATION_SEED
     from semedit.heads.truth import read_truths, render_truths
 
     chosen = device(common)

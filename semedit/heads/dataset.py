@@ -183,7 +183,7 @@ def _gather(out: Path, job: Job) -> None:
         for v in range(job.views)
     ]
     _replace(out / "dataset.json", json.dumps({"labels": rows}).encode())
-    lines = [str(job.n), " ".join(name.capitalize() for name in ATTRIBUTES)]
+    lines = [str(job.n), " ".join(name.title() for name in ATTRIBUTES)]
     lines += [
         f"{i:06d}_0.png " + " ".join("1" if a else "-1" for a in arrays["attributes"][i])
         for i in range(job.n)
