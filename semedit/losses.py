@@ -144,7 +144,7 @@ class Lpips:
         torchvision_ops.ensure()
         import lpips
 
-        backbone = torch.load(weights.resolve(self.weights), weights_only=True)
+        backbone = weights.load_pickle(weights.resolve(self.weights))
         # pnet_rand: the package must not ask torchvision for weights, which would download them.
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
         state = {

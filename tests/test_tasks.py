@@ -4,15 +4,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from tiny import TinyGenerator
 
 from semedit import latents
 from semedit.batch import Item
-from semedit.images import write_labels
+from semedit.faces.parsing import PARSERS
+from semedit.images import read_labels, write_image, write_labels
 from semedit.latents import Latent
 from semedit.tasks import edit
+from semedit.tasks.align import Describe
 from semedit.workspace import Workspace
 
 
@@ -53,3 +56,19 @@ def test_faces_of_unlike_histories_keep_their_own(
         assert made.method == method and made.meta["loss"] == [float(i)]
         assert made.meta["probability"] == [0.1 * i]
         assert torch.allclose(made.codes["ws"], codes["ws"][i : i + 1] + 0.5, atol=1e-6)
+
+
+def test_crops_of_several_sizes_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skin = torch.eye(19)[1][:, None, None]
+    parser = lambda device: lambda images: skin.expand(len(images), 19, *images.shape[-2:])  # noqa: E731
+    monkeypatch.setitem(PARSERS, "builtin", parser)
+    space, items = Workspace(tmp_path), []
+    for size in (32, 48):
+        crop = space.path("faces", str(size), ".png")
+        write_image(crop, np.zeros((size, size, 3), np.uint8))
+        items.append(Item(str(size), {"crop": crop}, data=space))
+    task = Describe("parse", backend="builtin")
+    task.work(items, [task.load(item) for item in items])
+    for size in (32, 48):
+        labels = read_labels(space.path("masks", str(size), ".png"))
+        assert labels.shape == (size, size) and (labels == 1).all()

@@ -210,7 +210,9 @@ class Describe:
         return to_tensor(read_photo(item.inputs["crop"]).pixels)
 
     def work(self, items: list[Item], loaded: list[Tensor]) -> list[Result]:
-        answers = self.network(torch.cat(loaded).to(self.device)).cpu()
+        alike = len({one.shape for one in loaded}) == 1  # else crops of several sizes
+        batches = [torch.cat(loaded)] if alike else loaded
+        answers = [a for batch in batches for a in self.network(batch.to(self.device)).cpu()]
         return [self._write(item, answer) for item, answer in zip(items, answers, strict=True)]
 
     def _write(self, item: Item, answer: Tensor) -> Result:
