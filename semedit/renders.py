@@ -6,7 +6,6 @@ Frames are uint8 sRGB [F,H,W,3].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +141,15 @@ def _write_webp(path: Path, frames: Pixels, fps: float, note: str) -> None:
 
 def _write_mp4(path: Path, frames: Pixels, fps: float, note: str) -> None:
     """H.264, 4:2:0, which wants even sides: the last row or column is doubled where needed."""
-    import av
+    import imageio.v3 as iio
 
     high, wide = frames.shape[1] % 2, frames.shape[2] % 2
     even = np.pad(frames, ((0, 0), (0, high), (0, wide), (0, 0)), mode="edge")
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.height, stream.width = even.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "18", "preset": "medium"}
-        container.metadata["comment"] = note
+    with iio.imopen(path, "w", plugin="pyav", extension=".mp4") as file:
+        file.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
+        file.container_metadata["comment"] = note
         for frame in even:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+            file.write_frame(frame)
 
 
 def contact_sheet(

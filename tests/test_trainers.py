@@ -106,3 +106,15 @@ def test_average_is_an_exponential_mean() -> None:
     expected = 0.9 * mean.weight.detach() + 0.1 * module.weight.detach()
     average({"a": mean.requires_grad_(False)}, {"a": module}, 0.9)
     torch.testing.assert_close(mean.weight, expected)
+
+
+def test_training_from_a_file_tells_of_both_runs():
+    from semedit.trainers.faces import whole_training
+
+    record = {"options": {"start_from": "/somewhere/faces.safetensors"}, "minutes": 5, "kimg": 1.5}
+    before = {"minutes": 20.0, "kimg": 2.0, "sha256": "abc"}
+    whole = whole_training(record, before)
+    assert (whole["minutes"], whole["kimg"]) == (25.0, 3.5)
+    assert whole["options"]["start_from"] == "abc"
+    assert "/somewhere" not in str(whole)
+    assert whole_training(record, {}) == record

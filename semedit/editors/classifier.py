@@ -164,7 +164,7 @@ class Classifier:
                 continue
             for strength in STRENGTHS:
                 sign = strength if yes else -strength
-                moved = {k: v + sign * move[k] for k, v in codes.items()}
+                moved = {k: v + sign * move[k].to(v) for k, v in codes.items()}
                 logit = question(tuned.synthesis(moved, face.c).image)[0, i]
                 if float(logit.sigmoid()) >= self.sure:
                     break

@@ -263,7 +263,9 @@ class Direction:
         """
         found = self._directions(generator)
         move = methods.pick(found.moves, self.name, "direction")
-        codes = {k: v + self.strength * self._chosen(move[k]) for k, v in latent.codes.items()}
+        codes = {
+            k: v + self.strength * self._chosen(move[k]).to(v) for k, v in latent.codes.items()
+        }
         after = replace(
             latent,
             codes=codes,

@@ -9,7 +9,7 @@ Every twentieth head is held out for the figures.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -119,6 +119,7 @@ class FaceTask:
     network: nn.Module
     lr: float
     half: bool
+    before: dict[str, Any] = field(default_factory=dict)  # training of the file it starts from
 
     def __post_init__(self) -> None:
         self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -180,7 +181,7 @@ class FaceTask:
             "command": f"semedit train {self.name}",
             "seed": str(record["seed"]),
             "data": f"{self.size} rendered pictures of heads",
-            "training": json.dumps(record),
+            "training": json.dumps(whole_training(record, self.before)),
             "figures": json.dumps({k: round(v, 4) for k, v in figures.items()}),
             "licence": "MIT",
         }
@@ -197,12 +198,26 @@ def crop_views(n: int, jitter: float) -> View:
     )
 
 
-def take_over(network: nn.Module, file: str) -> None:
-    """Copy those tensors of a weight file whose name and shape a network has."""
+def take_over(network: nn.Module, file: str) -> dict[str, Any]:
+    """Copy those tensors of a weight file whose name and shape a network has.
+
+    Returns: how the file was trained, and its sha256.
+    """
     own = network.state_dict()
-    held, _ = weights.load(Path(file))
+    held, metadata = weights.load(Path(file))
     fitting = {k: v for k, v in held.items() if k in own and own[k].shape == v.shape}
     network.load_state_dict(own | fitting)
+    training: dict[str, Any] = json.loads(metadata.get("training", "{}"))
+    return {**training, "sha256": weights.fingerprint(Path(file))}
+
+
+def whole_training(record: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """A run's record with that of the file it started from; minutes and kimg are those of both."""
+    if not before:
+        return record
+    options = {**record["options"], "start_from": before["sha256"]}
+    sums = {k: round(record[k] + before.get(k, 0), 3) for k in ("minutes", "kimg")}
+    return {**record, **sums, "options": options, "before": before}
 
 
 class MultiTask(FaceTask):
@@ -210,9 +225,8 @@ class MultiTask(FaceTask):
 
     def __init__(self, options: FaceTrainer, heads: Heads) -> None:
         network = networks.FaceNet(tower=TOWER)
-        if options.start_from:
-            take_over(network, options.start_from)
-        super().__init__("faces", heads, network, options.lr, options.half)
+        before = take_over(network, options.start_from) if options.start_from else {}
+        super().__init__("faces", heads, network, options.lr, options.half, before)
         self.options = options
         some = np.asarray(heads.labels[heads.train[:: max(1, len(heads.train) // 400)]])
         share = np.bincount(some.ravel(), minlength=256)[: len(LABELS)] / some.size

@@ -36,11 +36,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, NoReturn, Protocol, cast
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..errors import InputError, OptionError
 
@@ -152,12 +152,11 @@ def train(
     record = {"trainer": trainer.name, "options": _options(trainer), "seed": seed}
     _restore(state, run, record)
     with (
-        Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:.1f}% {task.fields[line]}"),
-            TimeRemainingColumn(),
-            disable=quiet,
+        tqdm(
+            total=100.0,
+            desc=f"train {trainer.name}",
+            bar_format="{desc} {percentage:.1f}% |{bar}| {remaining}{postfix}",
+            disable=True if quiet else None,  # None: no bar where stderr is no terminal
         ) as bar,
         _interruptible() as stop,
     ):
@@ -186,10 +185,9 @@ def _loop(
     schedule: Schedule,
     seed: int,
     record: dict[str, Any],
-    bar: Progress,
+    bar: tqdm[NoReturn],
     stop: list[int],
 ) -> None:
-    shown = bar.add_task(f"train {trainer.name}", total=1.0, line="")
     logged = saved = last = time.monotonic()
     sums: dict[str, list[float]] = {}
     while (done := schedule.progress(state.items, state.seconds)) < 1.0 and not stop:
@@ -197,14 +195,18 @@ def _loop(
         now = time.monotonic()
         state.seconds, last = state.seconds + now - last, now
         if now - logged > schedule.log_seconds:
-            line = _report(state, run, sums)
-            bar.update(shown, completed=done, line=line)
+            _show(bar, done, _report(state, run, sums))
             logged = now
         if now - saved > 60.0 * schedule.save_minutes:
             _save(state, run, record)
             saved = last = time.monotonic()
     if sums:
-        bar.update(shown, completed=done, line=_report(state, run, sums))
+        _show(bar, done, _report(state, run, sums))
+
+
+def _show(bar: tqdm[NoReturn], done: float, line: str) -> None:
+    bar.set_postfix_str(line, refresh=False)
+    bar.update(100.0 * done - bar.n)
 
 
 def _advance(
