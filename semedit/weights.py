@@ -53,6 +53,7 @@ class Row:
     sha256: str = ""
     bytes: int | None = None
     looks: Literal["semedit", "torch-hub"] = "semedit"
+    command: str = ""
     files: tuple[tuple[str, int, str], ...] = field(default=(), repr=False)
 
     @property
@@ -184,7 +185,8 @@ def resolve(name: str | Path) -> Path:
 def how_to_get(entry: Row) -> str:
     """One phrase: which commands bring a row's file, and where it goes."""
     if entry.kind == "builtin":
-        return f"semedit train {entry.name} makes them; the file goes to {DATA / entry.file}"
+        made_by = entry.command or f"semedit train {entry.name}"
+        return f"{made_by} makes them; the file goes to {DATA / entry.file}"
     return (
         f"run: semedit weights fetch {entry.name} ({entry.size} from {entry.url}); or without "
         f"network: semedit weights add {entry.name} FILE; the file goes to {folder() / entry.file}"
