@@ -20,9 +20,6 @@ from semedit.demo import examples
 from semedit.images import LABELS, read_labels, write_labels
 from semedit.workspace import Workspace
 
-needs_weights = pytest.mark.skipif(
-    not (weights.DATA / "heads-128.safetensors").is_file(), reason="no built-in weights yet"
-)
 FAST_INVERT = ("-o", "steps=2", "-o", "tune_steps=1")
 FAST_EDIT = ("-o", "steps=2")
 
@@ -77,7 +74,6 @@ def space(folder):
     return Workspace(work)
 
 
-@needs_weights
 def test_align_leaves_a_receipt_for_every_input(space, folder):
     names = {"a", "b", "süb dir/c", "bad", "empty", "nobody"}
     assert all(space.receipt("align", name) for name in names)
@@ -89,7 +85,6 @@ def test_align_leaves_a_receipt_for_every_input(space, folder):
     assert set(statuses(again).values()) == {"uptodate", "error", "skipped"}
 
 
-@needs_weights
 def test_parse_and_pose_alone_leave_the_rest_up_to_date(space, folder):
     before = read_labels(space.path("masks", "a", ".png"))
     assert statuses(semedit("parse", "a", "--work", space.root, "--json")) == {"a": "done"}
@@ -100,7 +95,6 @@ def test_parse_and_pose_alone_leave_the_rest_up_to_date(space, folder):
     assert (read_labels(space.path("masks", "a", ".png")) == before).mean() > 0.99
 
 
-@needs_weights
 def test_a_drawn_mask_finds_its_face_and_edits_chain(space, folder):
     labels = read_labels(space.path("masks", "b", ".png"))
     drawn = labels.copy()
@@ -127,7 +121,6 @@ def test_a_drawn_mask_finds_its_face_and_edits_chain(space, folder):
     assert statuses(lines) == {"b/03-no-smiling": "done"}
 
 
-@needs_weights
 def test_a_folder_of_masks_pairs_by_name(space, folder):
     labels = read_labels(space.path("masks", "süb dir/c", ".png"))
     labels[:40] = 14
@@ -138,14 +131,12 @@ def test_a_folder_of_masks_pairs_by_name(space, folder):
     assert name.startswith("süb dir/c/")
 
 
-@needs_weights
 def test_directions_move_faces(space):
     lines = semedit("edit", "a", "--direction", "smiling", "--strength", "1.5", "--work",
                     space.root, "--json")  # fmt: skip
     assert [name.split("-", 1)[1] for name in statuses(lines)] == ["smiling+1.5"]
 
 
-@needs_weights
 def test_turntables_loop(space):
     lines = semedit("turntable", "a", "--frames", 6, "--seg", "--work", space.root, "--json")
     assert statuses(lines) == {"a": "done"}
@@ -156,7 +147,6 @@ def test_turntables_loop(space):
     assert lines[0]["outputs"] == ["turntables/a.mp4"]
 
 
-@needs_weights
 def test_other_weights_are_refused(space):
     text = semedit("invert", "-w", "nobody", "--work", space.root, code=1)
     assert "nobody" in text
@@ -200,7 +190,6 @@ def test_a_folder_that_cannot_be_written_ends_with_1(tmp_path, folder):
     semedit("align", folder / "raw", "--work", tmp_path / "file" / "work", code=1)
 
 
-@needs_weights
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_nothing_half_written(tmp_path, number, code):
     raw = tmp_path / "raw"

@@ -127,7 +127,7 @@ def _three(values, i, j, k, b0, b1, b2, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def shade(
+def shade(  # type: ignore[no-untyped-def]
     triangle,
     bary,
     triangles,
@@ -136,7 +136,7 @@ def shade(
     normal,
     neutral,
     extra,
-    eye,  # type: ignore[no-untyped-def]
+    eye,
     lights,
     shadow,
     paint,

@@ -10,7 +10,7 @@ from numba import njit
 
 
 @njit(cache=True, fastmath=True)
-def shade_strands(
+def shade_strands(  # type: ignore[no-untyped-def]
     points,
     count,
     tint,
@@ -21,7 +21,7 @@ def shade_strands(
     center,
     eye,
     lights,
-    shadow,  # type: ignore[no-untyped-def]
+    shadow,
     soft,
     out,
 ):
