@@ -42,6 +42,17 @@ def changed(labels: Tensor, other: Tensor) -> Tensor:
     return (labels != other).float()[:, None]
 
 
+def drawn(labels: Tensor, edited: Tensor) -> Tensor:
+    """Where a label map was drawn on: mask [N,1,R,R] of what changed, without lone pixels.
+
+    A pixel counts with at least three changed ones among its eight neighbours; thin strands whose
+    labels flicker between two renderings or parsings are no drawing.
+    """
+    mask = changed(labels, edited)
+    around = F.avg_pool2d(mask, 3, stride=1, padding=1) * 9
+    return mask * (around >= 4).float()
+
+
 def dilate(mask: Tensor, px: int) -> Tensor:
     """Grow a mask [N,1,R,R] by px pixels in every direction (a square)."""
     return F.max_pool2d(mask, 2 * px + 1, stride=1, padding=px) if px > 0 else mask

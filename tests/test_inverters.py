@@ -222,6 +222,30 @@ def test_schedule_rises_and_falls() -> None:
     assert rates[75] == pytest.approx(0.5) and rates[99] < 0.01
 
 
+def test_adam_is_adam() -> None:
+    ours, theirs = (torch.ones(2, 3).requires_grad_(True) for _ in range(2))
+    weights = torch.tensor([1.0, 4.0, 0.1])
+    descend([ours], lambda: (weights * ours.square()).sum(1), 20, 0.05, warmup=0, decay=0)
+    adam = torch.optim.Adam([theirs], lr=0.05, betas=(0.9, 0.99))
+    for _ in range(20):
+        adam.zero_grad()
+        (weights * theirs.square()).sum().backward()
+        adam.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_what_is_hardly_felt_hardly_moves() -> None:
+    felt = torch.tensor([[1e3, 0.1], [1.0, 1e-4]])  # the second face weighs a thousandth
+    moved = []
+    for soft in (0.0, 0.3):
+        x = torch.zeros(2, 2, requires_grad=True)
+        descend([x], lambda x=x: (felt * (x - 1).square()).sum(1), 10, 0.05, soft=soft)
+        moved.append(x.detach())
+    assert torch.allclose(moved[0][:, 0], moved[0][:, 1], rtol=1e-2)
+    assert (moved[1][:, 1] < 0.01 * moved[1][:, 0]).all()
+    assert torch.allclose(moved[1][0], moved[1][1], rtol=1e-3)  # faces are independent
+
+
 def test_descend_finds_a_minimum_and_may_stop() -> None:
     x = torch.zeros(3, requires_grad=True)
     final = descend([x], lambda: (x - 1).square(), steps=300, lr=0.05)

@@ -14,7 +14,7 @@ from semedit import losses, methods
 from semedit.editors.direction import Directions, directions_for
 from semedit.editors.enclose import enclose
 from semedit.editors.regions import attribute_region
-from semedit.editors.release import release
+from semedit.editors.release import moved, release
 from semedit.errors import OptionError, WeightsError
 from semedit.faces import attributes
 from semedit.images import ATTRIBUTES
@@ -41,14 +41,14 @@ class Classifier:
 
     requires: ClassVar[frozenset[str]] = frozenset()
     steps: int = 30  # Adam updates, at most
-    lr: float = 0.05  # standard deviations per update
+    lr: float = 0.1  # standard deviations per update
     mse_weight: float = 100.0  # of the masked squared error
     ce_weight: float = 10.0  # of the cross-entropy of each attribute
     prior_weight: float = 0.1  # of the squared way from the start
     sure: float = 0.95  # ends when every attribute is at least so probable
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
-    soft: float = 1.5  # blur of M and of the blend, hundredths of the side
+    soft: float = 3.0  # blur of M and of the blend, hundredths of the side
     release: float = 1.0  # share of the face's own tuning taken back inside the regions
     start: Literal["direction", "current"] = "direction"  # where codes start
     composite: bool = True  # keep the pixels where M is 1
@@ -79,7 +79,6 @@ class Classifier:
         region = attribute_region(labels, wanted)
         question = Question(attributes.Classifier(str(before.device)), wanted)
         keep = 1 - losses.feather(region, self.soft * size / 100)
-        latent = release(generator, latent, region, self.release)
         scale, found = spread(generator, latent.c), self._directions(generator)
         steps = Steps(progress, self.steps * len(latent))
         faces = [
@@ -113,10 +112,12 @@ class Classifier:
         steps: Steps,
     ) -> Latent:
         """One face: start, then descend until the classifier is sure."""
-        tuned = tuned_generator(generator, face)
-        start = dict(face.codes)
+        start, shows = dict(face.codes), 1 - keep
         if directions is not None:
-            start = self._moved(tuned, face, question, directions)
+            start = self._moved(tuned_generator(generator, face), face, question, directions)
+            shows = shows * moved(generator, face, replace(face, codes=start))
+        face = release(generator, face, shows, self.release)
+        tuned = tuned_generator(generator, face)
         offsets = Offsets(start, scale)
         logits = torch.zeros(0)
 

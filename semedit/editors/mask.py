@@ -12,6 +12,7 @@ from semedit import losses, methods
 from semedit.editors.enclose import enclose
 from semedit.editors.release import release
 from semedit.errors import MaskError
+from semedit.faces import networks
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
 from semedit.latents import Latent, picture, stack, tuned_generator
@@ -28,16 +29,18 @@ class Mask:
 
     Source: Verma and Raman 2025 (SemFaceEdit), arXiv:2506.22833, supplement, equation 8.
     Departs: the descent starts where an encoder sees the drawn map, if the generator has one (Sun
-    et al. 2022, IDE-3D); labels weigh more inside r; I is the face's own inversion, and its pixels
-    stay outside r, feathered within it, in the face's own view (`composite`).
+    et al. 2022, IDE-3D); labels weigh more inside r, where the parser must see them too; I is the
+    face's own inversion, and its pixels stay outside r, feathered within it, in the face's own
+    view (`composite`).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"seg"})
-    steps: int = 30  # Adam updates
-    lr: float = 0.05  # standard deviations per update
+    steps: int = 40  # Adam updates
+    lr: float = 0.2  # standard deviations per update
     label_weight: float = 4.0  # of the label maps' squared difference
     image_weight: float = 10.0  # of the squared pixel difference outside r
     perceptual_weight: float = 0.5  # of the perceptual distance outside r
+    parse_weight: float = 0.5  # of the cross-entropy of what the parser sees inside r
     region_weight: float = 4.0  # how much more a label counts inside r
     prior_weight: float = 0.01  # of the squared way from the start
     grow: float = 2.0  # r is widened by this much, hundredths of the side
@@ -67,7 +70,7 @@ class Mask:
         check_faces(generator, before, edited, latent.c)
         perceptual = losses.perceptual(self.perceptual, before.device)
         size = generator.resolution
-        r = losses.changed(labels, edited)
+        r = losses.drawn(labels, edited)
         if not bool(r.flatten(1).any(1).all()):
             raise MaskError("The drawn label map is the face's own: there is nothing to edit.")
         r = losses.dilate(r, round(self.grow * size / 100))
@@ -84,7 +87,8 @@ class Mask:
             loss = losses.SemanticLoss(
                 [target], perceptual, self.label_weight, self.image_weight, self.perceptual_weight
             )
-            faces.append(self._descend(generator, latent[i], started[i], scale, loss, steps))
+            seen = Seen(before[row], edited[row], r[row]) if self.parse_weight > 0 else None
+            faces.append(self._descend(generator, latent[i], started[i], scale, loss, seen, steps))
         after = replace(
             stack(faces),
             method=f"{latent.method}+mask",
@@ -104,15 +108,20 @@ class Mask:
         start: dict[str, Tensor],
         scale: dict[str, Tensor],
         loss: losses.SemanticLoss,
+        seen: Seen | None,
         steps: Steps,
     ) -> Latent:
         tuned = tuned_generator(generator, face)
         offsets = Offsets(start, scale)
+
+        def objective() -> Tensor:
+            output = tuned.synthesis(offsets.codes(), face.c)
+            value = loss(output) + self.prior_weight * offsets.size()
+            return value if seen is None else value + self.parse_weight * seen(output.image)
+
         descend(
             offsets.leaves.values(),
-            lambda: (
-                loss(tuned.synthesis(offsets.codes(), face.c)) + self.prior_weight * offsets.size()
-            ),
+            objective,
             self.steps,
             self.lr,
             progress=steps,
@@ -131,3 +140,21 @@ class Mask:
             drawn = generator.encode(image, edited, latent.c)
             codes = {k: v + drawn[k] - own[k] for k, v in codes.items()}
         return [{k: v[i : i + 1] for k, v in codes.items()} for i in range(len(latent))]
+
+
+class Seen:
+    """Cross-entropy [1] of what the built-in parser sees inside r, in the picture that is kept
+    outside it: labels that the generator claims shall show.
+
+    Args: image [1,3,R,R] before the edit; edited [1,R,R]; r [1,1,R,R].
+    """
+
+    def __init__(self, image: Tensor, edited: Tensor, r: Tensor) -> None:
+        self._network = networks.load("faces", str(image.device))
+        self._image, self._edited, self._r = image, edited, r
+        self._share = r.mean().clamp(min=1e-3)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        shown = image * self._r + self._image * (1 - self._r)
+        seg = self._network(shown).seg
+        return losses.label_loss(seg, self._edited, self._r, "ce") / self._share

@@ -50,31 +50,49 @@ def descend(
     """
     leaves = list(parameters)
     factors = rates or [1.0] * len(leaves)
-    groups = [{"params": [leaf], "rate": r} for leaf, r in zip(leaves, factors, strict=True)]
-    adam = torch.optim.Adam(groups, lr=lr, betas=betas)
+    adam = [_Adam(leaf, betas) for leaf in leaves]
     losses = torch.zeros(0)
     for step in range(steps):
-        for group in adam.param_groups:
-            group["lr"] = lr * group["rate"] * schedule(step, steps, warmup, decay)
-        adam.zero_grad(set_to_none=True)
         value = loss()
         losses = value.detach()
         if stop is not None and stop(losses):
             break
-        value.sum().backward()
-        if step == 0 and soft > 0:
-            _soften(adam, soft)
-        adam.step()
+        gradients = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+        rate = lr * schedule(step, steps, warmup, decay)
+        for one, gradient, factor in zip(adam, gradients, factors, strict=True):
+            if gradient is not None:
+                one.update(gradient, rate * factor, soft)
         if progress is not None:
             progress()
     return losses
 
 
-def _soften(adam: torch.optim.Adam, soft: float) -> None:
-    for group in adam.param_groups:
-        (leaf,) = group["params"]
-        if leaf.grad is not None:
-            group["eps"] = max(soft * float(leaf.grad.square().mean().sqrt()), 1e-12)
+class _Adam:
+    """Adam of one leaf [N, ...].
+
+    torch.optim's is the same, but its first step imports torch's compiler, which takes longer than
+    a face; and epsilon is a number there, not one a face.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980.
+    """
+
+    def __init__(self, leaf: Tensor, betas: tuple[float, float]) -> None:
+        self.leaf, self.betas, self.steps = leaf, betas, 0
+        self.first, self.second = torch.zeros_like(leaf), torch.zeros_like(leaf)
+        self.epsilon: Tensor | float = 1e-8
+
+    @torch.no_grad()
+    def update(self, gradient: Tensor, rate: float, soft: float) -> None:
+        """One step; soft as `descend` has it."""
+        if self.steps == 0 and soft > 0:
+            size = gradient.flatten(1).square().mean(1).sqrt()
+            self.epsilon = (soft * size).clamp(min=1e-12).view(-1, *[1] * (gradient.ndim - 1))
+        self.steps += 1
+        one, two = self.betas
+        self.first.lerp_(gradient, 1 - one)
+        self.second.lerp_(gradient.square(), 1 - two)
+        spread = (self.second / (1 - two**self.steps)).sqrt_().add_(self.epsilon)
+        self.leaf.sub_(rate / (1 - one**self.steps) * self.first / spread)
 
 
 class Steps:

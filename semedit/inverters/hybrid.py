@@ -35,11 +35,12 @@ class Hybrid:
 
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})
     steps: int = 20  # Adam updates of the codes, all faces as one batch
-    lr: float = 0.15  # standard deviations per update
-    label_weight: float = 2.0  # of the label maps' squared difference
+    lr: float = 0.4  # standard deviations per update
+    labels: Literal["ce", "mse"] = "ce"  # cross-entropy, or squared difference, of label maps
+    label_weight: float = 0.3  # of that
     image_weight: float = 10.0  # of the squared pixel difference
     perceptual_weight: float = 0.3  # of the perceptual distance
-    prior_weight: float = 0.02  # of the squared way from the encoder's codes
+    prior_weight: float = 0.002  # of the squared way from the encoder's codes
     tune_steps: int = 30  # Adam updates of planes or weights; 0 leaves them
     tune_lr: float = 2e-3  # per update of a weight; planes move 25 times as far
     locality_weight: float = 0.0  # of keeping other views as the pivot has them
@@ -70,7 +71,7 @@ class Hybrid:
         with torch.no_grad():
             start = generator.encode(images, labels, c)
         loss = losses.SemanticLoss(
-            losses.SemanticLoss.inversion(images, labels), perceptual, *self._weights
+            losses.SemanticLoss.inversion(images, labels), perceptual, *self._weights, self.labels
         )
         codes, final = self._descend(generator, start, c, loss, count)
         latent = Latent(
@@ -85,7 +86,16 @@ class Hybrid:
             return latent
         tuning = Tuning(self.tune_steps, self.tune_lr, self.layers, self.locality_weight)
         return tune_faces(
-            tuning, generator, latent, images, labels, perceptual, self._weights, 0.0, count
+            tuning,
+            generator,
+            latent,
+            images,
+            labels,
+            perceptual,
+            self._weights,
+            0.0,
+            count,
+            self.labels,
         )
 
     @property

@@ -88,6 +88,7 @@ def tune_faces(
     loss_weights: tuple[float, float, float],
     stop_loss: float,
     progress: Steps,
+    label_kind: str = "mse",
 ) -> Latent:
     """The latent with each face's own differences tuned towards its image and labels.
 
@@ -99,7 +100,7 @@ def tune_faces(
     for row in rows:
         face = latent.take(row)
         targets = losses.SemanticLoss.inversion(images[row], labels[row])
-        loss = losses.SemanticLoss(targets, perceptual, *loss_weights)
+        loss = losses.SemanticLoss(targets, perceptual, *loss_weights, label_kind)
         differences, value = tuning(
             generator, face.codes, face.c, loss, lambda v: bool((v < stop_loss).all()), progress
         )
