@@ -101,12 +101,13 @@ def test_options_are_read_from_text(name: str) -> None:
 def test_optimize_recovers_its_own_sample(generator: TinyGenerator, space: str) -> None:
     images, labels, c = faces(generator)
     start = generator.synthesis(generator.mean_codes(), c).image
-    latent = Optimize(space=space, steps=200, prior_weight=0, perceptual="faces")(
-        generator, images, labels, c
+    method = Optimize(
+        space=space, steps=250, lr=0.1, prior_weight=0, label_weight=0, perceptual="none"
     )
+    latent = method(generator, images, labels, c)
     found = latents.synthesize(generator, latent).image
     near, far = metrics.psnr(found, images), metrics.psnr(start, images)
-    assert near.min() > 30 and (near > far + 3).all()
+    assert near.min() > 35 and (near > far + 8).all()
     if space == "w":
         ws = latent.codes["ws"]
         assert torch.allclose(ws, ws[:, :1].expand_as(ws), atol=1e-5)

@@ -35,8 +35,9 @@ class Classifier:
 
     Source: Pernuš, Štruc and Dobrišek 2020, equation 1.
     Departs: starts from the face's own inversion, moved along the attributes' directions as far as
-    the classifier needs, where the generator has directions; stops when the classifier is sure; I
-    is the face's own inversion, and its pixels stay where M is 1 (`composite`).
+    the classifier needs, where the generator has directions; stops when the classifier is sure and
+    the rest is kept; I is the face's own inversion, and its pixels stay where M is 1
+    (`composite`).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -45,7 +46,8 @@ class Classifier:
     mse_weight: float = 100.0  # of the masked squared error
     ce_weight: float = 10.0  # of the cross-entropy of each attribute
     prior_weight: float = 0.1  # of the squared way from the start
-    sure: float = 0.95  # ends when every attribute is at least so probable
+    sure: float = 0.95  # ends when every attribute is at least so probable ...
+    bound: float = 0.004  # ... and the masked squared error is no more than this
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
     soft: float = 3.0  # blur of M and of the blend, hundredths of the side
@@ -119,7 +121,7 @@ class Classifier:
         face = release(generator, face, shows, self.release)
         tuned = tuned_generator(generator, face)
         offsets = Offsets(start, scale)
-        logits = torch.zeros(0)
+        logits, error = torch.zeros(0), torch.zeros(0)
 
         def draw() -> Tensor:
             nonlocal logits
@@ -130,9 +132,10 @@ class Classifier:
             return drawn
 
         def objective() -> Tensor:
-            drawn = draw()
+            nonlocal error
+            error = losses.image_loss(draw(), image, keep)
             return (
-                self.mse_weight * losses.image_loss(drawn, image, keep)
+                self.mse_weight * error
                 + self.ce_weight * F.softplus(-logits).sum(1)
                 + self.prior_weight * offsets.size()
             )
@@ -144,7 +147,7 @@ class Classifier:
             self.lr,
             self.warmup,
             self.decay,
-            stop=lambda _: bool((logits.sigmoid() >= self.sure).all()),
+            stop=lambda _: bool((logits.sigmoid() >= self.sure).all() and error <= self.bound),
             progress=steps,
         )
         codes = {k: v.detach() for k, v in offsets.codes().items()}
