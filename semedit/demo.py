@@ -144,7 +144,7 @@ def contact_sheet(space: Workspace, names: list[str]) -> np.ndarray:
     """One row a face, COLUMNS across: uint8 [H,W,3]; what failed is left empty."""
     rows = []
     for name in names:
-        steps = {step.split("-", 1)[1]: step for step in space.steps(name)}
+        steps = {Path(step).name.split("-", 1)[1]: step for step in space.steps(name)}
         edits = [steps.get("mask", ""), steps.get("smiling", steps.get("no-smiling", ""))]
         rows.append(
             [

@@ -45,6 +45,21 @@ def test_what_failed_is_left_empty_on_the_sheet(tmp_path):
     assert sheet.shape[1] > len(COLUMNS) * 192 and (sheet == (204, 0, 0)).all(-1).sum() > 150**2
 
 
+def test_the_sheet_shows_the_edits_of_a_face_whatever_its_name(tmp_path, monkeypatch):
+    space = Workspace(tmp_path)
+    name = "some-folder/two-words"
+    write_labels(space.path("masks", name, ".png"), np.ones((64, 64), np.int64))
+    colours = {"01-mask": (0, 255, 0), "02-no-smiling": (0, 0, 255)}
+    for step, colour in colours.items():
+        path = space.root / "edits" / name / f"{step}.png"
+        write_image(path, np.full((64, 64, 3), colour, np.uint8))
+    monkeypatch.setattr(Workspace, "steps", lambda self, face: [f"{face}/{s}" for s in colours])
+    write_image(space.path("faces", name, ".png"), np.full((64, 64, 3), 200, np.uint8))
+    sheet = contact_sheet(space, [name])
+    for colour in colours.values():
+        assert (sheet == colour).all(-1).sum() > 150**2
+
+
 def test_examples_are_pictures_of_a_fair_size():
     assert len(examples()) == 3
     for path in examples():
