@@ -46,7 +46,7 @@ class Classifier:
     mse_weight: float = 100.0  # of the masked squared error
     ce_weight: float = 10.0  # of the cross-entropy of each attribute
     prior_weight: float = 0.1  # of the squared way from the start
-    sure: float = 0.95  # ends when every attribute is at least so probable ...
+    sure: float = 0.98  # ends when every attribute is at least so probable ...
     bound: float = 0.004  # ... and the masked squared error is no more than this
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
