@@ -5,7 +5,7 @@ DIR/labels/NNNNNN_V.png     palette PNG, CelebAMask-HQ ids
 DIR/depth/NNNNNN_V.npz      on request
 DIR/arrays.npz              landmarks [n,V,68,2] px, visible [n,V,68], c [n,V,25],
                             attributes [n,A], z [n,P]
-DIR/dataset.json            {"labels": [[file, c], ...]} as EG3D reads it
+DIR/dataset.json            {"labels": [[file, c], ...]} in EG3D's form; files of images/
 DIR/list_attr_celeba.txt    attributes as CelebA writes them
 DIR/heads.json              size, look, seed, views, version
 """

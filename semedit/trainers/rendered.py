@@ -13,9 +13,9 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import InputError
+from semedit.heads.dataset import EVALUATION_SEED
 
 STORED = 160  # px a side at which pictures are held in memory
-RESERVED = 1_000_000  # seeds from here up are for evaluations
 HELD_OUT = 20  # every how many-th head
 
 
@@ -72,12 +72,14 @@ def read(data: Path) -> Heads:
 
 
 def _read_one(data: Path) -> Heads:
-    made = json.loads((data / "heads.json").read_text())
-    first, count = int(made.get("seed", 0)), int(made.get("n", made.get("count", 0)))
-    if first + count > RESERVED:
-        raise InputError(f"{data} was rendered from seeds reserved for evaluation")
+    try:
+        first = int(json.loads((data / "heads.json").read_text())["seed"])
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{data} does not say from which seeds it was rendered") from error
     with np.load(data / "arrays.npz") as arrays:
         n, views = arrays["landmarks"].shape[:2]
+        if first + n > EVALUATION_SEED:
+            raise InputError(f"{data} was rendered from seeds reserved for evaluation")
         points = torch.from_numpy(arrays["landmarks"].astype(np.float32)).flatten(0, 1)
         visible = torch.from_numpy(arrays["visible"]).flatten(0, 1)
         c = torch.from_numpy(arrays["c"].astype(np.float32)).flatten(0, 1)

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-
-RESERVED = 1_000_000  # seeds from here up are for evaluation
+from ..heads.dataset import EVALUATION_SEED
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,10 @@ def read_views(data: Path, resolution: int) -> Views:
             c, z = torch.from_numpy(arrays["c"]), torch.from_numpy(arrays["z"])
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{data} holds no rendered heads: {error}") from error
-    if int(about["seed"]) + len(z) > RESERVED:
+    if int(about["seed"]) + len(z) > EVALUATION_SEED:
         raise InputError(
             f"the heads of {data} are reserved for evaluation",
-            hint=f"render others with a seed below {RESERVED}",
+            hint=f"render others with a seed below {EVALUATION_SEED}",
         )
     images, labels = _cache(data, resolution, len(z), c.shape[1])
     return Views(images, labels, c, z, about)
