@@ -91,11 +91,12 @@ class Scene:
 class Head:
     """One head. The seed fixes what no parameter says (strands, pores); z says the rest.
 
-    own_z float32 [parameters.DIMENSIONS], or None for the seed's own.
+    own_z float32 [parameters.DIMENSIONS], or None for the seed's own. lids: see shape.build.
     """
 
     seed: int
     own_z: np.ndarray | None = field(default=None, repr=False)
+    lids: float = 0.0
 
     @functools.cached_property
     def z(self) -> np.ndarray:
@@ -108,12 +109,12 @@ class Head:
 
     def edited(self, **changes: object) -> Head:
         """The same head with some parameters changed, all others kept."""
-        return Head(self.seed, parameters.replace(self.z, **changes))
+        return Head(self.seed, parameters.replace(self.z, **changes), self.lids)
 
     @functools.cached_property
     def vertices(self) -> np.ndarray:
         """float32 [V,3], model centimetres."""
-        return shape.build(self.parameters)
+        return shape.build(self.parameters, self.lids)
 
     @functools.cached_property
     def landmarks(self) -> np.ndarray:

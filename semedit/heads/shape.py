@@ -88,8 +88,8 @@ def _fields() -> dict[str, np.ndarray]:
     }
 
 
-def expression(p: Parameters) -> dict[str, float]:
-    """Blend-shape weights of a head's expression parameters."""
+def expression(p: Parameters, lids: float = 0.0) -> dict[str, float]:
+    """Blend-shape weights of a head's expression parameters; lids as `build` takes them."""
     teeth = p.smile * (0.15 + 0.85 * p.smile_teeth) if p.smile > 0.3 else 0.0
     squint = p.eye_narrow if p.eye_narrow > 0.5 else 0.0
     weights = {
@@ -100,8 +100,8 @@ def expression(p: Parameters) -> dict[str, float]:
         "mouthUpperUp": 0.4 * teeth + 0.2 * p.sneer,
         "mouthLowerDown": 0.45 * teeth,
         "jawOpen": min(0.10 * teeth + p.jaw_open, 0.7),
-        "eyeSquint": min(0.25 * p.smile + 0.8 * squint, 1.0),
-        "eyeBlink": min(max(0.40 * squint, p.blink), 1.0),
+        "eyeSquint": min(0.25 * p.smile + 0.8 * squint + (0.2 + 0.6 * p.smile) * lids, 1.0),
+        "eyeBlink": min(max(0.40 * squint, p.blink) + 0.25 * lids, 1.0),
         "eyeWide": (0.2 + p.wide) * (1 - squint),
         "browInnerUp": max(p.brow_raise, 0) * 0.6 + p.brow_inner,
         "browOuterUp_L": max(p.brow_raise + p.brow_tilt, 0) * 0.6,
@@ -125,9 +125,13 @@ def expression(p: Parameters) -> dict[str, float]:
     return {name: float(value) for name, value in weights.items() if value}
 
 
-def build(p: Parameters) -> np.ndarray:
-    """Vertices float32 [V,3] of the posed head, model centimetres."""
-    vertices = geometry.load().shape(p.identity, expression(p))
+def build(p: Parameters, lids: float = 0.0) -> np.ndarray:
+    """Vertices float32 [V,3] of the posed head, model centimetres.
+
+    Args: lids: 0 to 1, how far the lids close without the eyes counting as narrow: they hang, and
+          rise from below where the mouth smiles.
+    """
+    vertices = geometry.load().shape(p.identity, expression(p, lids))
     m = 2 * p.masculine - 1
     weights = {
         "nose_size": p.nose_size,
@@ -143,12 +147,13 @@ def build(p: Parameters) -> np.ndarray:
     fields = _fields()
     for name, weight in weights.items():
         vertices += np.float32(weight) * fields[name]
-    _settle(p, vertices)
+    _settle(p, vertices, lids)
     return vertices
 
 
 MOUTH_CM = (0.08, 0.45)  # the lips of a closed mouth are at most, of an open one at least, so far
 EYE_CM = (0.42, 0.66)  # as much are narrow eyes open at most, others at least
+HANGING_CM = 0.50  # others at least, under lids that close as far as `build` lets them
 
 
 def mouth_gap(vertices: np.ndarray) -> float:
@@ -169,7 +174,7 @@ def is_open(p: Parameters) -> bool:
     return bool(p.jaw_open > 0.1 or (p.smile > 0.3 and p.smile_teeth > 0.3))
 
 
-def _settle(p: Parameters, vertices: np.ndarray) -> None:
+def _settle(p: Parameters, vertices: np.ndarray, lids: float) -> None:
     """Open or close mouth and eyes further where identity left an attribute in doubt."""
     fields, lines = _fields(), geometry.load().landmarks
     gap = mouth_gap(vertices)
@@ -179,7 +184,8 @@ def _settle(p: Parameters, vertices: np.ndarray) -> None:
     if p.blink > 0.5:
         wanted = min(gap, 0.03)
     else:
-        wanted = min(gap, EYE_CM[0]) if p.eye_narrow > 0.5 else max(gap, EYE_CM[1])
+        least = EYE_CM[1] + lids * (HANGING_CM - EYE_CM[1])
+        wanted = min(gap, EYE_CM[0]) if p.eye_narrow > 0.5 else max(gap, least)
     rate = float(
         fields["eye_size"][lines[[37, 38]], 1].mean()
         - fields["eye_size"][lines[[41, 40]], 1].mean()
