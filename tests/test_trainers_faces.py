@@ -151,17 +151,18 @@ def test_a_run_repeats_and_exports(trainer, heads: Path, tmp_path: Path) -> None
 
 
 def test_folders_are_joined_and_reserved_seeds_refused(heads: Path) -> None:
-    one = rendered.read(heads)
+    one = rendered.read_heads(heads, 160)
     assert len(one.held) == 2
     (heads.parent / "all").mkdir()
     for name in ("a", "b"):
         (heads.parent / "all" / name).symlink_to(heads)
-    both = rendered.read(heads.parent / "all")
-    assert len(both.images) == 80
+    both = rendered.read_heads(heads.parent / "all", 160)
+    assert len(both.points) == 80
+    assert (both.pixels(np.array([3, 43])) == one.pixels(np.array([3, 3]))).all()
     assert (both.held == [19, 39, 59, 79]).all()
     assert not set(both.held) & set(both.train)
     (heads / "heads.json").write_text(json.dumps({"n": 40, "size": 64, "seed": 1_000_000}))
     with pytest.raises(InputError, match="reserved"):
-        rendered.read(heads)
+        rendered.read_heads(heads, 160)
     with pytest.raises(InputError):
-        rendered.read(heads / "nothing")
+        rendered.read_heads(heads / "nothing", 160)

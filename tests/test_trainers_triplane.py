@@ -17,8 +17,8 @@ from semedit.generators import load_generator
 from semedit.generators.encoder import Encoder
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
+from semedit.trainers.rendered import read_views
 from semedit.trainers.triplane import HeadsTask, HeadsTrainer, decibels, wobble
-from semedit.trainers.views import read_views
 from tests.test_generators import SMALL_ENCODER, small_generator
 
 SIDE, HEADS = 16, 8
@@ -62,7 +62,7 @@ def test_views_are_read_and_resized_once(tmp_path: Path) -> None:
     data = write_heads(tmp_path / "heads")
     for _ in range(2):  # written, then read from the cache
         views = read_views(data, SIDE)
-        assert views.images.shape == (HEADS, 2, 3, SIDE, SIDE)
+        assert views.images.shape == (HEADS, 2, SIDE, SIDE, 3)
         pair = views.pair(torch.tensor([3]), torch.tensor([1]), torch.tensor([0]))
         assert pair.labels[0, 1].sum() == 64 and pair.labels[0, 1, 8, 8] == 1
         assert pair.images[0, 0, 0, 8, 8] == pytest.approx(200 / 127.5 - 1)

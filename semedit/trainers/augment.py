@@ -59,6 +59,13 @@ def see(images: Tensor, places: Tensor, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(images, places, mode, padding_mode="reflection", align_corners=False)
 
 
+def sized(images: Tensor, size: int) -> Tensor:
+    """Pictures or scores [N,C,H,H] at [N,C,size,size]."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear")
+
+
 def move(points: Tensor, view: View) -> Tensor:
     """Points [N,P,2] of the pictures, in sides, where the view shows them."""
     m = view.matrices()

@@ -17,7 +17,7 @@ from torch import Tensor
 from semedit.editors.direction import Directions, fit
 from semedit.errors import InputError, TraitError
 from semedit.images import ATTRIBUTES
-from semedit.trainers.views import read_views
+from semedit.trainers.rendered import read_views
 
 Progress = Callable[[int, int], None]
 

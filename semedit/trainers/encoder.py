@@ -16,8 +16,8 @@ from typing import ClassVar
 from ..errors import OptionError
 from ..generators import Triplane, load_generator
 from ..generators.encoder import Encoder
+from .rendered import read_views
 from .triplane import HeadsTask, HeadsTrainer, encoder_config
-from .views import read_views
 
 
 @dataclass(frozen=True)

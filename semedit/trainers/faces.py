@@ -24,10 +24,11 @@ from semedit.images import LABELS
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance
 from semedit.trainers.clutter import clutter
-from semedit.trainers.rendered import STORED, Heads, read
+from semedit.trainers.rendered import Heads, read_heads
 
 TOWER = (64, 96, 128)  # channels of the part of FaceNet that looks at shapes
 IGNORED = 255  # label of pixels that a blob covers
+STORED = 160  # px a side of the pictures that small networks are trained on
 
 
 def mirrored_points(points: Tensor, mirror: Tensor) -> Tensor:
@@ -133,17 +134,15 @@ class FaceTask:
         }
         self.size = len(self.heads.train)
         self.resolution = int(self.network.config["size"])  # type: ignore[index]
-        self.clutter = channels(clutter(512, STORED))
+        self.clutter = channels(clutter(512, self.heads.size))
 
-    def scenes(self, n: int, size: int = STORED) -> Tensor:
-        """Pictures without faces, float32 [n,3,size,size] in [0,1]."""
-        return (
-            self.clutter[torch.randint(0, len(self.clutter), (n,)), :, :size, :size].float() / 255
-        )
+    def scenes(self, n: int) -> Tensor:
+        """Pictures without faces, float32 [n,3,R,R] in [0,1], R as the heads' pictures."""
+        return self.clutter[torch.randint(0, len(self.clutter), (n,))].float() / 255
 
     def labels(self, indices: np.ndarray, places: Tensor | None = None) -> Tensor:
         """int64 [N,H,W]: label maps as stored, or sampled at places."""
-        stored = torch.from_numpy(np.ascontiguousarray(self.heads.labels[indices]))
+        stored = self.heads.labels(indices)
         if places is None:
             return stored.long()
         return augment.see(stored[:, None].float(), places, "nearest")[:, 0].long()
@@ -228,9 +227,9 @@ class MultiTask(FaceTask):
         before = take_over(network, options.start_from) if options.start_from else {}
         super().__init__("faces", heads, network, options.lr, options.half, before)
         self.options = options
-        some = np.asarray(heads.labels[heads.train[:: max(1, len(heads.train) // 400)]])
+        some = heads.labels(heads.train[:: max(1, len(heads.train) // 400)]).numpy()
         share = np.bincount(some.ravel(), minlength=256)[: len(LABELS)] / some.size
-        weight = 1 / np.sqrt(share + 1e-4)
+        weight = (share + 1e-4) ** -options.rare
         self.label_weight = torch.from_numpy(weight / (weight * share).sum()).float()
         self.rate = heads.attributes[heads.train].mean(0).clamp(0.02, 0.98)
 
@@ -245,7 +244,7 @@ class MultiTask(FaceTask):
             augment.see(self.heads.pictures(indices), places),
             self.labels(indices, places),
         )
-        around = self.scenes(n, self.resolution)
+        around = augment.sized(self.scenes(n), self.resolution)
         seen = augment.rescene(seen, labels, around)
         seen[true:], labels[true:] = around[true:], 0  # no face: nothing but background
         seen = augment.photograph(seen, self.options.strength)
@@ -275,7 +274,7 @@ class MultiTask(FaceTask):
         said, angle, logits = [], [], []
         for chosen in np.array_split(held, max(1, len(held) // 32)):
             out = network(self.heads.pictures(chosen) * 2 - 1)
-            said.append(F.interpolate(out.seg, (STORED, STORED), mode="bilinear").argmax(1))
+            said.append(augment.sized(out.seg, self.heads.size).argmax(1))
             angle.append((out.six - self.heads.six[chosen])[:, :3].abs())
             logits.append(out.attributes)
         return {
@@ -300,7 +299,7 @@ class JudgeTask(FaceTask):
         del progress
         places = augment.grid(crop_views(len(indices), self.options.jitter), self.resolution)
         seen = augment.see(self.heads.pictures(indices), places)
-        around = self.scenes(len(indices), self.resolution)
+        around = augment.sized(self.scenes(len(indices)), self.resolution)
         seen = augment.rescene(seen, self.labels(indices, places), around, 0.3)
         seen = augment.photograph(seen, self.options.strength)
         loss = attribute_loss(self.run(seen), self.heads.attributes[indices], self.rate)
@@ -327,13 +326,14 @@ class FaceTrainer:
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
     strength: float = 0.5  # of the changes of light, optics and file
     negatives: float = 0.07  # share of each batch without a face
-    attributes: float = 1.5  # weight of their loss
+    attributes: float = 2.0  # weight of their loss
+    rare: float = 0.35  # labels weigh as their share of the pixels to the power of minus this
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
     def start(self, data: Path, seed: int) -> MultiTask:
         """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
-        return MultiTask(self, read(data))
+        return MultiTask(self, read_heads(data, networks.FaceNet().size))
 
 
 @dataclass(frozen=True)
@@ -350,4 +350,4 @@ class JudgeTrainer:
 
     def start(self, data: Path, seed: int) -> JudgeTask:
         """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
-        return JudgeTask(self, read(data))
+        return JudgeTask(self, read_heads(data, STORED))

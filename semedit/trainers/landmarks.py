@@ -20,8 +20,8 @@ from semedit.faces.landmarks import view_of_points
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance, uniform
 from semedit.trainers.clutter import MARGIN, mined
-from semedit.trainers.faces import FaceTask, channels, mirrored_points
-from semedit.trainers.rendered import STORED, Heads, read
+from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points
+from semedit.trainers.rendered import Heads, read_heads
 
 
 def wing(error: Tensor, width: float = 0.16, curve: float = 0.04) -> Tensor:
@@ -184,10 +184,9 @@ class LandmarkTrainer:
 
     def start(self, data: Path, seed: int) -> LandmarkTask:
         """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
-        heads = read(data)
+        heads = read_heads(data, STORED)
         kept = data / f"mined-{self.mined}-{STORED}.npy"
         if not kept.is_file():
             chosen = heads.train[:: max(1, len(heads.train) // self.mined)][: self.mined]
-            pictures = [np.asarray(heads.images[i]) for i in chosen]
-            np.save(kept, mined(pictures, self.mined, STORED))
+            np.save(kept, mined(list(heads.pixels(chosen)), self.mined, STORED))
         return LandmarkTask(self, heads, np.load(kept))

@@ -28,7 +28,7 @@ from .. import weights
 from ..generators.encoder import KIND, Encoder, EncoderConfig
 from ..generators.triplane import Triplane, TriplaneConfig
 from ..images import LABELS
-from .views import Pair, Views, read_views
+from .rendered import Pair, Views, read_views
 
 SMALL = ("nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
 
