@@ -9,14 +9,28 @@ import pytest
 import torch
 
 from semedit import cameras
+from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
 from semedit.generators.encoder import Encoder
+from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.tiny import TinyGenerator
 
 TINY: dict[str, Callable[[], Any]] = {
     "triplane": lambda: small_generator().attach(Encoder(SMALL_ENCODER)),
+    "stylegan2": lambda: small_stylegan2(),
 }
+
+
+def small_stylegan2() -> StyleGAN2:
+    """Random weights, noise that is seen."""
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(16, (12, 10, 8), 6, 12, mapping_layers=2), "small")
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.1)
+    return generator
 
 
 def generators() -> list[Any]:
@@ -59,7 +73,8 @@ def test_the_same_call_gives_the_same_picture(make: Callable[[], Any]) -> None:
         generator.synthesis(generator.mean_codes(), cameras.orbit(0.5, -0.2))
         generator.mapping(torch.randn(3, generator.z_dim), c[:1], 0.5)
     again = generator.synthesis(codes, c)
-    assert torch.equal(first.image, again.image) and torch.equal(first.seg, again.seg)
+    assert torch.equal(first.image, again.image)
+    assert first.seg is again.seg is None or torch.equal(first.seg, again.seg)
 
 
 @every
@@ -68,7 +83,8 @@ def test_a_gradient_reaches_every_code(make: Callable[[], Any]) -> None:
     codes, c = sample(generator)
     leaves = {k: v.detach().clone().requires_grad_(True) for k, v in codes.items()}
     output = generator.synthesis(leaves, c)
-    (output.image.square().sum() + output.seg.square().sum()).backward()
+    drawn = [output.image] if output.seg is None else [output.image, output.seg]
+    sum(part.square().sum() for part in drawn).backward()
     for leaf in leaves.values():
         assert leaf.grad is not None
         # Every code of every face counts, layer by layer.
@@ -117,6 +133,48 @@ def test_encode_gives_codes_that_fit(make: Callable[[], Any]) -> None:
     codes = generator.encode(torch.zeros(2, 3, side, side), labels, sample(generator)[1])
     for name, mean in generator.mean_codes().items():
         assert codes[name].shape == (2, *mean.shape[1:])
+
+
+@every
+def test_synthesis_can_end_early(make: Callable[[], Any]) -> None:
+    generator = make()
+    if "coarse" not in generator.traits:
+        pytest.skip("draws at one resolution only")
+    codes, c = sample(generator)
+    half = generator.resolution // 2
+    assert generator.synthesis(codes, c, resolution=half).image.shape == (2, 3, half, half)
+    whole = generator.synthesis(codes, c, resolution=generator.resolution).image
+    assert torch.equal(whole, generator.synthesis(codes, c).image)
+    with pytest.raises(OptionError):
+        generator.synthesis(codes, c, resolution=half + 1)
+
+
+@every
+def test_noise_is_given_drawn_or_left_out(make: Callable[[], Any]) -> None:
+    generator = make()
+    if "noise" not in generator.traits:
+        pytest.skip("takes no noise")
+    codes, c = sample(generator)
+    const = generator.synthesis(codes, c, noise="const").image
+    given = {k: v.clone().requires_grad_(True) for k, v in generator.noises().items()}
+    image = generator.synthesis(codes, c, noise=given).image
+    assert torch.equal(image, const)
+    for gradient in torch.autograd.grad(image.square().sum(), list(given.values())):
+        assert float(gradient.abs().sum()) > 0
+    drawn = [generator.synthesis(codes, c, noise="random").image for _ in range(2)]
+    assert not torch.equal(*drawn)
+    zeros = {k: torch.zeros_like(v) for k, v in given.items()}
+    none = generator.synthesis(codes, c, noise="none").image
+    torch.testing.assert_close(none, generator.synthesis(codes, c, noise=zeros).image)
+    # The generator's own maps stay where none is given.
+    first = next(iter(zeros))
+    mixed = generator.synthesis(codes, c, noise={first: zeros[first]}).image
+    assert not torch.equal(mixed, const) and not torch.equal(mixed, none)
+    for bad, error in (("loud", OptionError), ({"b8.conv7": zeros[first]}, OptionError)):
+        with pytest.raises(error):
+            generator.synthesis(codes, c, noise=bad)
+    with pytest.raises(ShapeError):
+        generator.synthesis(codes, c, noise={first: torch.zeros(1, 1, 3, 3)})
 
 
 @every

@@ -16,6 +16,7 @@ ORDER = (
     "cameras",
     "faces",
     "generators",
+    "checkpoints",
     "latents",
     "losses",
     "inverters",

@@ -7,7 +7,8 @@ A generator that knows cameras (trait "camera") does its work in two halves, so 
 cost little more than one: `planes(codes)` once per face, `render(planes, c)` per view, and
 synthesis(codes, c) == render(planes(codes), c). No call changes what a later one returns.
 
-Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise", "regions", "encode".
+Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise" (`noises` names maps that
+synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode".
 To add a generator: write its file, add its line to GENERATORS.
 """
 
@@ -60,10 +61,14 @@ class Generator(Protocol):
 
 
 from .encoder import load_encoder  # noqa: E402
+from .stylegan2 import StyleGAN2, StyleGAN2Config  # noqa: E402  (needs Output)
 from .triplane import Triplane, TriplaneConfig  # noqa: E402  (needs Output)
 
-GENERATORS: dict[str, type[nn.Module]] = {"triplane": Triplane}
-CONFIGS: dict[str, Callable[..., Any]] = {"triplane": TriplaneConfig}
+GENERATORS: dict[str, type[nn.Module]] = {"triplane": Triplane, "stylegan2": StyleGAN2}
+CONFIGS: dict[str, Callable[..., Any]] = {
+    "triplane": TriplaneConfig,
+    "stylegan2": StyleGAN2Config,
+}
 
 
 def build_generator(kind: str, config: dict[str, Any], name: str) -> nn.Module:

@@ -22,6 +22,11 @@ def activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE) * GAIN
 
 
+def normalize(x: Tensor) -> Tensor:
+    """Rows [N,D] to a mean square of one."""
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
 class Linear(nn.Module):
     """y = x W^T / sqrt(inputs) + b: unit-variance weights, scaled when used.
 
@@ -61,13 +66,13 @@ class Conv(nn.Module):
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by a style.
 
-        s = affine(w);  y_o = d_o sum_i W_oi * (s_i x_i) + b_o;  d_o = 1 / |W_o s|
+        s = affine(w);  y_o = d_o sum_i W_oi * (s_i x_i) + noise + b_o;  d_o = 1 / |W_o s|
 
     Args:
         kernel: side of the kernel. up: 2 doubles the resolution (transposed, then FIR).
         normal: demodulate (d; else 1) and activate; False for the 1x1 layers that write pictures.
         shift: the style moves the results too, b_o(w): the short way for the colour of a whole.
-        scale: of the initial weights.
+        scale: of the initial weights. clamp: bound of the results, before the activation's gain.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class ModulatedConv(nn.Module):
         normal: bool = True,
         shift: bool = False,
         scale: float = 1.0,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.affine = Linear(w_dim, inputs, bias=1.0)
@@ -87,27 +93,31 @@ class ModulatedConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.shift = Linear(w_dim, outputs, scale=0.1) if shift else None
         self.gain = 1.0 / math.sqrt(inputs * kernel * kernel)
-        self.up, self.padding, self.normal = up, kernel // 2, normal
+        self.up, self.padding, self.normal, self.clamp = up, kernel // 2, normal, clamp
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """x [N,I,H,W], w [N,w_dim] -> [N,O,H*up,W*up]."""
-        weight = self.weight * self.gain
-        style = self.affine(w)
-        y = self._convolve(x * style[:, :, None, None].to(x.dtype), weight)
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """x [N,I,H,W], w [N,w_dim], noise [N or 1,1,H*up,W*up] -> [N,O,H*up,W*up]."""
+        # The weights' gain rides on the styles: there are fewer of them.
+        style = self.affine(w) * self.gain
+        y = self._convolve(x * style[:, :, None, None].to(x.dtype))
         if self.shift is not None:
             y = y + self.shift(w)[:, :, None, None].to(y.dtype)
         if not self.normal:
-            return y + self.bias.to(y.dtype)[:, None, None]
-        energy = style.float().square() @ weight.float().square().sum((2, 3)).t()
-        demodulation = (energy + 1e-8).rsqrt()[:, :, None, None].to(y.dtype)
+            y = y + self.bias.to(y.dtype)[:, None, None]
+            return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+        energy = style.float().square() @ self.weight.float().square().sum((2, 3)).t()
         # The activation's gain goes through its leaky ReLU, so that the pixels see one product.
-        bias = (self.bias * GAIN).to(y.dtype)[:, None, None]
-        return F.leaky_relu(y * (demodulation * GAIN) + bias, SLOPE)
+        scale = ((energy + 1e-8).rsqrt() * GAIN)[:, :, None, None].to(y.dtype)
+        y = torch.addcmul((self.bias * GAIN).to(y.dtype)[:, None, None], y, scale)
+        if noise is not None:
+            y = y.add_(noise.to(y.dtype), alpha=GAIN)
+        y = F.leaky_relu_(y, SLOPE)
+        return y if self.clamp is None else y.clamp(-self.clamp * GAIN, self.clamp * GAIN)
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor) -> Tensor:
         if self.up == 1:
-            return F.conv2d(x, weight, padding=self.padding)
-        y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            return F.conv2d(x, self.weight, padding=self.padding)
+        y = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
         return F.conv2d(y, _fir(y), padding=1, groups=y.shape[1])
 
 

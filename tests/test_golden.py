@@ -1,0 +1,41 @@
+"""Agreement with the official networks, under the same random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from semedit import weights
+from semedit.checkpoints import stylegan2 as keys
+from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
+from tests import golden
+
+C = torch.zeros(2, 25)  # StyleGAN2 without labels looks at none
+
+
+@torch.no_grad()
+def test_stylegan2_in_nvidias_form(shared: Path) -> None:
+    facts = golden.read(shared, "nvlabs-stylegan2-256")
+    generator = StyleGAN2(StyleGAN2Config(256, widths(256, facts.config["channel_base"])))
+    weights.fill(generator, keys.from_nvidia(facts.state()), "golden")
+    codes = generator.mapping(facts.input("z"), C, truncation_psi=0.7)
+    facts.check("ws_psi0.7", codes["ws"])
+    facts.check("image_const", generator.synthesis(codes, C).image)
+    facts.check("image_none", generator.synthesis(codes, C, noise="none").image)
+    moved = {"ws": codes["ws"] + facts.input("dw")}
+    facts.check("image_wplus_const", generator.synthesis(moved, C).image)
+
+
+@torch.no_grad()
+def test_stylegan2_in_rosinalitys_form(shared: Path) -> None:
+    facts = golden.read(shared, "rosinality-stylegan2-256")
+    generator = StyleGAN2(StyleGAN2Config(256, widths(256)))
+    tensors = keys.from_rosinality(facts.state())
+    tensors["mapping_network.w_avg"] = torch.zeros(512)  # theirs is beside g_ema
+    weights.fill(generator, tensors, "golden")
+    codes = generator.mapping(facts.input("z"), C)
+    facts.check("w", codes["ws"][:, 0])
+    facts.check("image", generator.synthesis(codes, C).image)
+    moved = {"ws": codes["ws"] + facts.input("dw")}
+    facts.check("image_wplus", generator.synthesis(moved, C).image)
