@@ -40,6 +40,8 @@ class Item:
         group: items of unequal groups never share a batch (say, crops of other sizes).
         data: whatever the command wants to find again.
         error: what is wrong with it already; it fails without being loaded.
+        refines: its outputs take the place of another command's. When that one writes them again,
+            this item is no longer up to date.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Item:
     group: Hashable = None
     data: Any = None
     error: SemeditError | None = None
+    refines: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,13 @@ class Run:
         receipt = self.workspace.receipt(self.command, item.name)
         if receipt is None or receipt["fingerprint"] != self.fingerprint(item, sha256):
             return None
-        if all((self.workspace.root / path).is_file() for path in receipt["outputs"]):
-            return receipt
-        return None
+        space, outputs = self.workspace, receipt["outputs"]
+        if not all((space.root / path).is_file() for path in outputs):
+            return None
+        fates = (space.fate(path, sha256) for path, sha256 in outputs.items())
+        if item.refines and "replaced" in fates:
+            return None
+        return receipt
 
 
 def next_step(run: Run, face: str, label: str, item: Item, chosen: str | None = None) -> Item:
@@ -298,10 +305,8 @@ class _Loop:
         )
 
     def _edited_by_hand(self, outputs: Mapping[str, str]) -> Iterable[str]:
-        space = self.run.workspace
         for path, sha256 in outputs.items():
-            found = file_sha256(space.root / path)
-            if found != sha256 and found not in space.written(path):
+            if self.run.workspace.fate(path, sha256) == "edited":
                 yield f"{path} was changed since, kept (--overwrite makes it anew)"
 
     def _done(self, one: _Pending, result: Result) -> None:

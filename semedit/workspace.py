@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from semedit.errors import (
     InputError,
@@ -25,6 +25,7 @@ from semedit.errors import (
     OptionError,
     WorkspaceError,
 )
+from semedit.faces import photo_of
 from semedit.images import SUFFIXES, TEMPORARY
 from semedit.methods import suggestion
 from semedit.weights import fingerprint as file_sha256
@@ -89,13 +90,15 @@ class Workspace:
             return names
         chosen: set[str] = set()
         for pattern in patterns:
-            bare = _without_photo_suffix(pattern.removeprefix("./"))
-            found = bare if bare in names else fnmatch.filter(names, bare)
+            given = pattern.removeprefix("./")
+            bare = _without_photo_suffix(given)
+            own = next((name for name in (given, bare) if name in names), None)
+            found = [own] if own else fnmatch.filter(names, bare)
             if not found:
                 raise NothingMatchedError(
                     f"no face matches {pattern!r}", suggestion(bare, names[:200])
                 )
-            chosen |= {found} if isinstance(found, str) else set(found)
+            chosen |= set(found)
         return [name for name in names if name in chosen]
 
     # Receipts
@@ -111,14 +114,27 @@ class Workspace:
             return None
         return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
-    def written(self, path: str) -> set[str]:
+    def fate(self, path: str, sha256: str) -> Literal["kept", "replaced", "edited"]:
+        """What became of an output: "replaced" by another command's, or "edited" by hand.
+
+        Args:
+            path: relative to the workspace; sha256: of the file as a command left it.
+        """
+        found = file_sha256(self.root / path)
+        if found == sha256:
+            return "kept"
+        return "replaced" if found in self._written(path) else "edited"
+
+    def _written(self, path: str) -> set[str]:
         """Digests of an output, path relative to the workspace, that any command left there."""
-        _, _, name = path.partition("/")
+        _, _, file = path.partition("/")
+        name = str(Path(file).with_suffix(""))
         found = set()
         for command in (self.root / "receipts").iterdir():
-            receipt = self.receipt(command.name, str(Path(name).with_suffix("")))
-            if receipt and path in receipt["outputs"]:
-                found.add(receipt["outputs"][path])
+            for item in {name, photo_of(name)}:  # `align` has one receipt for all faces of a photo
+                receipt = self.receipt(command.name, item)
+                if receipt and path in receipt["outputs"]:
+                    found.add(receipt["outputs"][path])
         return found
 
     def relative(self, path: Path) -> str:
@@ -230,7 +246,7 @@ def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> list[Foun
     Folders are walked without following links to folders and without the workspace itself; in
     them only names that end like pictures count. A file named outright is taken as it is. Names
     that differ only by suffix, case or Unicode form would overwrite each other: all but the first
-    are marked as twins.
+    are marked as twins. A name that is one of faces.numbered keeps its suffix.
 
     Raises:
         NothingMatchedError: nothing was found for an input.
@@ -246,6 +262,8 @@ def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> list[Foun
     taken: dict[str, Path] = {}
     found = []
     for path, name in named.items():
+        if photo_of(name) != name:
+            name += path.suffix or "_"
         twin = taken.get(_key(name))
         while _key(name) in taken:
             name += path.suffix or "_"

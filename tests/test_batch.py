@@ -20,6 +20,7 @@ from semedit.errors import (
     TraitError,
     WorkspaceError,
 )
+from semedit.faces import numbered
 from semedit.images import write_bytes
 from semedit.workspace import Workspace, photographs
 
@@ -126,6 +127,33 @@ def test_outputs_edited_by_hand_are_kept(space, raw):
     outcomes, work = go(space, raw)
     assert work.loads == [] and "changed since" in outcomes["a"].warnings[0]
     assert (space.root / "faces/a.txt").read_text() == "mine"
+
+
+def test_what_another_command_wrote_over_is_refined_again(space, raw):
+    """As `parse` with another back-end does over `align`: the last of the two that ran counts."""
+
+    class Lower(Upper):
+        def work(self, items, loaded):
+            path = space.path("faces", items[0].name, ".txt")
+            write_bytes(path, loaded[0].encode())
+            return [Result([path])]
+
+    def parse():
+        work = Lower(space)
+        items = [Item("a", {"photo": raw / "a.jpg"}, refines=True)]
+        (outcome,) = for_each(Run(space, "parse"), items, work.load, work.work, Watch())
+        return outcome
+
+    go(space, raw)
+    assert [parse().status, parse().status] == ["done", "uptodate"]
+    outcomes, work = go(space, raw)  # its outputs were replaced on purpose: nothing to do
+    assert work.loads == [] and outcomes["a"].warnings == ()
+    go(space, raw, overwrite=True)
+    assert (space.root / "faces/a.txt").read_text() == "A"
+    assert parse().status == "done" and (space.root / "faces/a.txt").read_text() == "a"
+    (space.root / "faces/a.txt").write_text("mine")
+    kept = parse()
+    assert kept.status == "uptodate" and "changed since" in kept.warnings[0]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -261,6 +289,22 @@ def test_twins_do_not_overwrite_each_other(space, raw, twin, first):
     refused = [one for one in found if one.twin]
     assert len(found) == 5 and len({one.name.lower() for one in found}) == 5
     assert [one.twin for one in refused] == [raw / first]
+
+
+def test_no_photograph_is_called_like_another_ones_second_face(space, tmp_path):
+    for name in ("b.jpg", "b.2.jpg", "b@2.jpg", "c@3"):
+        write_bytes(tmp_path / "raw" / name, b"x")
+    found = photographs([tmp_path / "raw", tmp_path / "raw" / "c@3"], space)
+    assert [one.name for one in found] == ["b.2", "b", "b@2.jpg", "c@3_"]
+    assert not any(one.twin for one in found)
+    assert numbered("b", 1) not in {one.name for one in found}
+
+
+def test_a_second_face_is_found_by_its_name(space):
+    for name in ("b", "b@2", "b@2.jpg"):
+        write_bytes(space.path("faces", name, ".json"), b"{}")
+    assert space.faces(["b@2"]) == ["b@2"] and space.faces(["b.jpg"]) == ["b"]
+    assert space.faces(["b@2.jpg"]) == ["b@2.jpg"]
 
 
 def test_odd_names_are_kept(space, tmp_path):

@@ -9,7 +9,17 @@ from PIL import Image
 
 from semedit import cameras, weights
 from semedit.errors import InputError, NoFaceError, OptionError, ShapeError, WeightsError
-from semedit.faces import Face, align, detect, landmarks, networks, parsing, pipeline
+from semedit.faces import (
+    Face,
+    align,
+    detect,
+    landmarks,
+    networks,
+    numbered,
+    parsing,
+    photo_of,
+    pipeline,
+)
 from semedit.images import ATTRIBUTES, LABELS, Photo
 
 
@@ -181,6 +191,20 @@ def test_damaged_sidecar_is_refused(text: str) -> None:
         Face.from_json(text)
 
 
+@pytest.mark.parametrize("text", ['{"version": 2}', '{"version": 0, "name": "a", "more": []}'])
+def test_a_sidecar_of_another_layout_is_told_from_a_damaged_one(text: str) -> None:
+    with pytest.raises(InputError, match=r"layout [02], this program reads 1") as caught:
+        Face.from_json(text)
+    assert "semedit align" in (caught.value.hint or "")
+
+
+def test_names_of_a_photos_faces() -> None:
+    assert [numbered("in/a", i) for i in range(3)] == ["in/a", "in/a@2", "in/a@3"]
+    assert [photo_of(name) for name in ("in/a", "in/a@12", "a@x", "a@02", "a@2.jpg")] == [
+        *("in/a", "in/a", "a@x", "a@02", "a@2.jpg")
+    ]
+
+
 # Networks ---------------------------------------------------------------------------------------
 
 
@@ -314,7 +338,7 @@ def test_pipeline_makes_records(monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_pipeline(monkeypatch, faces, faces="all")
     given = Photo(photo(), "ab" * 32, ())
     made = run(given, "in/a.png", "in/a")
-    assert [d.face.name for d in made] == ["in/a", "in/a.2"]
+    assert [d.face.name for d in made] == ["in/a", "in/a@2"]
     for described in made:
         assert described.crop.shape == (64, 64, 3)
         assert described.labels is not None
@@ -349,10 +373,18 @@ def test_cut_and_profile_faces_are_flagged() -> None:
     seen = detect.Detection(np.zeros(4), 1.0, visible=np.ones(68))
     inside = align.face_quad(a_face())
     ahead, aside = (cameras.orbit(yaw, 0.0)[0].numpy() for yaw in (0.1, 1.2))
-    assert pipeline.flags(seen, inside, ahead, (400, 420)) == ()
-    assert pipeline.flags(seen, inside - 150, aside, (400, 420)) == ("profile", "cut")
+    assert pipeline.flags(seen, inside, ahead, (400, 420), 64) == ()
+    assert pipeline.flags(seen, inside - 150, aside, (400, 420), 64) == ("profile", "cut")
     hidden = detect.Detection(np.zeros(4), 1.0, visible=np.zeros(68))
-    assert pipeline.flags(hidden, inside, ahead, (400, 420)) == ("occluded",)
+    assert pipeline.flags(hidden, inside, ahead, (400, 420), 64) == ("occluded",)
+
+
+def test_faces_that_the_crop_enlarges_are_flagged() -> None:
+    seen = detect.Detection(np.zeros(4), 1.0, visible=np.ones(68))
+    quad, ahead = align.face_quad(a_face()), cameras.orbit(0.0, 0.0)[0].numpy()
+    side = float(np.hypot(*(quad[3] - quad[0])))
+    assert pipeline.flags(seen, quad, ahead, (400, 420), int(1.4 * side)) == ()
+    assert pipeline.flags(seen, quad, ahead, (400, 420), int(1.5 * side)) == ("small",)
 
 
 def test_auto_falls_back_to_builtin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tasks beside the command line: what an edit tells of each face of a batch."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +15,9 @@ from semedit.batch import Item
 from semedit.faces.parsing import PARSERS
 from semedit.images import read_labels, write_image, write_labels
 from semedit.latents import Latent
-from semedit.tasks import edit
+from semedit.tasks import edit, perform, turntable
 from semedit.tasks.align import Describe
+from semedit.tasks.turntable import Turntable
 from semedit.workspace import Workspace
 
 
@@ -72,3 +74,63 @@ def test_crops_of_several_sizes_are_parsed(tmp_path: Path, monkeypatch: pytest.M
     for size in (32, 48):
         labels = read_labels(space.path("masks", str(size), ".png"))
         assert labels.shape == (size, size) and (labels == 1).all()
+
+
+class Quiet:
+    """An observer that says nothing."""
+
+    def start(self, total: int) -> None: ...
+
+    def finish(self, outcome: Any) -> None: ...
+
+
+@pytest.fixture
+def turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace with the latent of one face, of a generator that declares what it knows."""
+    generator = TinyGenerator()
+    generator.view_limit_deg = (40.0, 12.0)
+    monkeypatch.setattr(turntable, "load_generator", lambda name, device: generator)
+    monkeypatch.setattr(Turntable, "weights", lambda self: {})
+    space = Workspace(tmp_path)
+    codes, c = generator.sample(1)
+    codes = {k: v.detach() for k, v in codes.items()}
+    latent = Latent(codes, c, "tiny", latents.fingerprint(generator), "?")
+    for folder in ("latents", "faces"):
+        (tmp_path / folder).mkdir()
+    latent.save(space.path("latents", "a", ".safetensors"))
+    space.path("faces", "a", ".json").write_text("{}")
+    return space
+
+
+def test_turntables_stay_within_what_the_generator_knows(
+    turned: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Turntable(frames=4, yaw_deg=90.0, pitch_deg=-30.0)
+    assert asked.angles_deg == (40.0, -12.0)
+    assert asked.note and "40 degrees of yaw and 12 of pitch" in asked.note
+    assert Turntable(yaw_deg=40.0, pitch_deg=8.0).note is None
+    assert "guessed" in (Turntable(path="orbit").note or "")
+    seen: list[tuple[float, float]] = []
+    path = turntable.renders.camera_path
+    monkeypatch.setattr(
+        turntable.renders, "camera_path", lambda *a: (seen.append(a[3:]), path(*a))[1]
+    )
+    assert perform(asked, turned, Quiet())[0].status == "done"
+    assert seen == [pytest.approx((math.radians(40), math.radians(-12)))]
+    wider = Turntable(frames=4, yaw_deg=120.0, pitch_deg=-30.0)  # the same pictures
+    assert perform(wider, turned, Quiet())[0].status == "uptodate"
+
+
+def test_a_generator_without_limit_turns_all_round(turned: Workspace) -> None:
+    task = Turntable(path="orbit", yaw_deg=170.0)
+    del task.generator.view_limit_deg
+    assert task.angles_deg == (170.0, 8.0) and task.note is None
+
+
+def test_animations_of_several_formats_are_made_once_each(turned: Workspace) -> None:
+    def status(kind: Any) -> str:
+        return perform(Turntable(frames=2, format=kind), turned, Quiet())[0].status
+
+    assert [status(kind) for kind in ("gif", "mp4", "gif", "mp4")] == [
+        *("done", "done", "uptodate", "uptodate")
+    ]

@@ -282,7 +282,7 @@ def turntable(
     def make(device: str, progress: Any) -> Any:
         from semedit.tasks.turntable import Turntable
 
-        return Turntable(
+        task = Turntable(
             frames=frames,
             format=format,
             yaw_deg=yaw_deg,
@@ -296,5 +296,8 @@ def turntable(
             device=device,
             progress=progress,
         )
+        if task.note:
+            say("note", task.note)
+        return task
 
     run(common, "turntable", make)

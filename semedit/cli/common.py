@@ -215,21 +215,26 @@ class Reporter:
             "error": "failed",
         }
         counts = {status: sum(o.status == status for o in outcomes) for status in names}
+        warned = sum(bool(o.warnings) for o in outcomes)
         seconds = time.perf_counter() - self.started
         if self.as_json:
             data(
                 summary=True,
                 command=self.command,
                 **counts,
+                warned=warned,
                 seconds=round(seconds, 2),
                 device=used_device,
                 workspace=str(workspace),
             )
         table = Table(title=f"semedit {self.command}", title_justify="left")
-        for title in (*names.values(), "seconds", "device", "workspace"):
-            table.add_column(title, justify="right" if title in names.values() else "left")
-        row = [str(counts[status]) for status in names]
-        table.add_row(*row, f"{seconds:.1f}", used_device, str(workspace))
+        columns = {title: str(counts[status]) for status, title in names.items()}
+        columns |= {"with warnings": str(warned), "seconds": f"{seconds:.1f}"}
+        for title in columns:
+            table.add_column(title, justify="right")
+        table.add_column("device")
+        table.add_column("workspace")
+        table.add_row(*columns.values(), used_device, str(workspace))
         stderr.print(table)
 
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +17,27 @@ import numpy as np
 from semedit.errors import InputError
 
 VERSION = 1  # of the sidecar's layout
+FLAGS = {
+    "profile": "turned far aside",
+    "occluded": "partly hidden",
+    "small": "smaller than its crop needs",
+    "cut": "partly outside the photograph",
+}
+_NUMBER = re.compile(r"@[1-9][0-9]*$")
+
+
+def numbered(photo: str, index: int) -> str:
+    """Name of a photo's face: the photo's own for the largest (index 0), then photo@2, photo@3.
+
+    No photo gets a name of that form (workspace.photographs sees to it), so that the faces of one
+    never overwrite those of another.
+    """
+    return photo if index == 0 else f"{photo}@{index + 1}"
+
+
+def photo_of(face: str) -> str:
+    """The photo's name in a face's: inverse of `numbered`."""
+    return _NUMBER.sub("", face)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +45,8 @@ class Face:
     """One aligned face; the sidecar of a crop.
 
     Attributes:
-        name: the face's own name in the workspace, "folder/photo" or "folder/photo.2".
+        name: the face's own name in the workspace, "folder/photo", or "folder/photo@2" for the
+            second of a photo; see `numbered`.
         source: path of the photo as it was given; source_sha256: of its bytes.
         index: 0 for the photo's first face (largest first).
         size: pixels a side of the crop.
@@ -33,7 +56,7 @@ class Face:
         c: float32 [25], camera label of the crop; zeros when no pose was asked for.
         attributes: CelebA name -> probability in [0,1]; None when not classified.
         backends: step -> name of the back-end that did it.
-        flags: what makes this face hard: "profile", "occluded", "small", "cut".
+        flags: what makes this face hard, names of FLAGS.
     """
 
     name: str
@@ -61,21 +84,23 @@ class Face:
 
         Raises: InputError: not a sidecar of this version.
         """
+        again = "run `semedit align --overwrite`"
         try:
             record: dict[str, Any] = json.loads(text)
             version = record.pop("version")
-            face = cls(**record)
-            shaped = {
-                "quad": np.asarray(face.quad, np.float64).reshape(4, 2),
-                "landmarks": np.asarray(face.landmarks, np.float32).reshape(68, 2),
-                "c": np.asarray(face.c, np.float32).reshape(25),
-                "flags": tuple(face.flags),
-            }
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"not a face record: {error}") from error
-        if version != VERSION:
+            raise InputError(f"not a face record: {error}", again) from error
+        if version != VERSION:  # first: a record of another layout may lack or add anything
             raise InputError(
-                f"face record of layout {version}, this program reads {VERSION}",
-                "run `semedit align` again",
+                f"face record of layout {version}, this program reads {VERSION}", again
             )
-        return cls(**{**record, **shaped})
+        try:
+            shaped = {
+                "quad": np.asarray(record["quad"], np.float64).reshape(4, 2),
+                "landmarks": np.asarray(record["landmarks"], np.float32).reshape(68, 2),
+                "c": np.asarray(record["c"], np.float32).reshape(25),
+                "flags": tuple(record["flags"]),
+            }
+            return cls(**{**record, **shaped})
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"damaged face record: {error}", again) from error

@@ -11,7 +11,7 @@ import torch
 
 from semedit import cameras, weights
 from semedit.errors import NoFaceError, OptionError
-from semedit.faces import Face, align, networks, parsing, pose
+from semedit.faces import Face, align, networks, numbered, parsing, pose
 from semedit.faces.attributes import named
 from semedit.faces.detect import (
     FACE_ALIGNMENT,
@@ -29,6 +29,7 @@ from semedit.images import Photo, to_tensor
 PROFILE_RAD = 0.9  # a head turned farther than this (52 degrees) is flagged
 SHOWN = 0.6  # a face with less of its inner landmarks visible is flagged as occluded
 INSIDE = 0.75  # a crop with less of it inside the photo is flagged as cut
+ENOUGH = 0.7  # a face with fewer px a side than this share of the crop's is flagged as small
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ class FacePipeline:
         ):
             labels, c, attributes = row
             face = Face(
-                name=name if i == 0 else f"{name}.{i + 1}",
+                name=numbered(name, i),
                 source=source,
                 source_sha256=photo.sha256,
                 index=i,
@@ -165,7 +166,7 @@ class FacePipeline:
                 c=c,
                 attributes=attributes,
                 backends=dict(self.backends),
-                flags=flags(detection, quad, c, photo.pixels.shape[:2]),
+                flags=flags(detection, quad, c, photo.pixels.shape[:2], self.size),
             )
             out.append(Described(face, crop, labels))
         return out
@@ -204,14 +205,20 @@ class FacePipeline:
 
 
 def flags(
-    detection: Detection, quad: np.ndarray, c: np.ndarray, shape: tuple[int, ...]
+    detection: Detection, quad: np.ndarray, c: np.ndarray, shape: tuple[int, ...], size: int
 ) -> tuple[str, ...]:
-    """What makes this face hard: "profile", "occluded", "cut" (partly outside the photo)."""
+    """What makes a face hard to work on, as Face.flags has it.
+
+    Args: quad [4,2] px of the photo; c [25], zeros when not known; shape: height and width of the
+          photo, px; size: px a side of the crop.
+    """
     found = []
     if c.any() and abs(float(cameras.angles(torch.from_numpy(c)[None])[0, 0])) > PROFILE_RAD:
         found.append("profile")
     if detection.visible is not None and float(detection.visible[17:].mean()) < SHOWN:
         found.append("occluded")
+    if np.hypot(*(quad[3] - quad[0])) < ENOUGH * size:
+        found.append("small")
     if align.covered(quad, *shape[:2]) < INSIDE:
         found.append("cut")
     return tuple(found)

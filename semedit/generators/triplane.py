@@ -63,6 +63,7 @@ class TriplaneConfig:
     samples: int = 8  # per ray, where the grid is dense
     density_scale: float = 50.0  # 1 / world units; a softplus of 1 is opaque within 0.1
     skip_weight: float = 0.02  # rays and samples below this weight are left out
+    view_limit_deg: tuple[float, float] = (45.0, 15.0)  # yaw, pitch to either side in training
 
     @property
     def resolution(self) -> int:
@@ -100,6 +101,7 @@ class Triplane(nn.Module):
         super().__init__()
         self.config, self.name = config, name
         self.z_dim, self.resolution = config.z_dim, config.resolution
+        self.view_limit_deg = config.view_limit_deg
         self.trunk = Trunk(config)
         self.texture = Texture(config)
         self.shape_decoder = Decoder(config.shape_channels, config.decoder, 1 + config.classes)

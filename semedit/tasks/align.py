@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semedit.batch import Item, Result, Run
 from semedit.errors import InputError, NoFaceError, WorkspaceError
-from semedit.faces import Face
+from semedit.faces import FLAGS, Face
 from semedit.faces.parsing import PARSERS
 from semedit.faces.pipeline import FACE_ALIGNMENT, RETINAFACE, Described, FacePipeline, choose
 from semedit.faces.pose import POSES
@@ -108,7 +108,7 @@ class Align:
                 raise InputError(error.message, error.hint) from error
             raise
         outputs = [path for one in found for path in _write(item.data, one)]
-        flagged = [f"{one.face.name}: {flag}" for one in found for flag in one.face.flags]
+        flagged = [f"{one.face.name} is {FLAGS[f]}" for one in found for f in one.face.flags]
         return [Result(outputs, [*photo.warnings, *flagged], {"faces": len(found)})]
 
 
@@ -202,7 +202,7 @@ class Describe:
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
         return [
-            Item(name, {"crop": space.path("faces", name, ".png")}, data=space)
+            Item(name, {"crop": space.path("faces", name, ".png")}, data=space, refines=True)
             for name in space.faces(self.names)
         ]
 

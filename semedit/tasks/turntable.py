@@ -15,6 +15,8 @@ from semedit.latents import Latent
 from semedit.tasks import planned, used
 from semedit.workspace import Workspace
 
+ALL_ROUND = (180.0, 90.0)  # yaw and pitch known to a generator that declares no limit, degrees
+
 
 @dataclass(frozen=True)
 class Turntable:
@@ -22,7 +24,7 @@ class Turntable:
 
     Attributes:
         format: "gif", "webp" or "mp4".
-        yaw_deg, pitch_deg: how far to either side, degrees.
+        yaw_deg, pitch_deg: how far to either side, degrees; see `angles_deg`.
         path: "swing", there and back, or "orbit", once around.
         seg: put the label map beside.
         start: which latent, as Workspace.source takes it; None: the newest.
@@ -42,16 +44,47 @@ class Turntable:
     device: str = "cpu"
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
-    command = "turntable"
     batch = 1
+
+    @property
+    def command(self) -> str:
+        """One for each format: a face may have animations of all."""
+        return f"turntable-{self.format}"
 
     @cached_property
     def generator(self) -> Any:
         return load_generator(self.generator_name, self.device)
 
+    @property
+    def limit_deg(self) -> tuple[float, float]:
+        """Yaw and pitch to either side that the generator knows."""
+        limit: tuple[float, float] = getattr(self.generator, "view_limit_deg", ALL_ROUND)
+        return limit
+
+    @property
+    def angles_deg(self) -> tuple[float, float]:
+        """Yaw and pitch as rendered: those asked for, but no farther than the generator knows."""
+        asked = zip((self.yaw_deg, self.pitch_deg), self.limit_deg, strict=True)
+        yaw, pitch = (math.copysign(min(abs(angle), most), angle) for angle, most in asked)
+        return yaw, pitch
+
+    @property
+    def note(self) -> str | None:
+        """What a user should be told about the angles; None where they are kept as asked for."""
+        yaw, pitch = self.limit_deg
+        guessed = self.path == "orbit" and yaw < ALL_ROUND[0]
+        if not guessed and self.angles_deg == (self.yaw_deg, self.pitch_deg):
+            return None
+        then = "what an orbit shows beyond is guessed" if guessed else "the turntable stays within"
+        return (
+            f"{self.generator.name} knows heads up to {yaw:g} degrees of yaw and {pitch:g} of "
+            f"pitch: {then}"
+        )
+
     def parameters(self) -> dict[str, Any]:
-        shown = ("frames", "format", "yaw_deg", "pitch_deg", "path", "fps", "seg")
-        return {"generator": self.generator_name} | {name: getattr(self, name) for name in shown}
+        shown = ("frames", "format", "path", "fps", "seg")
+        given = {name: getattr(self, name) for name in shown}
+        return {"generator": self.generator_name, "angles_deg": list(self.angles_deg)} | given
 
     def weights(self) -> dict[str, str]:
         weights.resolve(self.generator_name)
@@ -72,7 +105,7 @@ class Turntable:
 
     def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
         (item,), (latent,) = items, loaded
-        yaw, pitch = math.radians(self.yaw_deg), math.radians(self.pitch_deg)
+        yaw, pitch = (math.radians(angle) for angle in self.angles_deg)
         c = renders.camera_path(latent.c, self.path, self.frames, yaw, pitch)
         frames = renders.render_frames(
             self.generator, latent, c, seg=self.seg, progress=self.progress
