@@ -11,7 +11,8 @@ from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
 from semedit import latents, methods
-from semedit.editors import EDITORS, Classifier, Direction, Mask, classifier, direction
+from semedit.editors import EDITORS, Classifier, Direction, Mask, classifier, fitting
+from semedit.editors.directions import read_directions
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
 from semedit.editors.release import moved, release
 from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
@@ -46,7 +47,7 @@ def directions(generator: TinyGenerator, tmp_path: Path) -> Path:
     codes, c = generator.sample(400, seed=7)
     image = generator.synthesis(codes, c).image
     scores = torch.stack([image[:, 0].mean((1, 2)), image[:, 2].mean((1, 2))], 1)
-    found = direction.fit(generator, codes, scores - scores.mean(0), ["smiling", "young"])
+    found = fitting.regress(generator, codes, scores - scores.mean(0), ["smiling", "young"])
     path = tmp_path / "directions.safetensors"
     found.save(path, command="test", seed="7", data="tiny", licence="MIT")
     return path
@@ -138,8 +139,8 @@ def test_strength_is_in_deviations_and_has_a_sign(
         after = run("direction", generator, latent, directions, strength=strength)
         red.append(float(latents.picture(generator, after).image[:, 0].mean()))
     assert red[0] < red[1] < red[2]
-    found = direction.read_directions(directions)
-    size = torch.cat([v.flatten() for v in found.moves["smiling"].values()]).norm()
+    found = read_directions(directions)
+    size = torch.cat([v.flatten() for v in found.move("smiling").values()]).norm()
     assert size == pytest.approx(found.figures["smiling"]["deviation"], rel=1e-2)
 
 
@@ -171,7 +172,7 @@ def test_regression_separates_attributes_that_occur_together() -> None:
     a = torch.randn(4000, generator=numbers)
     b = 0.8 * a + 0.6 * torch.randn(4000, generator=numbers)  # seen together with a
     codes = torch.stack([a, b, torch.randn(4000, generator=numbers)], 1)
-    found, figures = direction.fit_directions(codes, torch.stack([a, b], 1), ["a", "b"])
+    found, figures = fitting.fit_regression(codes, torch.stack([a, b], 1), ["a", "b"])
     assert abs(float(found["a"][0])) > 0.99 and abs(float(found["b"][1])) > 0.99
     assert figures["a"]["accuracy"] > 0.95
 
@@ -179,17 +180,22 @@ def test_regression_separates_attributes_that_occur_together() -> None:
 def test_an_attribute_that_never_varies_has_no_direction() -> None:
     codes = torch.randn(50, 4)
     scores = torch.stack([codes[:, 0], torch.zeros(50)], 1)
-    assert set(direction.fit_directions(codes, scores, ["a", "b"])[0]) == {"a"}
+    assert set(fitting.fit_regression(codes, scores, ["a", "b"])[0]) == {"a"}
 
 
 def test_boundary_and_conditioning() -> None:
     numbers = torch.Generator().manual_seed(0)
     codes = torch.randn(2000, 5, generator=numbers)
     normal = torch.tensor([0.6, 0.8, 0.0, 0.0, 0.0])
-    found, figures = direction.fit_boundary(codes, codes @ normal, chosen=300)
+    found, figures = fitting.Boundary()(codes, codes @ normal)
     assert torch.dot(found, normal) > 0.98 and figures["accuracy"] > 0.95
-    apart = direction.orthogonal(found, [torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])])
+    assert float(found.norm()) == pytest.approx(1)
+    apart = fitting.orthogonal(found, [torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])])
     assert abs(float(apart[1])) < 1e-5 and float(apart.norm()) == pytest.approx(1)
+    with pytest.raises(OptionError, match="left"):
+        fitting.orthogonal(found, [found])
+    with pytest.raises(OptionError, match="samples"):
+        fitting.Boundary()(codes, torch.zeros(2000))
 
 
 # --- release ---------------------------------------------------------------------------------
@@ -286,13 +292,13 @@ def test_a_sure_classifier_ends_the_edit_early(generator: TinyGenerator, latent:
 def test_directions_give_the_start(
     generator: TinyGenerator, latent: Latent, directions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = direction.read_directions(directions)
+    found = read_directions(directions)
     monkeypatch.setattr(classifier, "directions_for", lambda generator: found)
     after = Classifier(steps=0, sure=2.0)(
         generator, latent, {"smiling": True}, labels_of(generator, latent)
     )
     moved = after.codes["ws"] - latent.codes["ws"]
-    furthest = classifier.STRENGTHS[-1] * found.moves["smiling"]["ws"]
+    furthest = classifier.STRENGTHS[-1] * found.move("smiling")["ws"]
     assert torch.allclose(moved, furthest.expand_as(moved), atol=1e-5)
     assert after.meta["start"] == "direction"
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from semedit.cli import directions
 from semedit.cli.common import (
     Generator,
     Options,
@@ -31,9 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("methods")(list_methods)
     group = _group(app, "eval", "Measure against the truth.")
     command(group, "heads")(eval_heads)
-    group = _group(app, "directions", "Linear directions of attributes.")
-    command(group, "fit")(fit)
-    command(group, "list")(list_directions)
+    directions.register(_group(app, "directions", "Linear directions of codes."))
     group = _group(app, "weights", "Weight files: what there is, fetch, add.")
     group.command("list")(list_weights)
     group.command("fetch")(fetch)
@@ -144,61 +143,6 @@ def eval_heads(
     table = Table("figure", "value", title=f"{len(truths)} heads, {generator}")
     for key, value in figures.items():
         table.add_row(key, f"{value:.4g}")
-    stdout.print(table)
-
-
-def fit(
-    common: Shared,
-    out: Annotated[
-        Path | None, typer.Option(help="File to write; default: among the user's weights.")
-    ] = None,
-    n: Annotated[int, typer.Option("-n", min=16, help="Samples of the generator.")] = 4000,
-    generator: Generator = "heads-128",
-    heads: Annotated[
-        Path | None, typer.Option("--data", help="Rendered heads, as the encoder sees them.")
-    ] = None,
-) -> None:
-    """Fit linear directions of a generator.
-
-    To what the attribute classifier sees in its samples; with --data, to rendered heads.
-    """
-    from semedit import weights
-    from semedit.editors.direction import fit_generator
-    from semedit.generators import load_generator
-    from semedit.trainers.directions import from_heads
-
-    loaded = load_generator(generator, device(common))
-    with Steps("directions") as steps:
-        if heads:
-            found = from_heads(loaded, heads, n, progress=steps)
-        else:
-            found = fit_generator(loaded, n, common.seed, progress=steps)
-    name = f"directions-{loaded.name}"
-    path = out or weights.folder() / f"{name}.safetensors"
-    found.save(
-        path,
-        command=f"semedit directions fit -n {n} -w {generator} --seed {common.seed}"
-        + (" --data DIR" if heads else ""),
-        seed=str(common.seed),
-        data=f"{n} rendered heads" if heads else f"{n} samples of {loaded.name}",
-        licence="MIT",
-    )
-    _tell(common, f"{len(found.moves)} directions in {path}", command="fit", file=str(path))
-
-
-def list_directions(common: Shared, generator: Generator = "heads-128") -> None:
-    """The directions that a generator has, and how well each parts its attribute."""
-    from semedit.editors.direction import directions_for
-    from semedit.generators import load_generator
-
-    found = directions_for(load_generator(generator, device(common)))
-    if common.json:
-        for name in found.moves:
-            data(name=name, **found.figures.get(name, {}))
-        return
-    table = Table("direction", "accuracy", title=f"directions of {generator}")
-    for name in found.moves:
-        table.add_row(name, f"{found.figures.get(name, {}).get('accuracy', float('nan')):.3f}")
     stdout.print(table)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import losses, methods
-from semedit.editors.direction import Directions, directions_for
+from semedit.editors.directions import Directions, directions_for
 from semedit.editors.enclose import enclose
 from semedit.editors.regions import attribute_region
 from semedit.editors.release import moved, release
@@ -163,9 +163,9 @@ class Classifier:
         """Codes moved along the attributes' directions, no further than the classifier needs."""
         codes = dict(face.codes)
         for i, (name, yes) in enumerate(question.wanted.items()):
-            move = directions.moves.get(name)
-            if move is None:
+            if name not in directions.units:
                 continue
+            move = directions.move(name)
             for strength in STRENGTHS:
                 sign = strength if yes else -strength
                 moved = {k: v + sign * move[k].to(v) for k, v in codes.items()}

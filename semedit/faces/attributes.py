@@ -6,9 +6,12 @@ that only ever looks at finished results.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from semedit.errors import OptionError
 from semedit.faces import networks
 from semedit.images import ATTRIBUTES
 
@@ -48,3 +51,16 @@ def named(logits: Tensor) -> list[dict[str, float]]:
 
 
 CLASSIFIERS: dict[str, type] = {"builtin": Classifier, "judge": Judge}
+STEERING = ("builtin",)  # what editors may be steered by: never the judge
+
+
+def load_classifier(name: str = "auto", device: str = "cpu") -> Any:
+    """What editors ask, by name: image [N,3,R,R] -> logits [N,A] in the order of ATTRIBUTES.
+
+    Raises: OptionError: no such classifier.  WeightsError: its weights are not there.
+    """
+    if name == "auto":
+        name = "builtin"
+    if name not in STEERING:
+        raise OptionError(f"no classifier is called {name!r}", f"auto, {', '.join(STEERING)}")
+    return CLASSIFIERS[name](device)

@@ -1,7 +1,7 @@
 """Directions of attributes for a generator with an encoder, from rendered heads.
 
 Their attributes are known, and the encoder says where they lie in W+, layer by layer. (Any other
-generator is asked: its samples are scored by the attribute classifier, see editors.direction.)
+generator is asked: its samples are scored by the attribute classifier, see editors.fitting.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semedit.editors.direction import Directions, fit
+from semedit.editors.directions import Directions
+from semedit.editors.fitting import regress
 from semedit.errors import InputError, TraitError
 from semedit.images import ATTRIBUTES
 from semedit.trainers.rendered import read_views
@@ -50,4 +51,4 @@ def from_heads(
         if progress is not None:
             progress(int(heads[-1]) + 1, count)
     together = {k: torch.cat([part[k] for part in codes]) for k in codes[0]}
-    return fit(generator, together, attributes[:count], ATTRIBUTES)
+    return regress(generator, together, attributes[:count], ATTRIBUTES)

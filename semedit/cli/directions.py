@@ -1,0 +1,176 @@
+"""directions fit, pca, import, list: linear directions of a generator's codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from semedit.cli.common import Generator, Shared, Steps, command, data, device, say, stdout
+from semedit.errors import LatentError, OptionError
+
+if TYPE_CHECKING:
+    from semedit.editors.directions import Directions
+
+Out = Annotated[Path | None, typer.Option(help="File to write; default: among the user's weights.")]
+Samples = Annotated[int, typer.Option("--samples", "-n", min=16, help="Samples of the generator.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group `directions`."""
+    command(app, "fit")(fit)
+    command(app, "pca")(pca)
+    command(app, "import")(import_)
+    command(app, "list")(list_directions)
+
+
+def fit(
+    common: Shared,
+    attributes: Annotated[
+        list[str] | None, typer.Argument(help="Attributes; none means all.")
+    ] = None,
+    samples: Samples = 20000,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave this attribute as it is; may be given several times."),
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Of the samples, taken at either end.")
+    ] = 0.1,
+    classifier: Annotated[
+        str, typer.Option(help="auto, builtin or branched: what scores the samples.")
+    ] = "auto",
+    out: Out = None,
+    generator: Generator = "heads-128",
+    heads: Annotated[
+        Path | None,
+        typer.Option("--data", help="Regress on rendered heads, as the generator's encoder sees."),
+    ] = None,
+) -> None:
+    """Fit directions of attributes: boundaries between samples that a classifier scores.
+
+    With --data, by regression on rendered heads, whose attributes are known; all at once.
+    """
+    from semedit.generators import load_generator
+
+    loaded = load_generator(generator, device(common))
+    names = tuple(a.replace("-", "_") for a in attributes or ())
+    apart = tuple(a.replace("-", "_") for a in condition or ())
+    told = ["semedit directions fit", *names, *(f"--condition {a}" for a in apart)]
+    told += [
+        f"-n {samples} -w {generator} --seed {common.seed}",
+        *(["--data DIR"] if heads else []),
+    ]
+    with Steps("directions") as steps:
+        if heads is not None:
+            if names or apart:
+                raise OptionError("--data fits all attributes at once", "leave their names out")
+            from semedit.trainers.directions import from_heads
+
+            found = from_heads(loaded, heads, samples, progress=steps)
+        else:
+            from semedit.editors import fitting
+            from semedit.faces.attributes import load_classifier
+            from semedit.images import ATTRIBUTES
+
+            asked = load_classifier(classifier, device(common))
+            codes, scores = fitting.sample(
+                loaded, samples, common.seed, classify=asked, progress=steps
+            )
+            found = fitting.fit_boundaries(
+                loaded, codes, scores, names or ATTRIBUTES, apart, fitting.Boundary(share)
+            )
+    made_of = f"{samples} rendered heads" if heads else f"{samples} samples of {loaded.name}"
+    _keep(common, loaded, found, out, " ".join(told), made_of)
+
+
+def pca(
+    common: Shared,
+    components: Annotated[int, typer.Option(min=1, help="How many, the widest first.")] = 20,
+    samples: Samples = 20000,
+    out: Out = None,
+    generator: Generator = "heads-128",
+) -> None:
+    """Principal components of the codes as directions: pc00, pc01, ..."""
+    from semedit.editors import fitting
+    from semedit.generators import load_generator
+
+    loaded = load_generator(generator, device(common))
+    with Steps("components") as steps:
+        codes, _ = fitting.sample(loaded, samples, common.seed, batch=500, progress=steps)
+        found = fitting.fit_components(loaded, codes, components)
+    told = f"semedit directions pca --components {components} -n {samples} -w {generator}"
+    made_of = f"{samples} samples of {loaded.name}"
+    _keep(common, loaded, found, out, f"{told} --seed {common.seed}", made_of)
+
+
+def import_(
+    common: Shared,
+    file: Annotated[Path, typer.Argument(help="A published .npy or .pt file.")],
+    name: Annotated[str | None, typer.Option(help="Of the direction; default: the file's.")] = None,
+    out: Out = None,
+    generator: Generator = "heads-128",
+) -> None:
+    """Take over a published direction of W or W+, after checking that it fits the generator."""
+    from semedit.editors.published import import_directions
+    from semedit.generators import load_generator
+
+    loaded = load_generator(generator, device(common))
+    found = import_directions(loaded, file, name)
+    _keep(
+        common, loaded, found, out, f"semedit directions import {file.name}", file.name, "unknown"
+    )
+
+
+def _keep(
+    common: Shared,
+    generator: object,
+    found: Directions,
+    out: Path | None,
+    told: str,
+    made_of: str,
+    licence: str = "MIT",
+) -> None:
+    """Write directions: to a file of their own, or beside the user's other ones."""
+    from semedit.editors.directions import own_file, read_directions, require_made_for
+
+    path = out or own_file(found.generator)
+    count = len(found.units)
+    if out is None and path.is_file():
+        before = read_directions(path)
+        try:
+            require_made_for(before, generator, path)
+            found = before.joined(found)
+        except LatentError as error:
+            say("warning", f"{error.message} They are replaced.")
+    facts = {"command": told, "seed": str(common.seed), "data": made_of, "licence": licence}
+    found.save(path, **facts)
+    if common.json:
+        data(command=told.split()[2], directions=count, file=str(path))
+    else:
+        stdout.print(
+            f"{count} direction{'s' * (count != 1)} in {path}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def list_directions(common: Shared, generator: Generator = "heads-128") -> None:
+    """The directions that a generator has, and how well each parts its attribute."""
+    from semedit.editors.directions import directions_for
+    from semedit.generators import load_generator
+
+    found = directions_for(load_generator(generator, device(common)))
+    if common.json:
+        for name in found.units:
+            data(name=name, **found.figures[name])
+        return
+    columns = ("deviation", "accuracy", "share", "samples")
+    table = Table("direction", *columns, title=f"directions of {generator}")
+    for name in found.units:
+        figures = found.figures[name]
+        table.add_row(name, *(f"{figures[c]:.4g}" if c in figures else "" for c in columns))
+    stdout.print(table)

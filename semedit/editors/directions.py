@@ -1,0 +1,126 @@
+"""Directions in code space as a record: what they are, their files, which a generator has."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from semedit import methods, weights
+from semedit.errors import LatentError, WeightsError
+from semedit.latents import fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Directions of one generator: of attributes, of its principal components, published ones.
+
+    units        name -> code name -> float32, of unit length over all codes together; of one
+                 face's code or broadcast to it: [1,w_dim] moves all layers alike
+    figures      name -> what was measured over samples: "deviation", the standard deviation of
+                 codes along the direction, always; see `fitting` for the others
+    generator    its name; fingerprint: sha256 of its weights
+    """
+
+    units: dict[str, dict[str, Tensor]]
+    generator: str
+    fingerprint: str
+    figures: dict[str, dict[str, float]]
+
+    def move(self, name: str) -> dict[str, Tensor]:
+        """Change of each code along a direction by one standard deviation of the codes.
+
+        Raises: OptionError: no such direction.
+        """
+        unit = methods.pick(self.units, name, "direction")
+        return {k: v * self.figures[name]["deviation"] for k, v in unit.items()}
+
+    def joined(self, other: Directions) -> Directions:
+        """These and the others'; of two of one name, the other's."""
+        units, figures = {**self.units, **other.units}, {**self.figures, **other.figures}
+        return replace(self, units=units, figures=figures)
+
+    def save(self, path: Path, **facts: str) -> None:
+        """Write as safetensors with weights' metadata; facts: command, seed, data, licence."""
+        tensors = {f"{a}/{k}": v for a, unit in self.units.items() for k, v in unit.items()}
+        metadata = {
+            "kind": "directions",
+            "config": json.dumps({"generator": self.generator, "fingerprint": self.fingerprint}),
+            "figures": json.dumps(self.figures, sort_keys=True),
+            **facts,
+        }
+        weights.save(path, tensors, metadata, half=False)
+
+
+def read_directions(source: str | Path) -> Directions:
+    """Directions by the name of a weight file or by path.
+
+    Raises: LatentError: not a file of directions.  WeightsError: no such weights.
+    """
+    path = source if isinstance(source, Path) else weights.resolve(source)
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k: file.get_tensor(k).float() for k in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise LatentError(f"{path.name} holds no directions: {error}") from None
+    if metadata.get("kind") != "directions":
+        raise LatentError(f"{path.name} holds no directions.")
+    units: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, code = key.split("/", 1)
+        units.setdefault(name, {})[code] = value
+    config = json.loads(metadata["config"])
+    figures = json.loads(metadata["figures"])
+    units = {name: normal(unit) for name, unit in units.items()}
+    return Directions(units, config["generator"], config["fingerprint"], figures)
+
+
+def normal(direction: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The direction of unit length over all its codes."""
+    length = sum(float(v.double().square().sum()) for v in direction.values()) ** 0.5
+    return {k: v / length for k, v in direction.items()}
+
+
+def files_of(name: str) -> list[Path]:
+    """Where the directions of a generator lie: those that ship, then the user's own."""
+    file = f"directions-{name}.safetensors"
+    return [path for path in (weights.DATA / file, own_file(name)) if path.is_file()]
+
+
+def own_file(name: str) -> Path:
+    """Where the user's directions of a generator are kept."""
+    return weights.folder() / f"directions-{name}.safetensors"
+
+
+def directions_for(generator: Any) -> Directions:
+    """The shipped directions of a generator and the user's, which count where both have a name.
+
+    Raises: WeightsError: there are none.  LatentError: they were made for other weights.
+    """
+    found: Directions | None = None
+    for path in files_of(generator.name):
+        own = read_directions(path)
+        require_made_for(own, generator, path)
+        found = own if found is None else found.joined(own)
+    if found is None:
+        raise WeightsError(
+            f"{generator.name} has no directions",
+            f"make some: semedit directions fit -w {generator.name}, or pca, or import",
+        )
+    return found
+
+
+def require_made_for(found: Directions, generator: Any, path: Path) -> None:
+    """Raise LatentError unless the directions of a file were made for the generator."""
+    own = (generator.name, fingerprint(generator))
+    if (found.generator, found.fingerprint) != own:
+        raise LatentError(
+            f"The directions in {path} belong to generator {found.generator} "
+            f"({found.fingerprint[:12]}), not to {own[0]} ({own[1][:12]}).",
+            hint="delete the file and make them anew: semedit directions fit",
+        )
