@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageSequence
 
 from semedit import renders
 from semedit.batch import Outcome
-from semedit.editors import Classifier, Mask
+from semedit.editors import Fast, Mask
 from semedit.faces import Face
 from semedit.images import (
     REGIONS,
@@ -84,8 +84,8 @@ def run(
             perform(
                 Edit(
                     "attr",
-                    "classifier",
-                    Classifier(),
+                    "fast",
+                    Fast(),
                     label,
                     wanted={"smiling": wanted},
                     names=chosen,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from semedit import cameras, metrics
-from semedit.editors import Classifier, Mask
+from semedit.editors import Fast, Mask
 from semedit.editors.regions import attribute_region
 from semedit.errors import MaskError, OptionError
 from semedit.faces.align import square_quad
@@ -80,7 +80,7 @@ class HeadsEvaluation:
     batch: int = 4
     inverter: Any = field(default_factory=Hybrid)
     mask_editor: Mask = field(default_factory=Mask)
-    attribute_editor: Classifier = field(default_factory=Classifier)
+    attribute_editor: Fast = field(default_factory=Fast)
 
     def __call__(
         self, truths: Sequence[Truth], generator: Any = None, progress: Progress | None = None
@@ -354,7 +354,7 @@ def attribute_figures(
     generator: Any,
     heads: Sequence[Scaled],
     latents: Sequence[Latent],
-    editor: Classifier,
+    editor: Fast,
     tell: Progress,
 ) -> dict[str, float]:
     """One attribute of each head turned round (`flip`).

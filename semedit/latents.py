@@ -22,7 +22,8 @@ from semedit import weights
 from semedit.errors import LatentError
 from semedit.generators import Output
 
-CODE, TUNED, COMPOSITE, PLANES = "code.", "tuned.", "composite.", "planes."
+CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
+PLANES, NOISE = "planes.", "noise."  # in `tuned`: what is added to planes and to noise maps
 Codes = dict[str, Tensor]
 
 
@@ -51,7 +52,8 @@ class Latent:
     c            camera labels float32 [N,25]
     generator    its name; fingerprint: sha256 of its weights
     method       the inverter or editor that made it, with what came before: "hybrid", "hybrid+mask"
-    tuned        parameter -> float16 difference [N, *shape], None when the weights are as loaded
+    tuned        parameter -> float16 difference [N, *shape], None when the weights are as loaded;
+                 also "planes.NAME" and "noise.LAYER": what is added to these
     composite    the pixels kept around an edit, None when the picture is the generator's alone
     meta         what a reader may want to know: perceptual backbone, losses, options (JSON values)
     """
@@ -219,7 +221,7 @@ def check(latent: Latent, generator: nn.Module, label: str = "latent") -> None:
     found = {k: tuple(v.shape) for k, v in latent.codes.items()}
     if found != expected:
         raise LatentError(f"{label}: codes {found}, but {generator.name} takes {expected}.")
-    shapes = shapes_of(generator, any(k.startswith(PLANES) for k in latent.tuned or ()))
+    shapes = shapes_of(generator, any(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()))
     for name, value in (latent.tuned or {}).items():
         if tuple(value.shape) != (n, *shapes.get(name, (-1,))):
             raise LatentError(
@@ -229,8 +231,10 @@ def check(latent: Latent, generator: nn.Module, label: str = "latent") -> None:
 
 @torch.no_grad()
 def shapes_of(generator: Any, planes: bool) -> dict[str, tuple[int, ...]]:
-    """Shape of everything that tuning may change: parameters, and entries of the planes."""
+    """Shape of everything that tuning may change: parameters, entries of the planes, noise."""
     shapes = {k: tuple(v.shape) for k, v in generator.named_parameters()}
+    if planes and "noise" in generator.traits:
+        shapes |= {NOISE + k: tuple(v.shape[1:]) for k, v in generator.noises().items()}
     if planes and "camera" in generator.traits:
         made = generator.planes(generator.mean_codes())
         shapes |= {PLANES + k: tuple(v.shape[1:]) for k, v in _entries(made).items()}
@@ -274,14 +278,17 @@ class TunedGenerator:
     Differences that require grad receive it: that is how pivotal tuning optimises them.
 
     Args: generator; differences: parameter -> difference of the parameter's own shape, and
-          "planes.NAME" -> what is added to that entry of the planes, [N, ...] or one for all.
+          "planes.NAME" -> what is added to that entry of the planes, [N, ...] or one for all;
+          "noise.LAYER" -> what is added to the generator's own map, unless a call names noise.
     """
 
     def __init__(self, generator: nn.Module, differences: Mapping[str, Tensor]) -> None:
         self._call = _Call(generator)
         self._generator = generator
-        self._differences = {k: v for k, v in differences.items() if not k.startswith(PLANES)}
+        apart = (PLANES, NOISE)
+        self._differences = {k: v for k, v in differences.items() if not k.startswith(apart)}
         self._added = _under(differences, PLANES)
+        self._noise = _under(differences, NOISE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._generator, name)
@@ -298,6 +305,9 @@ class TunedGenerator:
         return self._run("mapping", *args, **kwargs)
 
     def synthesis(self, codes: Codes, c: Tensor, **kwargs: Any) -> Output:
+        if self._noise and "noise" not in kwargs:
+            own = self._generator.noises()  # type: ignore[operator]
+            kwargs["noise"] = {k: own[k] + v.to(own[k]) for k, v in self._noise.items()}
         if self._added:
             return self.render(self.planes(codes), c, **kwargs)
         return self._run("synthesis", codes, c, **kwargs)
@@ -322,11 +332,11 @@ def tuned_generator(generator: Any, latent: Latent) -> Any:
     """
     if latent.tuned is None:
         return generator
-    if all(k.startswith(PLANES) for k in latent.tuned):
+    if all(k.startswith((PLANES, NOISE)) for k in latent.tuned):
         return TunedGenerator(generator, latent.tuned)
     if len(latent) != 1:
         raise LatentError("Tuned weights belong to one face each: take one face of the latent.")
-    own = {k: v if k.startswith(PLANES) else v[0] for k, v in latent.tuned.items()}
+    own = {k: v if k.startswith((PLANES, NOISE)) else v[0] for k, v in latent.tuned.items()}
     return TunedGenerator(generator, own)
 
 
@@ -336,7 +346,7 @@ def synthesize(generator: Any, latent: Latent, c: Tensor | None = None) -> Outpu
     Args: c: cameras [N,25] instead of the latent's own.
     """
     c = latent.c if c is None else c
-    if all(k.startswith(PLANES) for k in latent.tuned or ()):
+    if all(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()):
         return tuned_generator(generator, latent).synthesis(latent.codes, c)
     outputs = [
         tuned_generator(generator, latent[i]).synthesis(latent[i].codes, c[i : i + 1])

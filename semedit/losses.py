@@ -5,7 +5,7 @@ Every loss returns [N], so that faces optimised as one batch do not touch each o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,11 +63,12 @@ def erode(mask: Tensor, px: int) -> Tensor:
     return -F.max_pool2d(-mask, 2 * px + 1, stride=1, padding=px) if px > 0 else mask
 
 
-def feather(mask: Tensor, px: float) -> Tensor:
-    """Blur a mask [N,1,R,R] by a Gaussian of standard deviation px."""
+def feather(mask: Tensor, px: float, reach: int | None = None) -> Tensor:
+    """Blur a mask [N,1,R,R] by a Gaussian of standard deviation px, cut off `reach` pixels from
+    its middle (None: three deviations)."""
     if px <= 0:
         return mask
-    reach = max(1, round(3 * px))
+    reach = max(1, round(3 * px)) if reach is None else reach
     steps = torch.arange(-reach, reach + 1, dtype=mask.dtype, device=mask.device)
     line = torch.exp(-0.5 * (steps / px) ** 2)
     line = line / line.sum()
@@ -112,6 +113,24 @@ def label_loss(
     if mask is not None:
         error = error * F.interpolate(mask, size, mode="area")[:, 0]
     return error.flatten(1).mean(1)
+
+
+def noise_loss(maps: Iterable[Tensor]) -> Tensor:
+    """How far noise maps [N,1,r,r] are from white: squared correlation with themselves moved by a
+    pixel, at every scale down to 8 pixels: [1].
+
+    Source: Karras et al. 2020, arXiv:1912.04958, appendix D.
+    """
+    total = torch.zeros(1)
+    for one in maps:
+        scale = one
+        while True:
+            for axis in (2, 3):
+                total = total + (scale * scale.roll(1, axis)).mean().square().to(total)
+            if scale.shape[-1] <= 8:
+                break
+            scale = F.avg_pool2d(scale, 2)
+    return total
 
 
 # --- perceptual distance ---------------------------------------------------------------------
@@ -299,3 +318,41 @@ class SemanticLoss:
 
 
 Loss = Callable[[Output], Tensor]
+
+
+# --- adversarial -----------------------------------------------------------------------------
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """-log sigmoid(D(G(z))): the non-saturating loss of the generator, [N].
+
+    Args:   fake: logits [N] of the discriminator.
+    Source: Goodfellow et al. 2014, arXiv:1406.2661.
+    """
+    return F.softplus(-fake)
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))): [N]; real, fake: logits [N]."""
+    return F.softplus(-real) + F.softplus(fake)
+
+
+def r1(logits: Tensor, inputs: Tensor) -> Tensor:
+    """|d D(x) / d x|^2, the gradient penalty at real pictures: [N]; differentiable.
+
+    Args:   logits [N] of inputs [N,...], which require gradients.
+    Source: Mescheder et al. 2018, arXiv:1801.04406; its weight gamma / 2 is the caller's.
+    """
+    (slope,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    return slope.square().flatten(1).sum(1)
+
+
+def path_lengths(images: Tensor, ws: Tensor) -> Tensor:
+    """|J_w^T y| for random pictures y: how far the picture moves with w, [N]; differentiable.
+
+    Args:   images [N,3,R,R] drawn from ws [N,num_ws,w_dim].
+    Source: Karras et al. 2020, arXiv:1912.04958, section 3.2.
+    """
+    y = torch.randn_like(images) / (images.shape[-2] * images.shape[-1]) ** 0.5
+    (slope,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    return slope.square().sum(2).mean(1).sqrt()

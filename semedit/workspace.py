@@ -1,6 +1,6 @@
 """The workspace: one folder in which every command finds what the one before it left.
 
-    faces/ masks/ latents/ edits/ turntables/   every file under its photograph's relative name
+    faces/ masks/ latents/ edits/ turntables/ sweeps/   every file under its photograph's name
     receipts/COMMAND/                           what was done, with what, and what came of it
 
 Inputs are found here as well: files, folders and globs, mirrored, never flattened.

@@ -11,7 +11,7 @@ from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
 from semedit import latents, methods
-from semedit.editors import EDITORS, Classifier, Direction, Mask, classifier, fitting
+from semedit.editors import EDITORS, Direction, Fast, Mask, Pernus, fast, fitting
 from semedit.editors.directions import read_directions
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
 from semedit.editors.release import moved, release
@@ -72,7 +72,8 @@ def run(editor: str, generator: Any, latent: Latent, directions: Path, **options
         return Mask(perceptual="faces", **{"steps": 3, **options})(
             generator, latent, edited, labels
         )
-    method = Classifier(start="current", **{"steps": 3, **options})
+    kind = {"fast": Fast, "pernus": Pernus}[editor]
+    method = kind(start="current", **{"steps": 3, **options})
     return method(generator, latent, {"smiling": True, "eyeglasses": False}, labels)
 
 
@@ -104,12 +105,13 @@ def test_options_have_help(name: str) -> None:
         assert option.help, option.name
 
 
-@pytest.mark.parametrize("name", ["mask", "classifier"])
+@pytest.mark.parametrize("name", ["mask", "fast", "pernus"])
 def test_pixels_outside_the_region_are_kept_to_the_bit(
     name: str, generator: TinyGenerator, latent: Latent, directions: Path
 ) -> None:
     before = latents.picture(generator, latent).image
-    after = run(name, generator, latent, directions, lr=0.5)
+    own = {"segmenter": "labels", "composite": True} if name == "pernus" else {}
+    after = run(name, generator, latent, directions, lr=0.5, **own)
     picture = latents.picture(generator, after).image
     outside = after.composite.mask == 0
     assert 0.2 < outside.float().mean() < 1
@@ -117,7 +119,7 @@ def test_pixels_outside_the_region_are_kept_to_the_bit(
     assert same[outside.expand_as(picture)].all()
     assert not same.all()
     assert after.meta["composited"] is True
-    loose = run(name, generator, latent, directions, lr=0.5, composite=False)
+    loose = run(name, generator, latent, directions, lr=0.5, **{**own, "composite": False})
     assert loose.composite is None and loose.meta["composited"] is False
 
 
@@ -261,7 +263,7 @@ def test_a_mask_edit_needs_labels(generator: TinyGenerator, latent: Latent) -> N
         Mask(perceptual="faces")(generator, latent, labels, labels)
 
 
-# --- classifier ------------------------------------------------------------------------------
+# --- fast ------------------------------------------------------------------------------------
 
 
 def test_the_classifier_is_asked_for_all_attributes(
@@ -269,12 +271,10 @@ def test_the_classifier_is_asked_for_all_attributes(
 ) -> None:
     labels = labels_of(generator, latent)
     wanted = {"smiling": True, "wearing_lipstick": True}
-    question = classifier.Question(attributes.Classifier(), wanted)
+    question = fast.Question(attributes.Classifier(), wanted)
     before = question(latents.picture(generator, latent).image).sigmoid()
     options = {"start": "current", "steps": 40, "lr": 0.2, "mse_weight": 0.0, "sure": 2.0}
-    after = Classifier(**options, composite=False, prior_weight=0.0)(
-        generator, latent, wanted, labels
-    )
+    after = Fast(**options, composite=False, prior_weight=0.0)(generator, latent, wanted, labels)
     found = question(latents.picture(generator, after).image).sigmoid()
     assert (found.mean(1) > before.mean(1) + 0.05).all()
     assert torch.tensor(after.meta["probability"]).shape == (2, 2)
@@ -283,7 +283,7 @@ def test_the_classifier_is_asked_for_all_attributes(
 def test_a_sure_classifier_ends_the_edit_early(generator: TinyGenerator, latent: Latent) -> None:
     labels = labels_of(generator, latent)
     seen: list[tuple[int, int]] = []
-    method = Classifier(start="current", sure=0.0, steps=50)
+    method = Fast(start="current", sure=0.0, steps=50)
     after = method(generator, latent, {"young": True}, labels, lambda *at: seen.append(at))
     assert torch.equal(after.codes["ws"], latent.codes["ws"])
     assert seen == [(100, 100)]
@@ -293,12 +293,12 @@ def test_directions_give_the_start(
     generator: TinyGenerator, latent: Latent, directions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = read_directions(directions)
-    monkeypatch.setattr(classifier, "directions_for", lambda generator: found)
-    after = Classifier(steps=0, sure=2.0)(
+    monkeypatch.setattr(fast, "directions_for", lambda generator: found)
+    after = Fast(steps=0, sure=2.0)(
         generator, latent, {"smiling": True}, labels_of(generator, latent)
     )
     moved = after.codes["ws"] - latent.codes["ws"]
-    furthest = classifier.STRENGTHS[-1] * found.move("smiling")["ws"]
+    furthest = fast.STRENGTHS[-1] * found.move("smiling")["ws"]
     assert torch.allclose(moved, furthest.expand_as(moved), atol=1e-5)
     assert after.meta["start"] == "direction"
 
@@ -306,9 +306,9 @@ def test_directions_give_the_start(
 def test_unknown_attributes_are_refused(generator: TinyGenerator, latent: Latent) -> None:
     labels = labels_of(generator, latent)
     with pytest.raises(OptionError, match="smilling"):
-        Classifier()(generator, latent, {"smilling": True}, labels)
+        Fast()(generator, latent, {"smilling": True}, labels)
     with pytest.raises(OptionError):
-        Classifier()(generator, latent, {}, labels)
+        Fast()(generator, latent, {}, labels)
 
 
 def test_every_attribute_has_a_region() -> None:

@@ -12,7 +12,7 @@ from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
 from semedit import evaluation
-from semedit.editors import Classifier, Mask
+from semedit.editors import Fast, Mask
 from semedit.errors import InputError, OptionError
 from semedit.evaluation import KEYS, HeadsEvaluation
 from semedit.faces import networks
@@ -75,7 +75,7 @@ def fast(**options: Any) -> HeadsEvaluation:
     return HeadsEvaluation(
         inverter=Hybrid(steps=2, tune_steps=1, perceptual="faces"),
         mask_editor=Mask(steps=2, perceptual="faces"),
-        attribute_editor=Classifier(steps=2, start="current"),
+        attribute_editor=Fast(steps=2, start="current"),
         batch=2,
         **options,
     )

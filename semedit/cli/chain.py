@@ -147,7 +147,13 @@ def edit(
         str | None, typer.Option(help="Move along this direction; see `semedit directions list`.")
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="Of the direction, standard deviations.")
+        str | None,
+        typer.Option(
+            help="Standard deviations; FROM:TO:COUNT, like -3:3:7, makes a strip of so many."
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers that the direction moves, like 0-7; else all.")
     ] = None,
     options: Options = None,
     start: From = None,
@@ -155,7 +161,11 @@ def edit(
     batch: Batch = 4,
     mark: Mark = True,
 ) -> None:
-    """Edit faces by a label map that was drawn over, or along a direction."""
+    """Edit faces by a label map that was drawn over, or along a direction.
+
+    A strip of strengths is a picture to look at, sweeps/NAME/DIRECTION.png, and no step of the
+    face's chain of edits.
+    """
     if (mask is None) == (direction is None):
         raise OptionError("say how to edit", "give --mask FILE|DIR or --direction NAME")
     if mask is not None and not mask.exists():
@@ -163,6 +173,13 @@ def edit(
     settings = list(options or ())
     if direction is not None:
         settings = [f"name={direction}", *settings]
+    if layers is not None:
+        settings = [f"layers={layers}", *settings]
+    if strength is not None and ":" in strength:
+        if direction is None:
+            raise OptionError("a strip of strengths needs a direction", "give --direction NAME")
+        _sweep(common, strength, settings, start, generator, names or (), mark)
+        return
     if strength is not None:
         settings = [f"strength={strength}", *settings]
     name = "mask" if direction is None else "direction"
@@ -180,10 +197,42 @@ def edit(
     )
 
 
+def _sweep(
+    common: Common,
+    strengths: str,
+    settings: Sequence[str],
+    start: str | None,
+    generator: str,
+    names: Sequence[str],
+    mark: bool,
+) -> None:
+    def make(device: str, progress: Any) -> Any:
+        from semedit import methods
+        from semedit.editors import Direction
+        from semedit.tasks.sweep import Sweep, strengths_of
+
+        return Sweep(
+            methods.build(Direction, settings),
+            strengths_of(strengths),
+            generator_name=generator,
+            start=start,
+            names=names,
+            device=device,
+            mark=mark,
+            progress=progress,
+        )
+
+    run(common, "edit", make)
+
+
 def attr(
     common: Common,
     extra: dict[str, bool | None],
     names: Names = None,
+    method: Method = "fast",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of the descent; default: the method's.")
+    ] = None,
     options: Options = None,
     start: From = None,
     generator: Generator = "heads-128",
@@ -198,8 +247,8 @@ def attr(
     _edit(
         common,
         command="attr",
-        name="classifier",
-        settings=options or (),
+        name=method,
+        settings=[*([] if steps is None else [f"steps={steps}"]), *(options or ())],
         label="+".join(words)[:80],
         generator_name=generator,
         wanted=wanted,
@@ -222,10 +271,11 @@ def _edit(
 
     def make(device: str, progress: Any) -> Any:
         from semedit import methods
-        from semedit.editors import EDITORS
+        from semedit.editors import ATTRIBUTE_EDITORS, EDITORS
         from semedit.tasks.edit import Edit
 
-        method: Any = methods.build(EDITORS[name], settings)
+        fit = {k: v for k, v in EDITORS.items() if command == "edit" or k in ATTRIBUTE_EDITORS}
+        method: Any = methods.build(methods.pick(fit, name, "attribute editor"), settings)
         called = f"{method.name}{method.strength:+g}" if name == "direction" else name
         return Edit(
             command, name, method, label or called, device=device, progress=progress, **given

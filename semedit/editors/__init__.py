@@ -1,9 +1,16 @@
 """Editors by name. Add one: write its file, add its line."""
 
-from semedit.editors.classifier import Classifier
 from semedit.editors.direction import Direction
+from semedit.editors.fast import Fast
 from semedit.editors.mask import Mask
+from semedit.editors.pernus import Pernus
 
-EDITORS: dict[str, type] = {"direction": Direction, "mask": Mask, "classifier": Classifier}
+EDITORS: dict[str, type] = {
+    "direction": Direction,
+    "mask": Mask,
+    "fast": Fast,
+    "pernus": Pernus,
+}
+ATTRIBUTE_EDITORS = ("fast", "pernus")  # those that `semedit attr` offers
 
-__all__ = ["EDITORS", "Classifier", "Direction", "Mask"]
+__all__ = ["ATTRIBUTE_EDITORS", "EDITORS", "Direction", "Fast", "Mask", "Pernus"]

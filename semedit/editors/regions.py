@@ -1,4 +1,8 @@
-"""Which part of a face an attribute is about: where an edit may change it."""
+"""Which part of a face an attribute is about: where an edit may change it.
+
+Two tables of the same: regions with a reach, for edits that keep pixels; and the paper's coarser
+components, which its mask M is made of.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,45 @@ ATTRIBUTE_REGIONS: dict[str, tuple[tuple[str, ...], int]] = {
     "wearing_necklace": (("necklace", "neck"), 4),
     "young": (("face", "hair", "neck", "ears"), 3),
 }
+
+
+# attribute -> components (faces.components) that it may change: M holds all others. Hair that
+# falls otherwise shows or hides background, and so do earrings and hats.
+ATTRIBUTE_COMPONENTS: dict[str, tuple[str, ...]] = {
+    "arched_eyebrows": ("eyebrows",),
+    "bald": ("hair", "background"),
+    "big_nose": ("nose",),
+    "black_hair": ("hair",),
+    "blond_hair": ("hair",),
+    "brown_hair": ("hair",),
+    "bushy_eyebrows": ("eyebrows",),
+    "eyeglasses": ("eyes", "eyebrows"),
+    "gray_hair": ("hair",),
+    "mouth_slightly_open": ("mouth",),
+    "narrow_eyes": ("eyes",),
+    "no_beard": ("mouth", "skin"),
+    "smiling": ("mouth",),
+    "straight_hair": ("hair", "background"),
+    "wavy_hair": ("hair", "background"),
+    "wearing_earrings": ("earrings", "hair", "background"),
+    "wearing_hat": ("hair", "background"),
+    "wearing_lipstick": ("mouth",),
+    "wearing_necklace": ("background",),
+    "young": ("skin", "hair"),
+}
+
+
+def freed_components(attributes: Iterable[str]) -> tuple[str, ...]:
+    """The components that some attributes may change, together.
+
+    Raises: OptionError: an attribute without components.
+    """
+    found: dict[str, None] = {}
+    for name in attributes:
+        if name not in ATTRIBUTE_COMPONENTS:
+            raise OptionError(f"{name} is not an attribute that semedit knows.")
+        found |= dict.fromkeys(ATTRIBUTE_COMPONENTS[name])
+    return tuple(found)
 
 
 def attribute_region(labels: Tensor, attributes: Iterable[str]) -> Tensor:

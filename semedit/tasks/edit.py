@@ -15,26 +15,39 @@ from torch.nn.functional import interpolate
 
 from semedit import latents, methods, weights
 from semedit.batch import Item, Result, Run, next_step
+from semedit.editors.directions import files_of
 from semedit.errors import LatentError, MaskError, NothingMatchedError, OptionError
 from semedit.generators import load_generator
-from semedit.images import fit_labels, read_labels, to_uint8, write_image, write_labels
+from semedit.images import (
+    fit_labels,
+    read_labels,
+    read_photo,
+    resize,
+    to_tensor,
+    to_uint8,
+    write_image,
+    write_labels,
+)
 from semedit.latents import Latent
 from semedit.tasks import planned, used
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
 
-FIGURES = ("probability", "region")  # what editors tell that receipts keep
+FIGURES = ("probability", "error", "region")  # what editors tell that receipts keep
+CHOSEN = ("attributes", "deeplab")  # the user's weights that "auto" prefers, where there are any
 SURE = 0.5  # a mask belongs to the face it differs from least, if that is less than half of others
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What an edit starts from: latent of one face, its label map int64 [1,S,S], the drawn one."""
+    """What an edit starts from: latent of one face, its label map int64 [1,S,S], the drawn one,
+    and its photograph [1,3,S,S] for methods that look at it."""
 
     latent: Latent
     labels: Tensor
     drawn: Tensor | None
     warnings: tuple[str, ...]
+    photo: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,9 @@ class Edit:
 
     def weights(self) -> dict[str, str]:
         weights.resolve(self.generator_name)
-        directions = f"directions-{self.generator_name}"
-        return used(self.generator_name, "encoder", directions, *PERCEPTUAL)
+        return used(self.generator_name, "encoder", *PERCEPTUAL, *CHOSEN) | directions_read(
+            self.generator_name, self.method
+        )
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
@@ -98,6 +112,8 @@ class Edit:
         inputs = {"labels": run.workspace.path("masks", name, ".png")}
         if masks is not None:
             inputs["mask"] = masks[name]
+        if getattr(self.method, "target", None) == "photo":
+            inputs["crop"] = run.workspace.path("faces", name, ".png")
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
 
@@ -117,12 +133,22 @@ class Edit:
         step = item.inputs["latent"].with_suffix(".labels.png")
         now = read_labels(step) if step.is_file() else own
         if "mask" not in item.inputs:
-            return Source(latent, _fitted(now, size), None, ())
+            return Source(latent, _fitted(now, size), None, (), self._photo(item, latent))
         drawn, warning = fit_labels(read_labels(item.inputs["mask"]), *own.shape)
         # The map that the drawing started from: the one it differs from less.
         base = min((own, now), key=lambda labels: _difference(drawn, labels))
         warnings = () if warning is None else (warning,)
         return Source(latent, _fitted(base, size), _fitted(drawn, size), warnings)
+
+    def _photo(self, item: Item, latent: Latent) -> Tensor | None:
+        """The face as it is to be kept: the photograph, or what an edit has made of it."""
+        if "crop" not in item.inputs:
+            return None
+        if item.inputs["latent"].is_relative_to(item.data.root / "edits"):
+            with torch.no_grad():
+                return latents.picture(self.generator, latent.to(self.device)).image
+        pixels = read_photo(item.inputs["crop"]).pixels
+        return resize(to_tensor(pixels), self.generator.resolution)
 
     def work(self, items: list[Item], loaded: list[Source]) -> list[Result]:
         # What is told of a face stays its own: faces of unlike histories share a batch.
@@ -134,7 +160,9 @@ class Edit:
             arguments = [torch.cat(drawn).to(self.device), labels]
         elif self.wanted:
             arguments = [dict(self.wanted), labels]
-        edited = self.method(self.generator, latent, *arguments, progress=self.progress)
+        photos = [one.photo.to(self.device) for one in loaded if one.photo is not None]
+        given = {"image": torch.cat(photos)} if photos else {}
+        edited = self.method(self.generator, latent, *arguments, progress=self.progress, **given)
         results = []
         for i, (item, one) in enumerate(zip(items, loaded, strict=True)):
             after = replace(
@@ -166,6 +194,16 @@ class Edit:
         latent.save(path)
         told = {key: latent.meta[key] for key in FIGURES if key in latent.meta}
         return Result(outputs, figures=told)
+
+
+def directions_read(generator_name: str, method: Any) -> dict[str, str]:
+    """name -> sha256 of the files of directions that a method may read."""
+    named = getattr(method, "directions", "")
+    if named:
+        found = [Path(named) if Path(named).suffix else weights.resolve(named)]
+    else:
+        found = files_of(weights.resolve(generator_name).stem)
+    return {f"directions-{i}": weights.fingerprint(path) for i, path in enumerate(found)}
 
 
 def _fitted(labels: np.ndarray, size: int) -> Tensor:

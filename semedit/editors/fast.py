@@ -1,23 +1,22 @@
-"""Edit by attribute: the classifier asks, the masked error keeps the person."""
+"""Edit by attribute, in few steps: the classifier asks, the masked error keeps the person."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import losses, methods
 from semedit.editors.directions import Directions, directions_for
 from semedit.editors.enclose import enclose
+from semedit.editors.question import Question, cross_entropy
 from semedit.editors.regions import attribute_region
 from semedit.editors.release import moved, release
-from semedit.errors import OptionError, WeightsError
-from semedit.faces import attributes
-from semedit.images import ATTRIBUTES
+from semedit.errors import WeightsError
+from semedit.faces.attributes import load_classifier
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
 from semedit.latents import Latent, picture, stack, tuned_generator
@@ -26,14 +25,14 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # of a start along a direction,
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """Optimise codes until a classifier sees the attributes, holding the face around them.
+class Fast:
+    """Move an inversion until a classifier sees the attributes, holding the face around them.
 
         L(w) = mse_weight |M (G(w) - I)|^2 + ce_weight sum_a BCE(y_a, C_a(G(w)))
 
     M is 1 away from the attributes' regions (regions.ATTRIBUTE_REGIONS), blurred at its edge.
 
-    Source: Pernuš, Štruc and Dobrišek 2020, equation 1.
+    Source: Pernuš, Štruc and Dobrišek 2020, equation 1 (`pernus` does all of it).
     Departs: starts from the face's own inversion, moved along the attributes' directions as far as
     the classifier needs, where the generator has directions; stops when the classifier is sure and
     the rest is kept; I is the face's own inversion, and its pixels stay where M is 1
@@ -54,6 +53,7 @@ class Classifier:
     release: float = 1.0  # share of the face's own tuning taken back inside the regions
     start: Literal["direction", "current"] = "direction"  # where codes start
     composite: bool = True  # keep the pixels where M is 1
+    classifier: str = "auto"  # what C is: builtin, branched (semedit train attributes), or auto
 
     def __call__(
         self,
@@ -69,17 +69,11 @@ class Classifier:
         Returns: the edited latent; meta["probability"]: of each attribute as wanted, per face.
         Raises:  OptionError: an attribute the classifier does not know.
         """
-        methods.check_traits("classifier", self, generator, known_traits())
-        unknown = [name for name in wanted if name not in ATTRIBUTES]
-        if unknown or not wanted:
-            raise OptionError(
-                f"Attributes {', '.join(unknown) or 'to change'} are not known.",
-                hint=methods.suggestion(unknown[0] if unknown else "", ATTRIBUTES),
-            )
+        methods.check_traits("fast", self, generator, known_traits())
         before = picture(generator, latent).image.detach()
         size = before.shape[-1]
+        question = Question(load_classifier(self.classifier, str(before.device)), wanted)
         region = attribute_region(labels, wanted)
-        question = Question(attributes.Classifier(str(before.device)), wanted)
         keep = 1 - losses.feather(region, self.soft * size / 100)
         scale, found = spread(generator, latent.c), self._directions(generator)
         steps = Steps(progress, self.steps * len(latent))
@@ -91,7 +85,7 @@ class Classifier:
         steps.finish()
         after = replace(
             stack(faces),
-            method=f"{latent.method}+classifier",
+            method=f"{latent.method}+fast",
             meta={
                 **latent.meta,
                 "wanted": dict(wanted),
@@ -136,7 +130,7 @@ class Classifier:
             error = losses.image_loss(draw(), image, keep)
             return (
                 self.mse_weight * error
-                + self.ce_weight * F.softplus(-logits).sum(1)
+                + self.ce_weight * cross_entropy(logits)
                 + self.prior_weight * offsets.size()
             )
 
@@ -183,21 +177,3 @@ class Classifier:
             return directions_for(generator)
         except WeightsError:
             return None
-
-
-class Question:
-    """Asks a classifier for attributes: logits [N, len(wanted)], positive where as wanted.
-
-    Args: classify: image [N,3,R,R] -> logits [N,A] in the order of ATTRIBUTES; wanted: attribute ->
-          present or not.
-    """
-
-    def __init__(self, classify: Callable[[Tensor], Tensor], wanted: Mapping[str, bool]) -> None:
-        self.wanted = dict(wanted)
-        self._classify = classify
-        self._columns = [ATTRIBUTES.index(name) for name in self.wanted]
-        self._signs = torch.tensor([1.0 if yes else -1.0 for yes in self.wanted.values()])
-
-    def __call__(self, image: Tensor) -> Tensor:
-        logits = self._classify(image)[:, self._columns]
-        return logits * self._signs.to(logits)

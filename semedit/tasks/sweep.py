@@ -1,0 +1,107 @@
+"""Latents -> strips: a face moved along a direction by several strengths, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from semedit import latents, methods
+from semedit.batch import Item, Result, Run
+from semedit.editors import Direction
+from semedit.errors import OptionError
+from semedit.generators import load_generator
+from semedit.images import to_uint8, write_image
+from semedit.latents import Latent
+from semedit.renders import contact_sheet
+from semedit.tasks import planned, used
+from semedit.tasks.edit import directions_read
+
+MOST = 101  # pictures of a strip
+
+
+def strengths_of(text: str) -> tuple[float, ...]:
+    """FROM:TO:COUNT -> evenly spaced numbers, both ends among them.
+
+    Raises: OptionError: not of that form.
+    """
+    try:
+        first, last, count = text.split(":")
+        found = np.linspace(float(first), float(last), int(count))
+    except ValueError:
+        raise OptionError(f"strength {text}: write it as FROM:TO:COUNT, like -3:3:7") from None
+    if not 2 <= len(found) <= MOST or not np.isfinite(found).all():
+        raise OptionError(f"strength {text}: a strip has 2 to {MOST} pictures")
+    return tuple(float(f"{v:.6g}") for v in found)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A strip of each face, moved by some strengths: sweeps/NAME/DIRECTION.png.
+
+    Attributes:
+        method: the editor; its own strength is left out of account.
+        start: where to start from, as Workspace.source takes it; None: the newest.
+        names: names or globs of faces; empty means all.
+    """
+
+    method: Direction
+    strengths: tuple[float, ...]
+    generator_name: str = "heads-128"
+    start: str | None = None
+    names: Sequence[str] = ()
+    device: str = "cpu"
+    mark: bool = True
+    progress: Callable[[int, int], None] | None = field(default=None, compare=False)
+
+    command = "sweep"
+    batch = 1
+
+    @cached_property
+    def generator(self) -> Any:
+        return load_generator(self.generator_name, self.device)
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator_name,
+            "options": methods.parameters(replace(self.method, strength=0.0)),
+            "strengths": list(self.strengths),
+            "mark": self.mark,
+        }
+
+    def weights(self) -> dict[str, str]:
+        return used(self.generator_name) | directions_read(self.generator_name, self.method)
+
+    def items(self, run: Run) -> list[Item]:
+        space = run.workspace
+
+        def plan(name: str) -> Item:
+            inputs = {"latent": space.source(name, self.start)}
+            return Item(f"{name}/{self.method.name}", inputs, data=space)
+
+        return [planned(n, lambda n=n: plan(n)) for n in space.faces(self.names)]  # type: ignore[misc]
+
+    def load(self, item: Item) -> Latent:
+        return latents.load(item.inputs["latent"], self.generator)
+
+    def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
+        return [self._strip(*one) for one in zip(items, loaded, strict=True)]
+
+    @torch.no_grad()
+    def _strip(self, item: Item, latent: Latent) -> Result:
+        latent = latent.to(self.device)
+        pictures = []
+        for i, strength in enumerate(self.strengths):
+            after = replace(self.method, strength=strength)(self.generator, latent)
+            pictures.append(to_uint8(latents.picture(self.generator, after).image)[0])
+            if self.progress is not None:
+                self.progress(i + 1, len(self.strengths))
+        captions = [f"{self.method.name} {strength:+g}" for strength in self.strengths]
+        strip = contact_sheet([pictures], captions, cell=max(128, pictures[0].shape[0]))
+        path = item.data.path("sweeps", item.name, ".png")
+        write_image(path, strip, mark=self.mark)
+        return Result([path])
