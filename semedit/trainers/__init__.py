@@ -7,6 +7,7 @@ from typing import Any
 from .encoder import EncoderTrainer
 from .faces import FaceTrainer, JudgeTrainer
 from .landmarks import LandmarkTrainer
+from .stylegan2 import StyleGAN2Trainer
 from .triplane import HeadsTrainer
 
 TRAINERS: dict[str, Any] = {
@@ -15,4 +16,5 @@ TRAINERS: dict[str, Any] = {
     "judge": JudgeTrainer,
     "heads-128": HeadsTrainer,
     "encoder": EncoderTrainer,
+    "stylegan2": StyleGAN2Trainer,
 }

@@ -1,0 +1,287 @@
+"""`semedit train stylegan2`: StyleGAN2 on rendered heads, by regression, then adversarially.
+
+z says what a head is: its parameters and the angles it is seen from, all standard normal. So a
+run may begin with a plain regression of pictures on z, which a CPU can afford, and the adversary
+only has to teach it what a mean picture lacks. `regression=0 anchor=0` is the published recipe.
+
+    regression    |G(z*) - x|  +  edge |grad G(z*) - grad x|,  z* the parameters of the head in x
+    generator     -log sigmoid D(G(z))  +  anchor * regression
+                  + path (|J_w^T y| - a)^2                          every path_every-th step
+    discriminator -log sigmoid D(x) - log(1 - sigmoid D(G(z)))
+                  + gamma / 2 |grad D(x)|^2                         every r1_every-th step
+
+Source: Karras et al. 2020, arXiv:1912.04958; augmentation by arXiv:2006.06676.
+Departs: the regression; the mapping network learns faster while that lasts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semedit import cameras, losses, weights
+from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.trainers.discriminators import Augment, Discriminator
+from semedit.trainers.rendered import Views, read_views
+from semedit.trainers.triplane import decibels, differences, small_parts
+
+KIND = "stylegan2"
+ANGLES_DEG = (18.0, 7.0, 3.0)  # spread of yaw, pitch and roll in the data: one unit of z each
+
+
+@dataclass(frozen=True)
+class StyleGAN2Trainer:
+    """Hyper-parameters of a StyleGAN2 and its discriminator."""
+
+    name: ClassVar[str] = "stylegan2"
+    output: str = "heads-2d-128"  # name of the weight file
+    resolution: int = 128  # pixels a side
+    channels: tuple[int, ...] = (256, 256, 192, 128, 64, 32)  # at 4, 8, ... pixels
+    critic: tuple[int, ...] = (24, 48, 96, 160, 192, 192)  # of the discriminator at R, R/2, ... 4
+    w_dim: int = 256  # entries of a style
+    mapping_layers: int = 4  # linear layers from z to w
+    batch_size: int = 8  # pictures a step
+    lr: float = 2e-3  # Adam, generator and discriminator
+    gamma: float = 0.5  # weight of R1
+    r1_every: int = 16  # steps
+    path: float = 2.0  # weight of the path length regularisation
+    path_every: int = 8  # steps
+    mixing: float = 0.9  # chance that a picture takes its styles from two z
+    ada: float = 0.0  # target of the mean sign of D at real pictures; 0: no augmentation
+    regression: float = 0.6  # part of the run without the adversary
+    regression_lr: float = 5e-3  # Adam
+    mapping_speed: float = 30.0  # factor on the mapping network's learning rate in the regression
+    anchor: float = 2.0  # weight of the regression beside the adversary
+    edge: float = 0.5  # weight of the differences between neighbouring pixels
+    small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
+    held_out: int = 64  # heads kept for evaluation
+
+    def start(self, data: Path, seed: int) -> StyleGAN2Task:
+        """Read the data, make the networks."""
+        views = read_views(data, self.resolution)
+        config = StyleGAN2Config(
+            resolution=self.resolution,
+            channels=tuple(self.channels),
+            z_dim=views.z.shape[1] + len(ANGLES_DEG),
+            w_dim=self.w_dim,
+            mapping_layers=self.mapping_layers,
+        )
+        return StyleGAN2Task(self, views, StyleGAN2(config, self.output))
+
+
+class Memory(nn.Module):
+    """What the regularisers remember: steps of the adversary, mean path length."""
+
+    steps: Tensor
+    path: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
+        self.register_buffer("path", torch.zeros([]))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of heads: images [B,3,R,R], labels [B,R,R], z [B,z_dim]."""
+
+    images: Tensor
+    labels: Tensor
+    z: Tensor
+
+
+class StyleGAN2Task:
+    """The networks, their optimisers and their losses; see loop.Task."""
+
+    def __init__(self, trainer: StyleGAN2Trainer, views: Views, generator: StyleGAN2) -> None:
+        self.trainer, self.views, self.generator = trainer, views, generator
+        self.discriminator = Discriminator(trainer.resolution, tuple(trainer.critic))
+        self.augment, self.memory = Augment(trainer.ada), Memory()
+        self.modules: dict[str, nn.Module] = {
+            "generator": generator,
+            "discriminator": self.discriminator,
+            "augment": self.augment,
+            "memory": self.memory,
+        }
+        self.averaged = ("generator",)
+        self.size = len(views) - min(trainer.held_out, len(views) // 4)
+        self.angles = standard_angles(views.c)
+        self.optimisers = self._optimisers()
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        trainer, mapping = self.trainer, self.generator.mapping_network
+        rest = list(self.generator.synthesis_network.parameters())
+        quick = trainer.regression_lr * trainer.mapping_speed
+        groups: list[dict[str, Any]] = [
+            {"params": rest},
+            {"params": list(mapping.parameters()), "lr": quick},
+        ]
+        return {
+            "regression": torch.optim.Adam(groups, trainer.regression_lr, betas=(0.9, 0.98)),
+            "generator": lazy_adam([*mapping.parameters(), *rest], trainer.lr, trainer.path_every),
+            "discriminator": lazy_adam(
+                list(self.discriminator.parameters()), trainer.lr, trainer.r1_every
+            ),
+        }
+
+    def batch(self, indices: Tensor) -> Batch:
+        """One random view of each head."""
+        view = torch.randint(self.views.c.shape[1], indices.shape)
+        return self._view(indices, view)
+
+    def _view(self, heads: Tensor, view: Tensor) -> Batch:
+        index = heads.numpy(), view.numpy()
+        pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
+        return Batch(
+            images=pixels.permute(0, 3, 1, 2).float() / 127.5 - 1,
+            labels=torch.from_numpy(np.ascontiguousarray(self.views.labels[index])).long(),
+            z=torch.cat([self.views.z[heads], self.angles[index]], 1),
+        )
+
+    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+        """One update: of the generator by regression, or of both networks."""
+        if progress < self.trainer.regression:
+            terms = self._regress(batch)
+            self._update("regression", sum(terms.values(), torch.zeros([])))
+            return {name: float(value.detach()) for name, value in terms.items()}
+        values = self._criticise(batch) | self._please(batch)
+        self.memory.steps += 1
+        return values
+
+    def _regress(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the regression."""
+        with torch.autocast("cpu", torch.bfloat16):
+            image = self.generator.synthesis(self._styles(batch.z), batch.z).image.float()
+        weight = small_parts(self.trainer.small)[batch.labels][:, None]
+        across, down = differences(image - batch.images)
+        edge = across.abs().mean() + down.abs().mean()
+        return {
+            "image": ((image - batch.images).abs() * weight).mean(),
+            "edge": self.trainer.edge * edge,
+        }
+
+    def _styles(self, z: Tensor) -> dict[str, Tensor]:
+        return self.generator.mapping(z, z)
+
+    def _criticise(self, batch: Batch) -> dict[str, float]:
+        """Update the discriminator."""
+        trainer, memory = self.trainer, self.memory
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            fake = self._fake(len(batch.z))[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = [self.discriminator(self.augment(x)) for x in (batch.images, fake)]
+        loss = losses.discriminator_loss(*logits).mean()
+        values = {"critic": loss, "real": logits[0].mean(), "fake": logits[1].mean()}
+        self._update("discriminator", loss)
+        self.augment.follow(logits[0].detach())
+        if int(memory.steps) % trainer.r1_every == 0:
+            images = self.augment(batch.images).detach().requires_grad_(True)
+            penalty = losses.r1(self.discriminator(images), images).mean()
+            self._update("discriminator", penalty * (trainer.gamma / 2 * trainer.r1_every))
+            values["r1"] = penalty
+        return {name: float(value.detach()) for name, value in values.items()} | {
+            "p": float(self.augment.p)
+        }
+
+    def _please(self, batch: Batch) -> dict[str, float]:
+        """Update the generator."""
+        trainer = self.trainer
+        with torch.autocast("cpu", torch.bfloat16):
+            fake, _ = self._fake(len(batch.z))
+            logits = self.discriminator(self.augment(fake))
+        terms = {"generator": losses.generator_loss(logits).mean()}
+        if trainer.anchor > 0:
+            half = len(batch.z) // 2
+            near = self._regress(Batch(batch.images[:half], batch.labels[:half], batch.z[:half]))
+            terms |= {name: trainer.anchor * value for name, value in near.items()}
+        self._update("generator", sum(terms.values(), torch.zeros([])))
+        if trainer.path > 0 and int(self.memory.steps) % trainer.path_every == 0:
+            terms["path"] = self._straighten(max(1, len(batch.z) // 2))
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _straighten(self, n: int) -> Tensor:
+        """Update the generator by the path length regularisation."""
+        trainer, memory = self.trainer, self.memory
+        images, ws = self._fake(n)
+        lengths = losses.path_lengths(images, ws)
+        memory.path.lerp_(lengths.detach().mean(), 0.01)
+        penalty = (lengths - memory.path).square().mean()
+        self._update("generator", penalty * (trainer.path * trainer.path_every))
+        return penalty
+
+    def _fake(self, n: int) -> tuple[Tensor, Tensor]:
+        """Pictures of random z, some with two styles; and their ws."""
+        z = torch.randn(2 * n, self.generator.z_dim)
+        first, second = self._styles(z)["ws"].float().chunk(2)
+        count = self.generator.num_ws
+        cut = torch.where(torch.rand(n) < self.trainer.mixing, torch.randint(1, count, (n,)), count)
+        ws = torch.where(torch.arange(count)[None, :, None] < cut[:, None, None], first, second)
+        return self.generator.synthesis({"ws": ws}, z[:n], noise="random").image, ws
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """mapped_db: decibels of held-out heads drawn from their parameters."""
+        generator = cast(StyleGAN2, modules["generator"])
+        centre(generator)
+        found = []
+        for heads in torch.arange(self.size, len(self.views)).split(16):
+            batch = self._view(heads, torch.zeros_like(heads))
+            codes = generator.mapping(batch.z, batch.z)
+            found.append(decibels(generator.synthesis(codes, batch.z).image, batch.images))
+        return {"mapped_db": round(float(torch.cat(found).mean()), 4)}
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None:
+        """Write the generator."""
+        metadata = {
+            "kind": KIND,
+            "config": json.dumps(asdict(self.generator.config)),
+            "command": f"semedit train {self.trainer.name}",
+            "seed": str(record["seed"]),
+            "data": json.dumps(self.views.about),
+            "figures": json.dumps(figures),
+            "training": json.dumps(record),
+            "licence": "MIT",
+        }
+        path = folder / f"{self.generator.name}.safetensors"
+        weights.save(path, modules["generator"].state_dict(), metadata)
+
+
+def standard_angles(c: Tensor) -> Tensor:
+    """Yaw, pitch and roll of cameras c [...,25] in units of their spread: [...,3]."""
+    six = cameras.to_six(c.reshape(-1, 25))
+    angles = six[:, :3].rad2deg() / torch.tensor(ANGLES_DEG)
+    return angles.view(*c.shape[:-1], 3)
+
+
+def lazy_adam(parameters: list[nn.Parameter], lr: float, every: int) -> torch.optim.Adam:
+    """Adam for a loss whose regularisation has a step of its own every so many steps.
+
+    Source: Karras et al. 2020, arXiv:1912.04958, appendix B: lr and betas to the power of c.
+    """
+    c = every / (every + 1)
+    return torch.optim.Adam(parameters, lr * c, betas=(0.0, 0.99**c), eps=1e-8)
+
+
+@torch.no_grad()
+def centre(generator: StyleGAN2, samples: int = 10_000) -> None:
+    """Set w_avg to the mean style of random z."""
+    numbers = torch.Generator().manual_seed(0)
+    z = torch.randn(samples, generator.z_dim, generator=numbers)
+    generator.mapping_network.w_avg.copy_(generator.mapping_network(z, z).mean(0))
