@@ -404,6 +404,21 @@ def load(name: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     }, metadata
 
 
+def metadata(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says about itself, without reading its tensors.
+
+    Raises:
+        WeightsError: not there, or not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+
+
 def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str | Path) -> None:
     """Give a network the tensors of a weight file.
 

@@ -8,6 +8,7 @@ import torch
 
 from semedit import weights
 from semedit.checkpoints import stylegan2 as keys
+from semedit.generators.e4e import E4E, E4EConfig
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
 from tests import golden
 
@@ -39,3 +40,13 @@ def test_stylegan2_in_rosinalitys_form(shared: Path) -> None:
     facts.check("image", generator.synthesis(codes, C).image)
     moved = {"ws": codes["ws"] + facts.input("dw")}
     facts.check("image_wplus", generator.synthesis(moved, C).image)
+
+
+@torch.no_grad()
+def test_e4es_encoder(shared: Path) -> None:
+    facts = golden.read(shared, "e4e-encoder-1024")
+    encoder = E4E(E4EConfig())
+    tensors = facts.state() | {"mean": torch.zeros(18, 512)}  # the mean style is beside it
+    weights.fill(encoder, tensors, "golden")
+    image = facts.input("x")
+    facts.check("codes", encoder.eval()(image, torch.zeros(1, 256, 256), C[:1]))

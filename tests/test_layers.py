@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "semedit"
 ORDER = (
     "__init__",
     "errors",
+    "allocator",
     "torchvision_ops",
+    "compiled",
     "methods",
     "images",
     "weights",

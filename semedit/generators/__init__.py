@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -77,6 +78,17 @@ def build_generator(kind: str, config: dict[str, Any], name: str) -> nn.Module:
     return GENERATORS[kind](CONFIGS[kind](**values), name=name)
 
 
+def files_of(name: str) -> list[Path]:
+    """The files that `load_generator` reads: the generator's and, where it lies beside it, that
+    of the encoder it names.
+
+    Raises: WeightsError: no such weights.
+    """
+    path = weights.resolve(name)
+    encoder = path.with_name(weights.metadata(path).get("encoder", "") + ".safetensors")
+    return [path, encoder] if encoder.is_file() else [path]
+
+
 def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
     """The generator of a weight file, in eval mode, its parameters not trainable.
 
@@ -85,14 +97,13 @@ def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
     Args:   name: of a row of weights.toml, or a path.
     Raises: WeightsError: no such weights, or they are no generator's.
     """
-    path = weights.resolve(name)
+    path, *encoders = files_of(name)
     tensors, metadata = weights.load(path)
     kind = metadata.get("kind", "")
     if kind not in GENERATORS:
         raise WeightsError(f"{name} is no generator", hint=f"its kind is {kind or 'not given'}")
     generator: Any = build_generator(kind, json.loads(metadata["config"]), path.stem)
     weights.fill(generator, tensors, name)
-    encoder = path.with_name(metadata.get("encoder", "") + ".safetensors")
-    if encoder.is_file():
+    for encoder in encoders:
         generator.attach(load_encoder(str(encoder), device))
     return generator.eval().requires_grad_(False).to(device)

@@ -14,13 +14,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import cameras, weights
-from ..errors import WeightsError
+from ..errors import TraitError, WeightsError
+from . import e4e
 from .layers import Conv, Linear, activate
 
 KIND = "encoder"
@@ -110,15 +112,59 @@ class Tower(nn.Module):
         return (self.out(x) + linear).unflatten(1, self.shape)
 
 
-def load_encoder(name: str, device: str | torch.device = "cpu") -> Encoder:
+class WithEncoder(nn.Module):
+    """A generator that an encoder can be attached to; the encoder is no part of its weights."""
+
+    name: str
+    traits: frozenset[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder: tuple[nn.Module, ...] = ()  # in a tuple: not among the weights
+
+    def encode(self, images: Tensor, labels: Tensor, c: Tensor) -> dict[str, Tensor]:
+        """Codes of images [N,3,R,R] with labels int64 [N,R,R], seen by cameras c [N,25].
+
+        Raises: TraitError: no encoder was attached.
+        """
+        if self.encoder is None:
+            raise TraitError(f"{self.name} has no encoder", hint="its weights name none")
+        return {"ws": self.encoder(images, labels, c)}
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """What `encode` uses."""
+        return self._encoder[0] if self._encoder else None
+
+    def attach(self, encoder: nn.Module) -> Self:
+        """Let `encode` use a network (images, labels, c) -> ws."""
+        self._encoder = (encoder,)
+        self.traits = type(self).traits | {"encode"}
+        return self
+
+
+def load_encoder(name: str, device: str | torch.device = "cpu") -> nn.Module:
     """The encoder of a weight file, in eval mode.
 
     Raises: WeightsError: no such weights, or they are no encoder's.
     """
     tensors, metadata = weights.load(name)
-    if metadata.get("kind") != KIND:
-        raise WeightsError(f"{name} is no encoder", hint=f"its kind is {metadata.get('kind')}")
-    values = json.loads(metadata["config"])
-    encoder = Encoder(EncoderConfig(**{**values, "channels": tuple(values["channels"])}))
+    kind = metadata.get("kind", "")
+    if kind not in ENCODERS:
+        raise WeightsError(f"{name} is no encoder", hint=f"its kind is {kind or 'not given'}")
+    encoder = build_encoder(kind, json.loads(metadata["config"]))
     weights.fill(encoder, tensors, name)
     return encoder.eval().requires_grad_(False).to(device)
+
+
+def build_encoder(kind: str, config: dict[str, Any]) -> nn.Module:
+    """An encoder with random weights; config: fields of its configuration, as JSON gives them."""
+    network, settings = ENCODERS[kind]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return network(settings(**values))
+
+
+ENCODERS: dict[str, tuple[type[nn.Module], type]] = {
+    KIND: (Encoder, EncoderConfig),
+    e4e.KIND: (e4e.E4E, e4e.E4EConfig),
+}

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import Output
+from semedit.generators.encoder import WithEncoder
 from semedit.generators.layers import Linear, ModulatedConv, activate, normalize, upsample
 
 Noise = str | Mapping[str, Tensor]  # "const", "random", "none", or maps by name of the layer
@@ -67,7 +68,7 @@ class StyleGAN2Config:
         return tuple(zip(sides(self.resolution), channels, strict=True))
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(WithEncoder):
     """StyleGAN2, from NVIDIA's or rosinality's checkpoints (`semedit weights import`)."""
 
     traits: frozenset[str] = frozenset({"ws", "noise", "coarse"})

@@ -26,9 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import cameras
-from ..errors import TraitError
 from . import Output, volume
-from .encoder import Encoder
+from .encoder import WithEncoder
 from .layers import Linear, ModulatedConv, activate, upsample
 
 Planes = dict[str, Tensor]
@@ -90,7 +89,7 @@ class _Rays:
     weights: Tensor
 
 
-class Triplane(nn.Module):
+class Triplane(WithEncoder):
     """See the module. `planes` is the costly half; its result serves any number of views."""
 
     traits: frozenset[str] = frozenset({"ws", "camera", "seg"})
@@ -111,7 +110,6 @@ class Triplane(nn.Module):
         self.num_shape = self.trunk.num_ws
         self.num_ws = self.num_shape + self.texture.num_ws + self.upsampler.num_ws
         self.mapping_network = Mapping(config, self.num_ws if config.layered else 1)
-        self._encoder: tuple[Encoder, ...] = ()  # in a tuple: not among the weights
         self.register_buffer("w_avg", torch.zeros(self.mapping_network.num_ws, config.w_dim))
         self.w_avg: Tensor
         with torch.no_grad():  # nearly empty at the start: opaque boxes learn slowly
@@ -129,26 +127,6 @@ class Triplane(nn.Module):
     def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output:
         """Codes and cameras c [N,25] -> Output. There are no noise inputs."""
         return self.render(self.planes(codes), c)
-
-    def encode(self, images: Tensor, labels: Tensor, c: Tensor) -> dict[str, Tensor]:
-        """Codes of images [N,3,R,R] with labels int64 [N,R,R], seen by cameras c [N,25].
-
-        Raises: TraitError: no encoder was attached.
-        """
-        if self.encoder is None:
-            raise TraitError(f"{self.name} has no encoder", hint="semedit train encoder makes one")
-        return {"ws": self.encoder(images, labels, c)}
-
-    @property
-    def encoder(self) -> Encoder | None:
-        """What `encode` uses."""
-        return self._encoder[0] if self._encoder else None
-
-    def attach(self, encoder: Encoder) -> Triplane:
-        """Let `encode` use this network; it is no part of the generator's weights."""
-        self._encoder = (encoder,)
-        self.traits = type(self).traits | {"encode"}
-        return self
 
     def planes(self, codes: dict[str, Tensor]) -> Planes:
         """All that does not depend on the camera.

@@ -17,6 +17,7 @@ from semedit import weights
 from semedit.batch import Item, Observer, Outcome, Result, Run, for_each
 from semedit.errors import InputError, SemeditError
 from semedit.faces import Face
+from semedit.generators import files_of
 from semedit.images import fit_labels, read_labels, read_photo, resize, to_tensor
 from semedit.workspace import Workspace
 
@@ -69,6 +70,15 @@ def perform(
 def used(*names: str) -> dict[str, str]:
     """name -> sha256 of those of the weight files that are on the disk."""
     return {n: weights.fingerprint(weights.resolve(n)) for n in names if weights.on_disk(n)}
+
+
+def used_by(generator: str) -> dict[str, str]:
+    """name -> sha256 of the weight files of a generator.
+
+    Raises:
+        WeightsError: they are not on the disk.
+    """
+    return {path.stem: weights.fingerprint(path) for path in files_of(generator)}
 
 
 def planned(name: str, plan: Callable[[], Item]) -> Item:

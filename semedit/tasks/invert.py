@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from semedit import methods, metrics, weights
+from semedit import methods, metrics
 from semedit.batch import Item, Result, Run
 from semedit.errors import LatentError
 from semedit.generators import load_generator
 from semedit.images import to_uint8, write_image
 from semedit.latents import Latent, picture
-from semedit.tasks import Aligned, cameras_of, face_inputs, load_face, used
+from semedit.tasks import Aligned, cameras_of, face_inputs, load_face, used, used_by
 from semedit.workspace import Workspace
 
 PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distance is used
@@ -58,8 +58,8 @@ class Invert:
         }
 
     def weights(self) -> dict[str, str]:
-        weights.resolve(self.generator_name)  # missing weights end the run before it begins
-        return used(self.generator_name, "encoder", *PERCEPTUAL)
+        # Missing weights end the run before it begins.
+        return used_by(self.generator_name) | used(*PERCEPTUAL)
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace

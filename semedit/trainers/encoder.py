@@ -46,6 +46,6 @@ class EncoderTrainer(HeadsTrainer):
                 f"{self.generator} was made for {generator.z_dim}"
             )
         encoder = generator.encoder
-        if self.fresh or encoder is None:
+        if self.fresh or not isinstance(encoder, Encoder):
             encoder = Encoder(encoder_config(generator))
         return HeadsTask(self, views, generator, encoder.requires_grad_(True), ("encoder",))
