@@ -168,13 +168,13 @@ def check_traits(
         name: the method's name, for the message.
         method: class or object with `requires`, a set of trait names.
         generator: object with `name` and `traits`.
-        known: traits of all generators by name; the message lists those that fit.
+        known: traits of the generators on this disk by name; the message lists those that fit.
     """
     lacking = sorted(method.requires - generator.traits)
     if not lacking:
         return
     fitting = sorted(n for n, traits in known.items() if method.requires <= traits)
-    hint = f"these fit: {', '.join(fitting)}" if fitting else "no known generator fits"
+    hint = f"these fit: {', '.join(fitting)}" if fitting else "no generator on this disk fits"
     raise TraitError(f"{name} needs {', '.join(lacking)}, which {generator.name} lacks", hint)
 
 

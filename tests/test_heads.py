@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,19 @@ def front(head: Head, size: int = SIZE, yaw: float = 0.0) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- without geometry
+
+
+def test_a_variable_that_names_no_file_is_told(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("SEMEDIT_ICT", str(tmp_path / "moved.npz"))
+    geometry.load.cache_clear()
+    with pytest.raises(WeightsError, match=r"SEMEDIT_ICT says .*moved\.npz") as caught:
+        geometry.load()
+    assert "unset it" in (caught.value.hint or "")
+    with pytest.raises(WeightsError, match="SEMEDIT_ICT"):
+        available()
+    (tmp_path / "moved.npz").write_bytes(b"PK something else")
+    with pytest.raises(WeightsError, match="not the head geometry"):
+        geometry.load()
 
 
 def test_every_parameter_can_be_set_alone() -> None:

@@ -8,11 +8,11 @@ import torch
 from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
-from semedit import latents, methods, metrics
+from semedit import latents, methods, metrics, weights
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.faces import networks
 from semedit.inverters import INVERTERS, Hybrid, Optimize, Pivotal
-from semedit.inverters.codes import Offsets, spread
+from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import descend, schedule
 from semedit.inverters.tuning import chosen
 
@@ -149,6 +149,25 @@ def test_locality_keeps_other_views(generator: TinyGenerator) -> None:
 def test_hybrid_needs_an_encoder(generator: TinyGenerator) -> None:
     generator.traits = frozenset({"camera", "seg"})
     with pytest.raises(TraitError, match="tiny"):
+        FAST["hybrid"](generator, *faces(generator))
+
+
+def test_the_hint_at_a_misfit_tells_what_is_on_the_disk(
+    generator: TinyGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(weights, "DATA", tmp_path / "none")
+    generator.traits = frozenset({"camera", "seg"})
+    with pytest.raises(TraitError, match="no generator on this disk fits"):
+        FAST["hybrid"](generator, *faces(generator))
+    tensors = {"w_avg": torch.zeros(2)}
+    for name in ("with", "without"):
+        facts = {"kind": "triplane", "encoder": f"{name}-encoder"}
+        weights.save(tmp_path / f"{name}.safetensors", tensors, facts)
+    weights.save(tmp_path / "with-encoder.safetensors", tensors, {"kind": "encoder"})
+    (tmp_path / "damaged.safetensors").write_bytes(b"cut")
+    assert {k: "encode" in v for k, v in known_traits().items()} == {"with": True, "without": False}
+    with pytest.raises(TraitError, match=r"these fit: with\)"):
         FAST["hybrid"](generator, *faces(generator))
 
 

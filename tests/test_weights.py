@@ -2,16 +2,20 @@
 
 import hashlib
 import http.server
+import json
 import pickle
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from semedit import weights
+from semedit.cli.app import app
 from semedit.errors import WeightsError
 
 CONTENT = bytes(range(256)) * 4096
@@ -148,7 +152,7 @@ def test_broken_files_are_told_apart(shared):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT at /good with ranges, and the ways a download goes wrong."""
+    """Serves CONTENT at /good with ranges, server.files, and the ways a download goes wrong."""
 
     def do_GET(self):
         self.server.requests.append((self.path, self.headers.get("Range")))
@@ -171,6 +175,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(416)
         elif self.path == "/good":
             self._send(CONTENT[start:], 206 if start else 200)
+        elif self.path in self.server.files:
+            self._send(self.server.files[self.path])
         else:
             self.send_error(404)
 
@@ -187,7 +193,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests = []
+    server.requests, server.files = [], {}
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
     thread.start()
@@ -246,6 +252,77 @@ def test_wrong_downloads_leave_nothing(server, tmp_path, path, digest, says):
     with pytest.raises(WeightsError, match=says):
         weights.download(server.url + path, tmp_path / "file.pth", digest)
     assert leftovers(tmp_path) == []
+
+
+def mesh(points: np.ndarray) -> bytes:
+    """A Wavefront mesh as the head model's repository writes them: two quads of two materials."""
+    lines = ["# a stand-in", "mtllib ICTFaceModelMaterial.mtl"]
+    lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in points]
+    lines += [f"vt {u / 4:.6f} {u % 2:.6f}" for u in range(4)]
+    lines += ["usemtl M_Face", "f 1/1/1 2/2/2 3/3/3 4/4/4", "usemtl M_Teeth", "f 3/1 4/2 5/3 6/4"]
+    return ("\n".join(lines) + "\n").encode()
+
+
+@pytest.fixture
+def repository(server, monkeypatch):
+    """A stand-in for the head model's repository behind the row `ict-facekit`; its meshes."""
+    numbers = np.random.default_rng(0)
+    neutral = numbers.normal(0, 5, (6, 3)).round(3)
+    names = [f"identity{i:03d}" for i in range(100)] + ["jawOpen", "browDown_L"]
+    moved = {name: neutral + numbers.integers(-64, 64, (6, 3)) / 64 for name in names}
+    files = {f"{name}.obj": mesh(points) for name, points in moved.items()}
+    files |= {
+        "generic_neutral_mesh.obj": mesh(neutral),
+        "ICTFaceModelMaterial.mtl": b"newmtl M_Face\n",
+        "vertex_indices.json": json.dumps({"idx_to_landmark_verts": [5, 0, 3]}).encode(),
+    }
+    server.files = {f"/at-commit/FaceXModel/{name}": body for name, body in files.items()}
+    rows = tuple(
+        (f"FaceXModel/{name}", len(body), hashlib.sha256(body).hexdigest())
+        for name, body in sorted(files.items())
+    )
+    row = replace(weights.row("ict-facekit"), url=f"{server.url}/at-commit/", files=rows)
+    monkeypatch.setattr(weights, "table", lambda: {"ict-facekit": row})
+    return neutral, moved
+
+
+@pytest.mark.localhost
+def test_the_head_geometry_is_fetched_and_converted(server, repository, tmp_path):
+    neutral, moved = repository
+    result = CliRunner().invoke(app, ["weights", "fetch", "ict-facekit"])
+    assert result.exit_code == 0, result.output
+    assert leftovers(tmp_path) == ["ict_facekit_light.npz"]  # the sources are done with
+    with np.load(weights.resolve("ict-facekit")) as arrays:
+        np.testing.assert_allclose(arrays["neutral"], neutral, atol=1e-6)
+        assert arrays["triangles"].tolist() == [[0, 1, 2], [0, 2, 3], [2, 3, 4], [2, 4, 5]]
+        assert arrays["triangle_uv"].tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 2], [0, 2, 3]]
+        assert arrays["triangle_material"].tolist() == [0, 0, 1, 1]
+        assert arrays["materials"].tolist() == ["M_Face", "M_Teeth"]
+        assert arrays["expression_names"].tolist() == ["browDown_L", "jawOpen"]
+        assert arrays["landmarks68"].tolist() == [5, 0, 3]
+        for held, names in (
+            ("identity", [f"identity{i:03d}" for i in range(100)]),
+            ("expression", ["browDown_L", "jawOpen"]),
+        ):
+            differences = np.stack([moved[name] - neutral for name in names])
+            np.testing.assert_allclose(arrays[held], differences, atol=2e-3)
+    asked = len(server.requests)
+    assert CliRunner().invoke(app, ["weights", "fetch", "ict-facekit"]).exit_code == 0
+    assert len(server.requests) == asked  # it is there
+
+
+@pytest.mark.localhost
+def test_one_wrong_file_of_the_head_geometry_is_refused(server, repository, tmp_path):
+    path = "/at-commit/FaceXModel/identity042.obj"
+    good = server.files[path]
+    server.files[path] = good.replace(b"v ", b"v 1")
+    result = CliRunner().invoke(app, ["weights", "fetch", "ict-facekit"])
+    assert result.exit_code == 1 and "identity042.obj" in result.output
+    assert not (tmp_path / "weights" / "ict_facekit_light.npz").exists()
+    server.files[path], asked = good, len(server.requests)
+    assert CliRunner().invoke(app, ["weights", "fetch", "ict-facekit"]).exit_code == 0
+    again = [place for place, _ in server.requests[asked:]]
+    assert again[0] == path and len(again) < len(server.files)  # what was right is kept
 
 
 def test_offline_says_what_to_do(tmp_path):

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from semedit.compiled import compiled
 
 AXES = ((0, 1), (0, 2), (2, 1))  # the coordinates along (W, H) of each plane
 
@@ -82,7 +83,7 @@ class _Bag(torch.autograd.Function):
         return out, None, None
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _find_loop(points: Any, face: Any, height: int, width: int, rows: Any, weights: Any) -> None:
     for m in range(len(points)):
         for p in range(3):
@@ -98,7 +99,7 @@ def _find_loop(points: Any, face: Any, height: int, width: int, rows: Any, weigh
                 rows[m, 4 * p + j] = ((face[m] * 3 + p) * height + y) * width + x if inside else 0
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _scatter_loop(gradient: Any, rows: Any, weights: Any, out: Any) -> None:
     for m in range(len(rows)):
         for j in range(rows.shape[1]):

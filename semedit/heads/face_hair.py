@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import njit
 
+from semedit.compiled import compiled
 from semedit.heads import geometry, raster
 from semedit.heads.geometry import MATERIAL
 from semedit.heads.hair import Strands
@@ -158,7 +158,7 @@ def _cheeks() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return chosen, w, np.einsum("rcx,rc->rx", q[chosen], w).astype(np.float32)
 
 
-@njit(cache=True)
+@compiled()
 def _masks(kind, jaw, q):  # type: ignore[no-untyped-def]
     out = np.empty(len(q), np.float32)
     for i in range(len(q)):

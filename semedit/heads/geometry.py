@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from semedit.errors import WeightsError
-from semedit.heads.raster import FAR, draw_depth, vertex_normals
+from semedit.heads.raster import FAR, draw_triangles, vertex_normals
 
 ASSET = "ict-facekit"
 # Chosen so that an aligned crop of a typical head has the nominal focal length and centre.
@@ -107,7 +107,10 @@ class Model:
 
 
 def available() -> bool:
-    """Whether the geometry asset is in place."""
+    """Whether the geometry asset is in place.
+
+    Raises: WeightsError: SEMEDIT_ICT names no file.
+    """
     return _path() is not None
 
 
@@ -115,15 +118,18 @@ def available() -> bool:
 def load() -> Model:
     """The model, read once per process.
 
-    Raises: WeightsError: the asset is not on this machine.
+    Raises: WeightsError: the asset is not on this machine, or is another file.
     """
     path = _path()
     if path is None:
         raise WeightsError(
             "The head geometry ict-facekit is not in place.", "semedit weights fetch ict-facekit"
         )
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in (*file.files, "neutral", "landmarks68")}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} is not the head geometry: {error}.") from error
     materials = [str(name) for name in arrays["materials"]]
     kept = ~np.isin(arrays["triangle_material"], [materials.index(name) for name in DROPPED])
     triangles = arrays["triangles"][kept]
@@ -154,10 +160,18 @@ def _materials(triangles: np.ndarray) -> np.ndarray:
 
 
 def _path() -> Path | None:
-    """The array file: SEMEDIT_ICT, or where the weights table has put it."""
+    """The array file: SEMEDIT_ICT, or where the weights table has put it; None: not in place.
+
+    Raises: WeightsError: SEMEDIT_ICT names no file.
+    """
     named = os.environ.get("SEMEDIT_ICT")
     if named:
-        return Path(named) if Path(named).is_file() else None
+        if not Path(named).is_file():
+            raise WeightsError(
+                f"SEMEDIT_ICT says that the head geometry is at {named}, where no file is.",
+                "set the variable right, or unset it",
+            )
+        return Path(named)
     from semedit import weights
 
     try:
@@ -194,7 +208,7 @@ def occlusion() -> np.ndarray:
         rows = np.stack([side * size / 40, np.cross(d, side) * size / 40, -d]).astype(np.float32)
         points = q @ rows.T + np.array([size / 2, size / 2, 0], np.float32)
         depth = np.full((size, size), FAR, np.float32)
-        draw_depth(points, model.triangles, depth)
+        draw_triangles(points, model.triangles, depth)
         at = np.clip(points[:, 1::-1].astype(int), 0, size - 1)
         cosine = np.maximum(normal @ d.astype(np.float32), 0)
         seen = points[:, 2] < depth[at[:, 0], at[:, 1]] + 0.35

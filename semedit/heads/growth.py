@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from semedit.compiled import compiled
 from semedit.heads.noise import noise3
 from semedit.heads.skin import smooth
 
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     clump: tuple[float, float, float]  # noise that neighbours share
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def field_radius(field, x, y, z):  # type: ignore[no-untyped-def]
     """Bilinear radius (cm) of the head in the direction of (x, y, z) relative to CENTER."""
     r = np.sqrt(x * x + y * y + z * z) + 1e-9
@@ -45,7 +45,7 @@ def field_radius(field, x, y, z):  # type: ignore[no-untyped-def]
     ) * b
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _comb(s, q, d):  # type: ignore[no-untyped-def]
     """Direction the hair is combed to at neutral root q (not yet tangent) into d."""
     x, y, z = q[0], q[1], q[2]
@@ -76,7 +76,7 @@ def _comb(s, q, d):  # type: ignore[no-untyped-def]
         d[1] -= 0.5 * (1 - top)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _keep_out(field, lift, p):  # type: ignore[no-untyped-def]
     """Push a point out of the head, to `lift` cm above its surface."""
     dx, dy, dz = p[0], p[1] - CENTER[1], p[2] - CENTER[2]
@@ -87,7 +87,7 @@ def _keep_out(field, lift, p):  # type: ignore[no-untyped-def]
         p[0], p[1], p[2] = dx * k, CENTER[1] + dy * k, CENTER[2] + dz * k
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _crosses(points, i, n, curtain):  # type: ignore[no-untyped-def]
     """Whether a strand would hang across the face."""
     for k in range(n):
@@ -97,7 +97,7 @@ def _crosses(points, i, n, curtain):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _under_hat(s, field, p):  # type: ignore[no-untyped-def]
     """Above the rim hair lies flat on the head; just below it comes out gradually."""
     above = p[1] - (s.hat_y + s.hat_slope * p[2])
@@ -110,7 +110,7 @@ def _under_hat(s, field, p):  # type: ignore[no-untyped-def]
         p[0], p[1], p[2] = dx * k, CENTER[1] + dy * k, CENTER[2] + dz * k
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _plan(s, at, q, random, seed):  # type: ignore[no-untyped-def]
     """Plan of the strand that starts at `at` (neutral root q)."""
     x, y, z = at[0], at[1], at[2]
@@ -137,7 +137,7 @@ def _plan(s, at, q, random, seed):  # type: ignore[no-untyped-def]
     return Plan(tail, fringe, outer, lift, length, side, clump)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _length(s, y, height, outer):  # type: ignore[no-untyped-def]
     """Length of a strand from y; height: of its root on the neutral head."""
     if s.cut == BUZZ or s.cut == AFRO:
@@ -151,14 +151,14 @@ def _length(s, y, height, outer):  # type: ignore[no-untyped-def]
     return max((y - s.level) * 1.12 + 1.5 + 6.0 * smooth(y, 9.0, 13.0), 1.5)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _unit(d):  # type: ignore[no-untyped-def]
     norm = np.sqrt(d[0] ** 2 + d[1] ** 2 + d[2] ** 2) + 1e-6
     for c in range(3):
         d[c] /= norm
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _first(s, plan, at, normal, q, random, d):  # type: ignore[no-untyped-def]
     """Direction a strand leaves the head in, into d: combed, lifted, tousled."""
     if plan.tail or s.cut == AFRO:
@@ -183,7 +183,7 @@ def _first(s, plan, at, normal, q, random, d):  # type: ignore[no-untyped-def]
     _unit(d)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _steer(s, plan, pull, p, d):  # type: ignore[no-untyped-def]
     """Bend direction d at p: gravity, or the way to the knot. False when the knot is reached."""
     if s.cut == TIED and not plan.tail:
@@ -207,7 +207,7 @@ def _steer(s, plan, pull, p, d):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _drape(s, plan, field, step, rise, p):  # type: ignore[no-untyped-def]
     """Long hair: keep the face free, go behind the ears if tucked, rest on the shoulders."""
     if p[1] < 10.0 and p[2] > 2.0:
@@ -226,7 +226,7 @@ def _drape(s, plan, field, step, rise, p):  # type: ignore[no-untyped-def]
             p[0] += 0.25 * step * plan.side
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _strand(s, plan, at, d, random, field, path):  # type: ignore[no-untyped-def]
     """Grow one strand along first direction d into path [K,3]. Returns its number of points."""
     last = len(path) - 1
@@ -259,7 +259,7 @@ def _strand(s, plan, at, d, random, field, path):  # type: ignore[no-untyped-def
     return last + 1
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def grow(at, normal, q, random, field, s, seed, points, length, layer):  # type: ignore[no-untyped-def]
     """Grow every strand.
 
@@ -282,7 +282,7 @@ def grow(at, normal, q, random, field, s, seed, points, length, layer):  # type:
         _wave(points, i, n, s, plan, random, field)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _wave(points, i, n, s, plan, random, field):  # type: ignore[no-untyped-def]
     """Bend a grown strand into waves or curls around its own line."""
     if s.amplitude < 0.01:

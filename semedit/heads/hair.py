@@ -10,8 +10,8 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from semedit.compiled import compiled
 from semedit.heads import geometry, raster
 from semedit.heads.growth import CENTER, FIELD_H, FIELD_W, grow
 from semedit.heads.parameters import Parameters
@@ -66,7 +66,7 @@ def radius_field(vertices: np.ndarray) -> np.ndarray:
     depth = np.full((FIELD_H, FIELD_W), raster.FAR, np.float32)
     spans = np.ptp(u[outer], axis=1) < FIELD_W / 2
     points = np.stack([u, v, -r], 1).astype(np.float32)
-    raster.draw_depth(points, outer[spans], depth)
+    raster.draw_triangles(points, outer[spans], depth)
     for shift in (-FIELD_W, FIELD_W):  # triangles across the seam behind the head
         wrapped = points.copy()
         wrapped[:, 0] = (
@@ -78,7 +78,7 @@ def radius_field(vertices: np.ndarray) -> np.ndarray:
             if shift < 0
             else np.where(points[:, 0] < FIELD_W / 2, points[:, 0] + shift, points[:, 0])
         )
-        raster.draw_depth(wrapped, outer[~spans], depth)
+        raster.draw_triangles(wrapped, outer[~spans], depth)
     field = -depth
     for _ in range(6):  # poles and cracks take the mean of their neighbours
         hole = field < 0
@@ -112,7 +112,7 @@ def _candidates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return chosen, w, np.einsum("rcx,rc->rx", q[chosen], w).astype(np.float32)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _inside(q, paint, ear_free):  # type: ignore[no-untyped-def]
     out = np.empty(len(q), np.float32)
     for i in range(len(q)):

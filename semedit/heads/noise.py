@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from semedit.compiled import compiled
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@compiled(fastmath=True, inline="always")
 def _lattice(x, y, z, seed):  # type: ignore[no-untyped-def]
     h = (x * 374761393 + y * 668265263 + z * 2147483647 + seed * 1274126177) & 0xFFFFFFFF
     h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
     return ((h ^ (h >> 16)) & 0xFFFF) / 65535.0
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def noise3(x, y, z, seed):  # type: ignore[no-untyped-def]
     """Value noise in [-1,1] with lattice spacing 1."""
     xi, yi, zi = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
@@ -32,7 +33,7 @@ def noise3(x, y, z, seed):  # type: ignore[no-untyped-def]
     return 2 * total - 1
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def spots3(x, y, z, seed, share):  # type: ignore[no-untyped-def]
     """Round spots: 1 at the centre of a spot, 0 outside; a share of unit cells holds one."""
     best = 0.0

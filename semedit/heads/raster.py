@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from semedit.compiled import compiled
 
 FAR = np.float32(1e9)
 NO_LABEL, ONLY_OUTSIDE = 255, 254
@@ -32,14 +33,15 @@ def buffers(size: int) -> Buffers:
     )
 
 
-@njit(cache=True, fastmath=True)
-def draw_triangles(points, triangles, depth, triangle, bary):  # type: ignore[no-untyped-def]
-    """Nearest triangle per pixel.
+@compiled(fastmath=True)
+def draw_triangles(points, triangles, depth, triangle=None, bary=None):  # type: ignore[no-untyped-def]
+    """Nearest triangle per pixel; without the last two, depth only (shadows, occlusion).
 
     points float32 [V,3], triangles int32 [T,3]; writes depth, triangle index and the
     barycentric weights of corners 1 and 2 (affine in the picture: triangles are small).
     """
     height, width = depth.shape
+    least = 0.0 if triangle is None else -1e-6  # no seams in what is seen
     for t in range(triangles.shape[0]):
         i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         x0, y0, z0 = points[i, 0], points[i, 1], points[i, 2]
@@ -62,48 +64,18 @@ def draw_triangles(points, triangles, depth, triangle, bary):  # type: ignore[no
                 b1 = ((px - x0) * (y2 - y0) - (x2 - x0) * (py - y0)) * inverse
                 b2 = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) * inverse
                 b0 = 1.0 - b1 - b2
-                if b0 < -1e-6 or b1 < -1e-6 or b2 < -1e-6:
+                if b0 < least or b1 < least or b2 < least:
                     continue
                 z = b0 * z0 + b1 * z1 + b2 * z2
                 if z < depth[y, x]:
                     depth[y, x] = z
-                    triangle[y, x] = t
-                    bary[y, x, 0] = b1
-                    bary[y, x, 1] = b2
+                    if triangle is not None:
+                        triangle[y, x] = t
+                        bary[y, x, 0] = b1
+                        bary[y, x, 1] = b2
 
 
-@njit(cache=True, fastmath=True)
-def draw_depth(points, triangles, depth):  # type: ignore[no-untyped-def]
-    """Depth only (shadow maps, ambient occlusion)."""
-    height, width = depth.shape
-    for t in range(triangles.shape[0]):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        x0, y0, z0 = points[i, 0], points[i, 1], points[i, 2]
-        x1, y1, z1 = points[j, 0], points[j, 1], points[j, 2]
-        x2, y2, z2 = points[k, 0], points[k, 1], points[k, 2]
-        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-        if area == 0.0:
-            continue
-        xa = max(int(np.ceil(min(x0, x1, x2) - 0.5)), 0)
-        xb = min(int(np.floor(max(x0, x1, x2) - 0.5)), width - 1)
-        ya = max(int(np.ceil(min(y0, y1, y2) - 0.5)), 0)
-        yb = min(int(np.floor(max(y0, y1, y2) - 0.5)), height - 1)
-        inverse = 1.0 / area
-        for y in range(ya, yb + 1):
-            py = y + 0.5
-            for x in range(xa, xb + 1):
-                px = x + 0.5
-                b1 = ((px - x0) * (y2 - y0) - (x2 - x0) * (py - y0)) * inverse
-                b2 = ((x1 - x0) * (py - y0) - (px - x0) * (y1 - y0)) * inverse
-                b0 = 1.0 - b1 - b2
-                if b0 < 0.0 or b1 < 0.0 or b2 < 0.0:
-                    continue
-                z = b0 * z0 + b1 * z1 + b2 * z2
-                if z < depth[y, x]:
-                    depth[y, x] = z
-
-
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
     """Area-weighted unit normals float32 [V,3] of counter-clockwise triangles."""
     normals = np.zeros_like(vertices)
@@ -132,7 +104,7 @@ def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
     return normals
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def draw_strands(points, count, color, width, cover, value, bias, depth, rgb, label):  # type: ignore[no-untyped-def]
     """Polylines as thick lines with depth test.
 
@@ -182,7 +154,7 @@ def draw_strands(points, count, color, width, cover, value, bias, depth, rgb, la
                             label[py, px] = value
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def draw_strand_depth(points, count, depth):  # type: ignore[no-untyped-def]
     """Strands into a depth map, one pixel wide."""
     height, wide = depth.shape

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import njit
 
+from semedit.compiled import compiled
 from semedit.heads import geometry
 
 STEP_CM = 0.05
@@ -118,7 +118,7 @@ def _lines(lines: list[np.ndarray]) -> np.ndarray:
     return np.asarray(np.min([np.abs(_polygon_distance(line)) for line in there_and_back], 0))
 
 
-@njit(cache=True)
+@compiled()
 def _polygon_distance(polygon):  # type: ignore[no-untyped-def]
     out = np.empty((HIGH, WIDE), np.float32)
     n = polygon.shape[0]
@@ -139,7 +139,7 @@ def _polygon_distance(polygon):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def sample(field, x, y):  # type: ignore[no-untyped-def]
     """Bilinear value of a distance map at neutral (x, y) cm."""
     u = (abs(x) - LOW_X) / STEP_CM
@@ -153,7 +153,7 @@ def sample(field, x, y):  # type: ignore[no-untyped-def]
     return top * (1 - a) + low * a
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def brow_offset(x, y, thick, arch):  # type: ignore[no-untyped-def]
     """How far inside the brow a neutral point is: 1 on the centre line, 0 at the edge, < 0 out.
 
@@ -166,13 +166,13 @@ def brow_offset(x, y, thick, arch):  # type: ignore[no-untyped-def]
     return 1 - abs(y - brow_center(t, arch)) / half
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def brow_taper(t):  # type: ignore[no-untyped-def]
     s = min(max(t, 0.0), 1.0)
     return 0.28 + 0.72 * min(1.0, (s + 0.05) * 6) * (1 - s**2.2)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def brow_center(t, arch):  # type: ignore[no-untyped-def]
     """y of the brow's centre line; t = 0 at the inner end, 1 at the outer."""
     s = min(max(t, 0.0), 1.0)

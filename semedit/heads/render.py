@@ -183,7 +183,7 @@ def _shadow(
     rows = np.stack([side * scale, -up * scale, -key]).astype(np.float32)
     offset = np.array([half, half, 0.0], np.float32)
     depth = np.full((SHADOW_SIZE, SHADOW_SIZE), raster.FAR, np.float32)
-    raster.draw_depth(position @ rows.T + offset, triangles, depth)
+    raster.draw_triangles(position @ rows.T + offset, triangles, depth)
     for stroke in strokes:
         if stroke.casts:
             points = stroke.strands.points @ rows.T + offset

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from semedit.compiled import compiled
 from semedit.heads.noise import noise3
 from semedit.heads.skin import skin_color
 from semedit.heads.surfaces import surface
@@ -86,7 +86,7 @@ class Paint(NamedTuple):
     skin_strength: float  # 1 plain
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def surface_noise(q, seed, ao, ear):  # type: ignore[no-untyped-def]
     """Per-vertex values float32 [V,5] that are smooth enough to interpolate: ambient occlusion,
     ear weight, coarse and middle noise, angle about the vertical axis in degrees."""
@@ -100,7 +100,7 @@ def surface_noise(q, seed, ao, ear):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def lit(shadow, x, y, z, bias):  # type: ignore[no-untyped-def]
     """Share of the key light that reaches a point: 3 x 3 samples of the shadow map."""
     m = shadow.matrix
@@ -118,7 +118,7 @@ def lit(shadow, x, y, z, bias):  # type: ignore[no-untyped-def]
     return 1 - total / 9
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@compiled(fastmath=True, inline="always")
 def _three(values, i, j, k, b0, b1, b2, out):  # type: ignore[no-untyped-def]
     """Per-vertex values [V,3] at barycentric weights into out[0:3]."""
     out[0] = b0 * values[i, 0] + b1 * values[j, 0] + b2 * values[k, 0]
@@ -126,7 +126,7 @@ def _three(values, i, j, k, b0, b1, b2, out):  # type: ignore[no-untyped-def]
     out[2] = b0 * values[i, 2] + b1 * values[j, 2] + b2 * values[k, 2]
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def shade(  # type: ignore[no-untyped-def]
     triangle,
     bary,
@@ -181,7 +181,7 @@ def shade(  # type: ignore[no-untyped-def]
                 rgb[row, col, c] = light[c]
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _gleam(d, power, skin):  # type: ignore[no-untyped-def]
     """Highlight of a cosine d. Skin has a fixed broad one, without the cost of a power."""
     if not skin:
@@ -190,7 +190,7 @@ def _gleam(d, power, skin):  # type: ignore[no-untyped-def]
     return d4 * d4 * d4 * d4 * d4
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _halfway(light, n, v):  # type: ignore[no-untyped-def]
     """Cosine between the normal and the direction halfway between light and viewer."""
     x, y, z = light[0] + v[0], light[1] + v[1], light[2] + v[2]
@@ -198,7 +198,7 @@ def _halfway(light, n, v):  # type: ignore[no-untyped-def]
     return max((n[0] * x + n[1] * y + n[2] * z) / length, 0.0)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _light(p, n, eye, ao, gloss, power, wrap, lights, shadow, what, albedo, out):  # type: ignore[no-untyped-def]
     """Light one point: out[c] = albedo * (key + fill + rim + hemisphere) + highlights."""
     length = np.sqrt(n[0] ** 2 + n[1] ** 2 + n[2] ** 2) + 1e-9

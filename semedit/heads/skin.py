@@ -7,19 +7,19 @@ blood absorb, each with its own colour.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from semedit.compiled import compiled
 from semedit.heads.noise import noise3, spots3
 from semedit.heads.regions import PARTING_X, PARTING_Y, brow_offset, sample
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def smooth(x, low, high):  # type: ignore[no-untyped-def]
     t = min(max((x - low) / (high - low), 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def by_angle(table, x, z):  # type: ignore[no-untyped-def]
     """Value of a [181] table at the angle of neutral (x, z)."""
     phi = np.degrees(np.arctan2(abs(x), z))
@@ -28,21 +28,21 @@ def by_angle(table, x, z):  # type: ignore[no-untyped-def]
     return table[i] * (1 - f) + table[i + 1] * f
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def at_angle(table, phi):  # type: ignore[no-untyped-def]
     """Value of a [181] table at an angle in degrees."""
     i = min(max(int(phi), 0), 179)
     return table[i] + (phi - i) * (table[i + 1] - table[i])
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def scalp(paint, x, y, z):  # type: ignore[no-untyped-def]
     """How far a neutral point lies inside the hairline, cm (rough at the top)."""
     mid = noise3(x * 1.6, y * 1.6, z * 1.6, paint.seed + 1)
     return y - by_angle(paint.hairline, x, z) + 0.25 * mid
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def parting(x):  # type: ignore[no-untyped-def]
     a = abs(x)
     for i in range(3):
@@ -52,7 +52,7 @@ def parting(x):  # type: ignore[no-untyped-def]
     return PARTING_Y[3]
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def beard_mask(kind, jaw, phi, x, y, z):  # type: ignore[no-untyped-def]
     """0..1: where a beard grows on the neutral head. kind as in Paint.beard_kind."""
     if kind == 0 or z < -0.8 or y > 2.5:
@@ -91,14 +91,14 @@ def beard_mask(kind, jaw, phi, x, y, z):  # type: ignore[no-untyped-def]
     return full
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _mix(out, color, share, factor):  # type: ignore[no-untyped-def]
     """Cover out[0:3] with a share of color * factor."""
     for c in range(3):
         out[c] += share * (color[c] * factor - out[c])
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _pigments(paint, x, y, z, ear, low, mid, fine, front):  # type: ignore[no-untyped-def]
     """Melanin and blood at a neutral point; low, mid, fine: noise of three sizes."""
     a = abs(x)
@@ -132,7 +132,7 @@ def _pigments(paint, x, y, z, ear, low, mid, fine, front):  # type: ignore[no-un
     return m, h
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _lines(paint, maps, x, y, low, mid, front):  # type: ignore[no-untyped-def]
     """Lines of age and folds of the smile: darkness, and bend of the normal along x and y."""
     if front <= 0.2:
@@ -155,7 +155,7 @@ def _lines(paint, maps, x, y, low, mid, front):  # type: ignore[no-untyped-def]
     return 0.20 * old + 0.16 * fold, bend_x, bend_y
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _lips(paint, x, lip, low, mid, out):  # type: ignore[no-untyped-def]
     """Paint the lips, natural or with lipstick; lip: signed distance to their outline."""
     cover = 1 - smooth(lip, -0.16, 0.12)
@@ -170,7 +170,7 @@ def _lips(paint, x, lip, low, mid, out):  # type: ignore[no-untyped-def]
     out[4] += 0.10 * cover * np.cos(x * 16)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _hairs(paint, x, y, z, ear, fine, mid, phi, lip, out):  # type: ignore[no-untyped-def]
     """Paint under brows, beard and hair. Returns how far inside brow and hairline the point is."""
     inside, depth = -1.0, -9.0
@@ -192,7 +192,7 @@ def _hairs(paint, x, y, z, ear, fine, mid, phi, lip, out):  # type: ignore[no-un
     return inside, depth
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def skin_color(paint, maps, x, y, z, ear, low, mid, phi, out):  # type: ignore[no-untyped-def]
     """Albedo of the skin at neutral (x, y, z) into out[0:3]; out[3] gloss, out[4:6] bend of the
     normal along x and y. Returns the label.

@@ -6,10 +6,11 @@ Source: Kajiya & Kay 1989; the second, coloured highlight after Marschner et al.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from semedit.compiled import compiled
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def shade_strands(  # type: ignore[no-untyped-def]
     points,
     count,

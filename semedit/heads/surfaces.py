@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from semedit.compiled import compiled
 from semedit.heads.noise import noise3
 from semedit.heads.skin import smooth
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def eye_color(paint, side, x, y, z, out):  # type: ignore[no-untyped-def]
     """Albedo of an eyeball at neutral (x, y, z): pupil, iris, limbal ring, sclera."""
     dx, dy, dz = x - paint.eyes[side, 0], y - paint.eyes[side, 1], z - paint.eyes[side, 2]
@@ -34,7 +34,7 @@ def eye_color(paint, side, x, y, z, out):  # type: ignore[no-untyped-def]
     out[2] = sb + iris * (ib * ring * pupil - sb)
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def cloth_color(paint, x, y, z, out):  # type: ignore[no-untyped-def]
     """Albedo of clothes at object coordinates, cm."""
     weave = 1 + 0.06 * noise3(x * 5, y * 5, z * 5, paint.seed + 31)
@@ -49,7 +49,7 @@ def cloth_color(paint, x, y, z, out):  # type: ignore[no-untyped-def]
         out[i] = c * weave * fold
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def hat_color(paint, x, y, z, out):  # type: ignore[no-untyped-def]
     if paint.hat_kind == 0:  # ribs of a knitted cap
         phi = np.arctan2(x, z)
@@ -60,7 +60,7 @@ def hat_color(paint, x, y, z, out):  # type: ignore[no-untyped-def]
         out[i] = paint.hat_rgb[i] * k
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def surface(paint, what, p, q, ao, out):  # type: ignore[no-untyped-def]
     """Albedo of everything but skin into out[0:3].
 
@@ -92,7 +92,7 @@ def surface(paint, what, p, q, ao, out):  # type: ignore[no-untyped-def]
     return 16, 2.0, 30.0, 0.0, ao
 
 
-@njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _mouth(paint, what, p, q, ao, out):  # type: ignore[no-untyped-def]
     """Inside of the mouth (1), gums and tongue (2), teeth (3): darker with depth."""
     behind = paint.mouth_front - p[2]

@@ -263,12 +263,12 @@ def neck_field(vertices: np.ndarray) -> np.ndarray:
     side = max(NECK_W, NECK_H)
     depth = np.full((side, side), raster.FAR, np.float32)
     seam = np.ptp(u[outer], axis=1) > NECK_W / 2
-    raster.draw_depth(points, outer[~seam], depth)
+    raster.draw_triangles(points, outer[~seam], depth)
     for shift in (0.0, float(NECK_W)):
         wrapped = points.copy()
         far = points[:, 0] > NECK_W / 2
         wrapped[:, 0] += np.where(far, shift - NECK_W, shift)
-        raster.draw_depth(wrapped, outer[seam], depth)
+        raster.draw_triangles(wrapped, outer[seam], depth)
     field = np.where(depth < 1e8, -depth, 0.0)[:NECK_H, :NECK_W].astype(np.float64)
     for row in range(1, NECK_H):
         hole = field[row] <= 0

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from semedit import weights
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
 
@@ -64,8 +66,20 @@ class Offsets:
 
 
 def known_traits() -> dict[str, frozenset[str]]:
-    """Traits of every kind of generator, for messages about misfits."""
-    return {name: getattr(kind, "traits", frozenset()) for name, kind in GENERATORS.items()}
+    """Traits of every generator on this disk, by the name of its weights, for messages about
+    misfits; "encode" where the encoder lies beside that `load_generator` attaches."""
+    found = {}
+    for path in (*weights.DATA.glob("*.safetensors"), *weights.folder().glob("*.safetensors")):
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+        except (SafetensorError, OSError):
+            continue  # damaged: whoever asks for it is told
+        if metadata.get("kind") in GENERATORS:
+            traits = frozenset(getattr(GENERATORS[metadata["kind"]], "traits", ()))
+            encoder = path.with_name(metadata.get("encoder", "") + ".safetensors")
+            found[path.stem] = traits | {"encode"} if encoder.is_file() else traits
+    return found
 
 
 def check_faces(generator: Any, images: Tensor, labels: Tensor, c: Tensor) -> None:
