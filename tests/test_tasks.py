@@ -11,7 +11,9 @@ import torch
 from tiny import TinyGenerator
 
 from semedit import latents
-from semedit.batch import Item
+from semedit.batch import Item, Run
+from semedit.editors import Direction
+from semedit.errors import WeightsError
 from semedit.faces.parsing import PARSERS
 from semedit.images import read_labels, write_image, write_labels
 from semedit.latents import Latent
@@ -74,6 +76,28 @@ def test_crops_of_several_sizes_are_parsed(tmp_path: Path, monkeypatch: pytest.M
     for size in (32, 48):
         labels = read_labels(space.path("masks", str(size), ".png"))
         assert labels.shape == (size, size) and (labels == 1).all()
+
+
+def test_a_file_of_directions_counts_by_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.bin"  # an option names it; it is no row of the weights' table
+
+    def fingerprint() -> str:
+        method = Direction(directions=file.name)
+        task = edit.Edit("edit", "direction", method, "smiling+2")
+        run = Run(Workspace(tmp_path), task.command, task.parameters(), task.weights())
+        return run.fingerprint(Item("a/01-smiling+2", {}), {})
+
+    file.write_bytes(b"one")
+    first = fingerprint()
+    assert fingerprint() == first
+    file.write_bytes(b"another")
+    assert fingerprint() != first
+    file.unlink()
+    with pytest.raises(WeightsError, match=r"mine\.bin"):
+        fingerprint()
 
 
 class Quiet:

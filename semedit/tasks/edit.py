@@ -197,10 +197,13 @@ class Edit:
 
 
 def directions_read(generator_name: str, method: Any) -> dict[str, str]:
-    """name -> sha256 of the files of directions that a method may read."""
+    """name -> sha256 of the files of directions that a method may read.
+
+    Raises: WeightsError: the method names a file that is not there.
+    """
     named = getattr(method, "directions", "")
     if named:
-        found = [Path(named) if Path(named).suffix else weights.resolve(named)]
+        found = [weights.resolve(Path(named).absolute() if Path(named).suffix else named)]
     else:
         found = files_of(weights.resolve(generator_name).stem)
     return {f"directions-{i}": weights.fingerprint(path) for i, path in enumerate(found)}
