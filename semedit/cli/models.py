@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,12 +79,14 @@ def heads(
 def train(
     common: Shared,
     name: Annotated[str, typer.Argument(help="What to train; see `semedit methods`.")],
-    data_folder: Annotated[Path, typer.Option("--data", help="Folder of `semedit heads`.")],
+    data_folder: Annotated[
+        Path, typer.Option("--data", help="Of `semedit heads`; CelebA or CelebAMask-HQ.")
+    ],
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/NAME. Resumes.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="End after so long; 60 where nothing is said.")
+        float | None, typer.Option(help="End after so long; default: the trainer's end, or 60.")
     ] = None,
     kimg: Annotated[float | None, typer.Option(help="End after so many thousand items.")] = None,
     options: Options = None,
@@ -97,9 +100,9 @@ def train(
     trainer = methods.build(methods.pick(TRAINERS, name, "trainer"), options or ())
     device(common)
     folder = run or Path("runs") / name
-    if kimg is None and minutes is None:
-        minutes = 60.0
-    schedule = Schedule(kimg=kimg, minutes=minutes)
+    schedule = getattr(trainer, "schedule", Schedule(minutes=60.0))
+    if kimg is not None or minutes is not None:
+        schedule = replace(schedule, kimg=kimg, minutes=minutes, epochs=None)
     # Its bar is on stdout, which with --json holds JSON alone.
     figures = train_loop(trainer, data_folder, folder, schedule, common.seed, quiet=common.json)
     text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())

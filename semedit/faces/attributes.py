@@ -1,7 +1,7 @@
 """CelebA attributes of aligned crops.
 
-`Classifier` is what editors steer by; `Judge` is another network, of another shape and seed,
-that only ever looks at finished results.
+`Classifier`, or a trained `Branched`, is what editors steer by; `Judge` is another network, of
+another shape and seed, that only ever looks at finished results.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semedit import weights
 from semedit.errors import OptionError
-from semedit.faces import networks
+from semedit.faces import branched, networks
+from semedit.faces.branched import Branched
 from semedit.images import ATTRIBUTES
 
 
@@ -50,17 +52,19 @@ def named(logits: Tensor) -> list[dict[str, float]]:
     return [dict(zip(ATTRIBUTES, (round(v, 4) for v in row), strict=True)) for row in rows]
 
 
-CLASSIFIERS: dict[str, type] = {"builtin": Classifier, "judge": Judge}
-STEERING = ("builtin",)  # what editors may be steered by: never the judge
+CLASSIFIERS: dict[str, type] = {"builtin": Classifier, "branched": Branched, "judge": Judge}
+STEERING = ("builtin", "branched")  # what editors may be steered by: never the judge
 
 
 def load_classifier(name: str = "auto", device: str = "cpu") -> Any:
     """What editors ask, by name: image [N,3,R,R] -> logits [N,A] in the order of ATTRIBUTES.
 
+    "auto" is `branched` where it was trained, else `builtin`.
+
     Raises: OptionError: no such classifier.  WeightsError: its weights are not there.
     """
     if name == "auto":
-        name = "builtin"
+        name = "branched" if weights.on_disk(branched.WEIGHTS) else "builtin"
     if name not in STEERING:
         raise OptionError(f"no classifier is called {name!r}", f"auto, {', '.join(STEERING)}")
     return CLASSIFIERS[name](device)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from semedit import weights
 from semedit.errors import OptionError
+from semedit.faces import deeplab
+from semedit.faces.deeplab import DeepLabSegmenter
 from semedit.faces.parsing import BuiltinParser
 from semedit.images import LABELS, REGIONS
 
@@ -69,7 +71,7 @@ class BuiltinSegmenter:
         return grouped(self._parser(images).softmax(1))
 
 
-SEGMENTERS: dict[str, type] = {"builtin": BuiltinSegmenter}
+SEGMENTERS: dict[str, type] = {"builtin": BuiltinSegmenter, "deeplab": DeepLabSegmenter}
 
 
 def load_segmenter(name: str = "auto", device: str = "cpu") -> Segmenter:
@@ -78,7 +80,7 @@ def load_segmenter(name: str = "auto", device: str = "cpu") -> Segmenter:
     Raises: OptionError: no such segmenter.  WeightsError: its weights are not there.
     """
     if name == "auto":
-        name = "deeplab" if "deeplab" in SEGMENTERS and weights.on_disk("deeplab") else "builtin"
+        name = "deeplab" if weights.on_disk(deeplab.WEIGHTS) else "builtin"
     if name not in SEGMENTERS:
         raise OptionError(f"no segmenter is called {name!r}", f"auto, {', '.join(SEGMENTERS)}")
     return SEGMENTERS[name](device)

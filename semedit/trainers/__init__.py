@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .celeba import AttributeTrainer
+from .celebamask import DeepLabTrainer
 from .encoder import EncoderTrainer
 from .faces import FaceTrainer, JudgeTrainer
 from .landmarks import LandmarkTrainer
@@ -16,5 +18,7 @@ TRAINERS: dict[str, Any] = {
     "judge": JudgeTrainer,
     "heads-128": HeadsTrainer,
     "encoder": EncoderTrainer,
+    "attributes": AttributeTrainer,
+    "deeplab": DeepLabTrainer,
     "stylegan2": StyleGAN2Trainer,
 }

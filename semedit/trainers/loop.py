@@ -34,7 +34,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, cast
 
@@ -42,7 +42,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import InputError, OptionError
+from semedit.errors import InputError, OptionError
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -71,7 +71,10 @@ class Task(Protocol):
 
 
 class Trainer(Protocol):
-    """A frozen dataclass: its fields are the hyper-parameters, `start` makes the task."""
+    """A frozen dataclass: its fields are the hyper-parameters, `start` makes the task.
+
+    A class attribute `schedule`, where there is one, is what a run follows unless told otherwise.
+    """
 
     name: ClassVar[str]
     batch_size: int
@@ -85,15 +88,23 @@ class Schedule:
 
     kimg: float | None = None  # thousands of items; None: no end by count
     minutes: float | None = None  # of training, earlier calls counted in; None: no such end
+    epochs: float | None = None  # passes over the data; None: no such end
     warmup_steps: int = 100  # learning rate rises linearly
     final_rate: float = 0.02  # of the initial rate, reached by a half cosine
+    decay_steps: int = 0  # the rate falls to a tenth every so many steps; 0: by the cosine
     ema_steps: float = 250.0  # half-life of the moving average, in steps
     log_seconds: float = 20.0  # between two lines of the log
     save_minutes: float = 5.0  # between two checkpoints, each with an evaluation
 
     def __post_init__(self) -> None:
-        if self.kimg is None and self.minutes is None:
+        if self.kimg is None and self.minutes is None and self.epochs is None:
             raise OptionError("a training run needs an end", hint="give --kimg or --minutes")
+
+    def sized(self, items: int) -> Schedule:
+        """The schedule for a data set of so many items: passes over it counted in kimg."""
+        if self.epochs is None:
+            return self
+        return replace(self, kimg=self.epochs * items / 1000.0, epochs=None)
 
     def progress(self, items: int, seconds: float) -> float:
         """Part of the run that is done, in [0,1]: by count or by the clock, whichever is ahead."""
@@ -104,6 +115,8 @@ class Schedule:
     def rate(self, step: int, progress: float) -> float:
         """Factor on the initial learning rates."""
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.decay_steps:
+            return warmup * 0.1 ** (step // self.decay_steps)
         cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
         return warmup * (self.final_rate + (1.0 - self.final_rate) * cosine)
 
@@ -144,6 +157,7 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     task = trainer.start(data, seed)
+    schedule = schedule.sized(task.size)
     state = _Run(
         task=task,
         means={n: copy.deepcopy(task.modules[n]).requires_grad_(False) for n in task.averaged},
