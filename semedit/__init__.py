@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .errors import SemeditError
-    from .faces import Face
-    from .generators import Output, load_generator
-    from .images import read_labels, read_photo, write_image, write_labels
-    from .latents import Latent
+    from semedit.errors import SemeditError
+    from semedit.faces import Face
+    from semedit.generators import Output, load_generator
+    from semedit.images import read_labels, read_photo, write_image, write_labels
+    from semedit.latents import Latent
 
 _HOMES = {
     "Face": "faces",
@@ -63,4 +63,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'semedit' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

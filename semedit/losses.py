@@ -58,11 +58,6 @@ def dilate(mask: Tensor, px: int) -> Tensor:
     return F.max_pool2d(mask, 2 * px + 1, stride=1, padding=px) if px > 0 else mask
 
 
-def erode(mask: Tensor, px: int) -> Tensor:
-    """Shrink a mask [N,1,R,R] by px pixels; the picture's border does not count as outside."""
-    return -F.max_pool2d(-mask, 2 * px + 1, stride=1, padding=px) if px > 0 else mask
-
-
 def feather(mask: Tensor, px: float, reach: int | None = None) -> Tensor:
     """Blur a mask [N,1,R,R] by a Gaussian of standard deviation px, cut off `reach` pixels from
     its middle (None: three deviations)."""

@@ -6,6 +6,7 @@ zllrunning) and `parsenet` (Chen et al. 2020, arXiv:2009.08709), both through fa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,8 @@ class Parser(Protocol):
     """Takes images float32 [N,3,R,R] in [-1,1], returns seg logits [N,19,R,R]."""
 
     name: str
+
+    def __init__(self, device: str = "cpu") -> None: ...
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
@@ -97,12 +100,7 @@ def enlarge(seg: Tensor, size: int) -> Tensor:
     return F.interpolate(seg, (size, size), mode="bilinear", antialias=shrink)
 
 
-def labels_of(seg: Tensor) -> Tensor:
-    """The likeliest label of each pixel: seg [N,19,R,R] -> int64 [N,R,R]."""
-    return seg.argmax(1)
-
-
-PARSERS: dict[str, type] = {
+PARSERS: Mapping[str, type[Parser]] = {
     "builtin": BuiltinParser,
     "bisenet": BiSeNetParser,
     "parsenet": ParseNetParser,

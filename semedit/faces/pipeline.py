@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -124,7 +124,7 @@ class FacePipeline:
         self.parser = self._step("parse", parse, parsing.PARSERS)
         self.pose = self._step("pose", pose_, pose.POSES)
 
-    def _step(self, step: str, wanted: str, kinds: dict[str, type]) -> Any:
+    def _step(self, step: str, wanted: str, kinds: Mapping[str, type]) -> Any:
         if wanted == "none":
             return None
         name = choose(step, wanted)

@@ -6,6 +6,7 @@ angles, Ruiz et al. 2018, arXiv:1710.00925; focal length and centre are FaceNet'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,8 @@ class Pose(Protocol):
     """Takes images float32 [N,3,R,R] in [-1,1], returns camera labels c float32 [N,25]."""
 
     name: str
+
+    def __init__(self, device: str = "cpu") -> None: ...
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
@@ -73,4 +76,4 @@ def camera(six: Tensor) -> Tensor:
     return cameras.from_six(torch.maximum(torch.minimum(six, limit), -limit).cpu())
 
 
-POSES: dict[str, type] = {"builtin": BuiltinPose, "facexlib": HopenetPose}
+POSES: Mapping[str, type[Pose]] = {"builtin": BuiltinPose, "facexlib": HopenetPose}

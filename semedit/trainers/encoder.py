@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..errors import OptionError
-from ..generators import Triplane, load_generator
+from semedit.errors import OptionError
+from semedit.generators import Triplane, load_generator
+from semedit.trainers.rendered import read_views
+from semedit.trainers.triplane import HeadsTask, HeadsTrainer, encoder_config
+
 from ..generators.encoder import Encoder
-from .rendered import read_views
-from .triplane import HeadsTask, HeadsTrainer, encoder_config
 
 
 @dataclass(frozen=True)
