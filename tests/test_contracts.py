@@ -14,11 +14,13 @@ from semedit.generators import GENERATORS
 from semedit.generators.encoder import Encoder
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.test_generators import SMALL_ENCODER, small_generator
+from tests.test_l2sae import small_l2sae
 from tests.tiny import TinyGenerator
 
 TINY: dict[str, Callable[[], Any]] = {
     "triplane": lambda: small_generator().attach(Encoder(SMALL_ENCODER)),
     "stylegan2": lambda: small_stylegan2(),
+    "l2sae": lambda: small_l2sae(),
 }
 
 
@@ -88,7 +90,8 @@ def test_a_gradient_reaches_every_code(make: Callable[[], Any]) -> None:
     for leaf in leaves.values():
         assert leaf.grad is not None
         # Every code of every face counts, layer by layer.
-        assert (leaf.grad.flatten(2).abs().sum(-1) > 0).all()
+        rows = leaf.grad.reshape(*leaf.shape[:2], -1)
+        assert (rows.abs().sum(-1) > 0).all()
 
 
 @every

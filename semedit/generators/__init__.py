@@ -62,13 +62,19 @@ class Generator(Protocol):
 
 
 from .encoder import load_encoder  # noqa: E402
+from .l2sae import L2SAE, L2SAEConfig  # noqa: E402  (needs Output)
 from .stylegan2 import StyleGAN2, StyleGAN2Config  # noqa: E402  (needs Output)
 from .triplane import Triplane, TriplaneConfig  # noqa: E402  (needs Output)
 
-GENERATORS: dict[str, type[nn.Module]] = {"triplane": Triplane, "stylegan2": StyleGAN2}
+GENERATORS: dict[str, type[nn.Module]] = {
+    "triplane": Triplane,
+    "stylegan2": StyleGAN2,
+    "l2sae": L2SAE,
+}
 CONFIGS: dict[str, Callable[..., Any]] = {
     "triplane": TriplaneConfig,
     "stylegan2": StyleGAN2Config,
+    "l2sae": L2SAEConfig,
 }
 
 

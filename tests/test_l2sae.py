@@ -1,0 +1,146 @@
+"""L2SAE: its networks, its slices, and edits of one region."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from semedit import weights
+from semedit.checkpoints import l2sae as checkpoint
+from semedit.checkpoints.reader import Checkpoint
+from semedit.errors import OptionError, ShapeError, TraitError
+from semedit.generators.l2sae import L2SAE, ROIS, SLICINGS, L2SAEConfig, smooth
+from tests import golden
+
+SMALL = L2SAEConfig(
+    resolution=64,
+    style=12,
+    encoder=(4, 4, 6, 6, 8),
+    summary=(10,),
+    head=(8,),
+    decoder=(8, 6, 6, 4),
+    slicing="first",
+    map_decoder=(6, 6, 4, 4),
+    rank=3,
+)
+
+
+def small_l2sae() -> L2SAE:
+    """Random weights, noise that is seen, a prior that spreads."""
+    torch.manual_seed(0)
+    generator = L2SAE(SMALL, "small").eval()
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise.weight"):
+                parameter.fill_(0.1)
+        generator.prior.mean.normal_()
+        generator.prior.basis.normal_()
+    return generator
+
+
+def pictures(n: int = 2) -> torch.Tensor:
+    numbers = torch.Generator().manual_seed(1)
+    return torch.rand(n, 3, 64, 64, generator=numbers) * 2 - 1
+
+
+@torch.no_grad()
+def test_agreement_with_the_swapping_autoencoder(shared: Path) -> None:
+    facts = golden.read(shared, "swapping-autoencoder-256")
+    (part,) = checkpoint.parts(Checkpoint(Path("latest_checkpoint.pth"), facts.state()))
+    generator = part.build().eval()
+    weights.fill(generator, dict(part.tensors), "golden")
+    codes = generator.encode(facts.input("x").clamp(-1, 1))
+    facts.check("structure", codes["structure"])
+    facts.check("style", codes["style"])
+    facts.check("image", generator.synthesis(codes).image)
+
+
+def test_codes_are_of_unit_length() -> None:
+    codes = small_l2sae().encode(pictures())
+    assert codes["structure"].shape == (2, 8, 4, 4) and codes["style"].shape == (2, 12)
+    for code in codes.values():
+        torch.testing.assert_close(code.square().sum(1), torch.ones_like(code[:, 0]))
+
+
+def test_another_size_is_refused() -> None:
+    with pytest.raises(ShapeError):
+        small_l2sae().encode(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(OptionError):
+        L2SAEConfig(resolution=64)  # its summary halves too often
+    with pytest.raises(OptionError):
+        L2SAEConfig(slicing="third")
+
+
+def test_noise_is_fixed_drawn_or_none() -> None:
+    generator = small_l2sae()
+    codes = generator.encode(pictures())
+    const, again = (generator.synthesis(codes).image for _ in range(2))
+    assert torch.equal(const, again)
+    none, drawn = (generator.synthesis(codes, noise=n).image for n in ("none", "random"))
+    assert not torch.equal(const, none) and not torch.equal(const, drawn)
+    with pytest.raises(OptionError):
+        generator.synthesis(codes, noise="loud")
+
+
+@pytest.mark.parametrize("slicing", SLICINGS)
+def test_slices_share_the_structure_out(slicing: str) -> None:
+    generator = L2SAE(L2SAEConfig(**{**vars(SMALL), "slicing": slicing}))
+    masks = torch.stack([generator.channels(name) for name in ROIS])
+    assert torch.equal(masks.sum(0), torch.ones(8))
+    with pytest.raises(OptionError):
+        generator.channels("moustache")
+
+
+def test_a_region_reads_its_slice_alone() -> None:
+    generator, images = small_l2sae(), pictures()
+    assert generator.SMPN is not None
+    together = generator.region_logits(images)
+    assert together.shape == (2, 5, 64, 64)
+    for i, name in enumerate(ROIS):
+        alone = generator.region_logits(images, [name])
+        torch.testing.assert_close(alone[:, 0], together[:, i], rtol=1e-4, atol=1e-5)
+    structure, style = generator.SMPN.E(images)
+    own = structure * generator.channels("nose")[None, :, None, None]
+    drawn = generator.SMPN.G(own, style, unit=False).mean(1)
+    torch.testing.assert_close(drawn, together[:, list(ROIS).index("nose")], rtol=1e-4, atol=1e-5)
+
+
+def test_without_smpn_there_are_no_regions() -> None:
+    generator = L2SAE(L2SAEConfig(**{**vars(SMALL), "slicing": "", "rank": 0}), "plain")
+    assert generator.traits == {"encode"}
+    with pytest.raises(TraitError, match="no regions"):
+        generator.region_logits(pictures())
+    with pytest.raises(TraitError, match="prior"):
+        generator.mapping(torch.zeros(1, 0))
+
+
+def test_prior_follows_the_codes() -> None:
+    generator = small_l2sae()
+    z = torch.randn(400, 3, generator=torch.Generator().manual_seed(2))
+    basis, mean = generator.prior.basis.clone(), generator.prior.mean.clone()
+    generator.prior.fit(mean + z @ basis)
+    torch.testing.assert_close(generator.prior.mean, mean + z.mean(0) @ basis, rtol=0, atol=1e-4)
+    found = generator.prior.basis.T @ generator.prior.basis
+    true = basis.T @ torch.cov(z.T) @ basis
+    torch.testing.assert_close(found, true, rtol=1e-3, atol=1e-3)
+
+
+def test_smoothing_keeps_a_constant() -> None:
+    found = smooth(torch.ones(1, 2, 6, 6), (1.0, 3.0, 3.0, 1.0), total=4.0)
+    torch.testing.assert_close(found, torch.full((1, 2, 3, 3), 4.0))
+
+
+def test_configuration_is_read_off_the_tensors() -> None:
+    generator = L2SAE(L2SAEConfig(**{**vars(SMALL), "slicing": "", "rank": 0, "map_decoder": ()}))
+    tensors = {k: v for k, v in generator.state_dict().items() if k.startswith(("E.", "G."))}
+    found = checkpoint.config(tensors)
+    assert {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()} == {
+        k: v for k, v in vars(generator.config).items() if k in found
+    }
+    bare = {k: v for k, v in tensors.items() if "fixed_noise" not in k}
+    again = checkpoint.completed(bare, found)
+    assert again.keys() == generator.state_dict().keys()
+    for key, value in generator.state_dict().items():
+        assert again[key].shape == value.shape
