@@ -220,6 +220,11 @@ def test_tuning_is_taken_back_where_the_edit_shows(generator: TinyGenerator) -> 
         :, :, outside
     ].abs().mean()
     assert release(generator, face, mask, 0.0) is face
+    with torch.no_grad():  # as whoever only draws calls it
+        again = release(generator, face, mask)
+    assert all(
+        torch.equal(again.tuned[k], v) for k, v in release(generator, face, mask).tuned.items()
+    )
     everywhere = release(generator, face, torch.ones(2, 1, 16, 16))
     assert everywhere.tuned is not None
     assert torch.allclose(latents.synthesize(generator, everywhere).image, plain, atol=1e-4)

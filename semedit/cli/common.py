@@ -229,7 +229,7 @@ class Reporter:
             )
         table = Table(title=f"semedit {self.command}", title_justify="left")
         columns = {title: str(counts[status]) for status, title in names.items()}
-        columns |= {"with warnings": str(warned), "seconds": f"{seconds:.1f}"}
+        columns |= {"warned": str(warned), "seconds": f"{seconds:.1f}"}
         for title in columns:
             table.add_column(title, justify="right")
         table.add_column("device")

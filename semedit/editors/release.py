@@ -37,6 +37,7 @@ def release(generator: Any, latent: Latent, mask: Tensor, share: float = 1.0) ->
     return replace(latent, tuned={**(latent.tuned or {}), **faded})
 
 
+@torch.enable_grad()
 def _reach(generator: Any, latent: Latent, names: list[str], mask: Tensor) -> dict[str, Tensor]:
     """Squared derivatives of masked pixels for each place of the planes, summed over channels.
 

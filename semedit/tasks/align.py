@@ -108,8 +108,13 @@ class Align:
                 raise InputError(error.message, error.hint) from error
             raise
         outputs = [path for one in found for path in _write(item.data, one)]
-        flagged = [f"{one.face.name} is {FLAGS[f]}" for one in found for f in one.face.flags]
-        return [Result(outputs, [*photo.warnings, *flagged], {"faces": len(found)})]
+        faces = [one.face for one in found]
+        flagged = [
+            f"{face.name if face.index else 'the face'} is {FLAGS[flag]}"
+            for face in faces
+            for flag in face.flags
+        ]
+        return [Result(outputs, [*photo.warnings, *flagged], {"faces": len(faces)})]
 
 
 def _write(space: Workspace, one: Described) -> list[Path]:
