@@ -45,7 +45,7 @@ class Row:
     """
 
     name: str
-    kind: Literal["builtin", "library", "asset"]
+    kind: Literal["builtin", "library", "asset", "checkpoint"]
     file: str
     use: str
     licence: str
@@ -104,7 +104,7 @@ def _row(name: str, values: Any) -> Row:
         row = Row(name=name, files=files, **values)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"weights.toml: [{name}]: {error}") from error
-    if row.kind not in ("builtin", "library", "asset"):
+    if row.kind not in ("builtin", "library", "asset", "checkpoint"):
         raise WeightsError(f"weights.toml: [{name}]: kind = {row.kind!r}")
     if row.looks not in ("semedit", "torch-hub"):
         raise WeightsError(f"weights.toml: [{name}]: looks = {row.looks!r}")
@@ -177,13 +177,16 @@ def resolve(name: str | Path) -> Path:
         return DATA / entry.file
     for place in (folder(), *_library_folders(entry)):
         if (place / entry.file).is_file():
-            _verify(place / entry.file, entry.sha256, text)
+            if entry.kind != "checkpoint":  # whose digest is the source's
+                _verify(place / entry.file, entry.sha256, text)
             return place / entry.file
     raise WeightsError(f"the weights {text!r} are not on this disk", how_to_get(entry))
 
 
 def how_to_get(entry: Row) -> str:
     """One phrase: which commands bring a row's file, and where it goes."""
+    if entry.kind == "checkpoint":
+        return f"get it from {entry.url}, then: semedit weights import FILE --name {entry.name}"
     if entry.kind == "builtin":
         made_by = entry.command or f"semedit train {entry.name}"
         return f"{made_by} makes them; the file goes to {DATA / entry.file}"
@@ -235,7 +238,7 @@ def add(name: str, file: str | Path) -> Path:
     file = Path(file)
     if not file.is_file():
         raise WeightsError(f"no file at {file}")
-    _refuse_impostors(file, name)
+    refuse_impostors(file, name)
     if name in table():
         entry = row(name)
         if not entry.sha256:
@@ -248,6 +251,28 @@ def add(name: str, file: str | Path) -> Path:
         target = folder() / f"{name}.safetensors"
     with atomic_path(target) as temporary:
         shutil.copyfile(file, temporary)
+    return target
+
+
+def place_for(name: str, source_sha256: str) -> Path:
+    """Where a converted checkpoint goes: the user's folder.
+
+    Args:
+        name: new, or of a row of kind "checkpoint".
+        source_sha256: of the checkpoint; converting the same one again is no clash.
+
+    Raises:
+        WeightsError: no safe name, or it means something else already.
+    """
+    _check_path(name, name)
+    entry = table().get(name)
+    if entry is not None and entry.kind != "checkpoint":
+        raise WeightsError(f"{name} is the name of a {entry.kind} file", "give another --name")
+    if entry is not None and not source_sha256.startswith(entry.sha256):
+        raise WeightsError(f"{name} has sha256 {entry.sha256[:16]}..., not {source_sha256[:16]}...")
+    target = folder() / (entry.file if entry else f"{name}.safetensors")
+    if target.is_file() and metadata(target).get("source_sha256") != source_sha256:
+        raise WeightsError(f"{target} is there already, from another file", "give another --name")
     return target
 
 
@@ -284,7 +309,7 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         The file; for an asset, the folder that now holds its source files.
     """
     entry = row(name)
-    if entry.kind == "builtin":
+    if entry.kind in ("builtin", "checkpoint"):  # checkpoints: their publishers want to be asked
         return resolve(name)
     if entry.files:
         sources = folder() / f"{name}-sources"
@@ -327,7 +352,7 @@ def download(
             f"cut short after {got} of {wanted} bytes: {told}", "run it again to go on"
         )
     try:
-        _refuse_impostors(part, url)
+        refuse_impostors(part, url)
         _verify(part, sha256, url)
     except WeightsError:
         part.unlink()
@@ -370,7 +395,7 @@ def _stream(url: str, part: Path, progress: Progress | None) -> int | None:
     return total
 
 
-def _refuse_impostors(path: Path, name: str) -> None:
+def refuse_impostors(path: Path, name: str) -> None:
     """Web pages and Git LFS pointers that were saved under a weight file's name."""
     with path.open("rb") as file:
         start = file.read(512).lstrip().lower()
@@ -489,7 +514,7 @@ def load_pickle(path: str | Path) -> Any:
     """
     import torch
 
-    _refuse_impostors(Path(path), "checkpoint")
+    refuse_impostors(Path(path), "checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a malformed pickle makes its reader raise nearly anything

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from semedit import weights
-from semedit.checkpoints import stylegan2 as keys
+from semedit.checkpoints import stylegan2_keys as keys
 from semedit.generators.e4e import E4E, E4EConfig
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
 from tests import golden

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semedit.checkpoints import stylegan2 as keys
+from semedit.checkpoints import stylegan2_keys as keys
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import build_generator
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, sides, widths

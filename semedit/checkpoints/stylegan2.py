@@ -1,129 +1,162 @@
-"""Key names of StyleGAN2: semedit's, NVIDIA's and rosinality's.
-
-NVIDIA's differ from semedit's in two prefixes. rosinality's count layers instead of naming their
-resolution, and keep leading axes of size 1.
-"""
+"""StyleGAN2 in checkpoints: NVIDIA's pickles, rosinality's files, plain state dicts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
-NVIDIA = {"mapping.": "mapping_network.", "synthesis.": "synthesis_network."}
-# FIR filters, which the code makes itself.
-FILTERS = re.compile(r"(^|\.)(resample_filter|blur\.kernel|upsample\.kernel)$")
+from semedit.checkpoints import stylegan2_keys as keys
+from semedit.checkpoints.formats import MEAN_SAMPLES, Format, Part
+from semedit.checkpoints.pickles import LazyTensor, Record, Tensors, value_of
+from semedit.checkpoints.reader import Checkpoint
+from semedit.errors import WeightsError
+from semedit.generators.stylegan2 import MAPPING_RATE
 
-# rosinality's name within a layer -> NVIDIA's, and the shape there (None: without a leading 1).
-_PARTS: dict[str, tuple[str, tuple[int, ...] | None]] = {
-    "conv.weight": ("weight", None),
-    "conv.modulation.weight": ("affine.weight", ()),
-    "conv.modulation.bias": ("affine.bias", ()),
-    "activate.bias": ("bias", ()),
-    "noise.weight": ("noise_strength", None),
-    "bias": ("bias", (-1,)),
-}
-
-
-def from_nvidia(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """semedit's names for `mapping.*` and `synthesis.*`; other names stay, filters go."""
-    return {_renamed(key, NVIDIA): v for key, v in tensors.items() if not FILTERS.search(key)}
+W_AVG = "mapping_network.w_avg"
+NVIDIA_LICENCE = (
+    "not in the file; NVIDIA's own networks: NVIDIA Source Code License, non-commercial"
+)
+NVIDIA_ENTRIES = ("G_ema",)
+ROSINALITY_ENTRIES = ("g_ema", "state_dict", "params_ema", "params")
 
 
-def to_nvidia(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back, without filters."""
-    back = {own: theirs for theirs, own in NVIDIA.items()}
-    return {_renamed(key, back): v for key, v in tensors.items()}
+def is_nvidia(checkpoint: Checkpoint) -> bool:
+    """Mapping and synthesis under NVIDIA's names, in G_ema or as the whole file."""
+    tensors = checkpoint.network(*NVIDIA_ENTRIES)[2]
+    return {"mapping.fc0.weight", "synthesis.b4.const"} <= tensors.keys()
 
 
-def _renamed(key: str, prefixes: Mapping[str, str]) -> str:
-    for old, new in prefixes.items():
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return key
+def nvidia(checkpoint: Checkpoint) -> list[Part]:
+    """The generator of an NVIDIA pickle or state dict."""
+    name, entry, tensors = checkpoint.network(*NVIDIA_ENTRIES)
+    found = keys.from_nvidia(tensors)
+    ignored = _filters(tensors)
+    clamp = None
+    if isinstance(entry, Record):
+        clamp = _clamp(entry)
+        _check_rate(entry)
+    part = _part(found, clamp, ignored, checkpoint.others(name) if name else ())
+    return [part]
 
 
-def from_rosinality(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """semedit's names for the keys of `g_ema`; filters go, names it does not know stay."""
-    found = {}
-    for key, value in tensors.items():
-        if FILTERS.search(key):
-            continue
-        name, shape = rosinality_name(key)
-        found[_renamed(name, NVIDIA)] = _shaped(value, shape)
-    return found
+def is_rosinality(checkpoint: Checkpoint) -> bool:
+    """A generator under rosinality's names, and no encoder beside it."""
+    tensors = checkpoint.network(*ROSINALITY_ENTRIES)[2]
+    return {"style.1.weight", "input.input", "conv1.conv.weight"} <= tensors.keys()
 
 
-def _shaped(value: Tensor, shape: tuple[int, ...] | None) -> Tensor:
-    if shape is None:
-        return value[0]
-    return value.reshape(shape) if shape else value
+def rosinality(checkpoint: Checkpoint) -> list[Part]:
+    """The generator of rosinality's training or converted file."""
+    name, _, tensors = checkpoint.network(*ROSINALITY_ENTRIES)
+    mean = checkpoint.entry("latent_avg")
+    beside = checkpoint.others(name, "latent_avg") if name else ()
+    return [rosinality_part(tensors, mean, beside)]
 
 
-def rosinality_name(key: str) -> tuple[str, tuple[int, ...] | None]:
-    """NVIDIA's name for a key of rosinality's, and the shape there: None drops the first axis,
-    () leaves it."""
-    if match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", key):
-        return f"mapping.fc{int(match[1]) - 1}.{match[2]}", ()
-    if key == "input.input":
-        return "synthesis.b4.const", None
-    if match := re.fullmatch(r"noises\.noise_(\d+)", key):
-        side = 2 ** ((int(match[1]) + 5) // 2)
-        return f"synthesis.{_layer(int(match[1]))}.noise_const", (side, side)
-    for pattern, place in _LAYERS.items():
-        if (match := re.fullmatch(pattern, key)) and match[match.re.groups] in _PARTS:
-            part, shape = _PARTS[match[match.re.groups]]
-            number = int(match[1]) if match.re.groups == 2 else -1
-            return f"synthesis.{place(number)}.{part}", shape
-    return key, ()
+def rosinality_part(tensors: Tensors, mean: Any, beside: tuple[str, ...]) -> Part:
+    """A generator from rosinality's tensors and `latent_avg`, [w_dim] or one row a layer."""
+    found = keys.from_rosinality({key: value_of(value) for key, value in tensors.items()})
+    if isinstance(mean, Tensor | LazyTensor):
+        value = value_of(mean)
+        # Its rows, where it has several, are the same mean again.
+        found[W_AVG] = value.float().reshape(-1, value.shape[-1]).mean(0)
+    return _part(found, None, _filters(tensors), beside)
 
 
-def _layer(index: int) -> str:
-    """The layer of the index-th noise map: b4.conv1, b8.conv0, b8.conv1, ..."""
-    return f"b{2 ** ((index + 5) // 2)}.conv{(index + 1) % 2}"
+def _part(
+    tensors: Mapping[str, Any],
+    clamp: float | None,
+    ignored: tuple[str, ...],
+    beside: tuple[str, ...],
+) -> Part:
+    config = infer(tensors, clamp)
+    return Part("stylegan2", config, tensors, ignored, beside, complete={W_AVG: mean_style})
 
 
-_LAYERS = {
-    r"conv1\.(.+)": lambda _: "b4.conv1",
-    r"to_rgb1\.(.+)": lambda _: "b4.torgb",
-    r"convs\.(\d+)\.(.+)": lambda i: _layer(i + 1),
-    r"to_rgbs\.(\d+)\.(.+)": lambda i: f"b{2 ** (i + 3)}.torgb",
-}
+def infer(tensors: Mapping[str, Any], clamp: float | None = None) -> dict[str, Any]:
+    """Configuration from the shapes of tensors under semedit's names.
+
+    Raises: WeightsError: there is no StyleGAN2 in them, or it draws no RGB.
+    """
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    blocks = "synthesis_network.b{}.{}"
+    found = {m[1] for k in shapes if (m := re.match(r"synthesis_network\.b(\d+)\.conv1\.", k))}
+    sides = sorted(int(side) for side in found)
+    depth = sum(bool(re.fullmatch(r"mapping_network\.fc\d+\.weight", key)) for key in shapes)
+    try:
+        channels = [shapes[blocks.format(side, "conv1.weight")][0] for side in sides]
+        w_dim = shapes["synthesis_network.b4.conv1.affine.weight"][1]
+        drawn = shapes["synthesis_network.b4.torgb.weight"][0]
+        first = shapes["mapping_network.fc0.weight"][1]
+    except (KeyError, IndexError) as error:
+        raise WeightsError(f"the StyleGAN2 in it lacks {error}") from error
+    label = shapes.get("mapping_network.embed.weight")
+    if drawn != 3:
+        raise WeightsError(f"it draws {drawn} channels, not 3")
+    if sides != [4 * 2**level for level in range(len(sides))] or sides[-1] > 1024:
+        raise WeightsError(f"its blocks are of {sides} pixels")
+    return {
+        "resolution": sides[-1],
+        "channels": channels,
+        "z_dim": first - (label[0] if label else 0),
+        "w_dim": w_dim,
+        "c_dim": label[1] if label else 0,
+        "mapping_layers": depth,
+        "clamp": clamp,
+    }
 
 
-def to_rosinality(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """semedit's tensors under rosinality's names, without filters and w_avg."""
-    theirs = to_nvidia(tensors)
-    names = {rosinality_name(key)[0]: key for key in _all_rosinality(theirs)}
-    found = {}
-    for key, value in theirs.items():
-        if key not in names:
-            continue
-        other = names[key]
-        shape = rosinality_name(other)[1]
-        if other.startswith("noises."):
-            value = value[None, None]
-        elif shape is None:
-            value = value[None]
-        elif shape == (-1,):
-            value = value.view(1, -1, 1, 1)
-        found[other] = value
-    return found
+def _filters(tensors: Tensors) -> tuple[str, ...]:
+    """Names of the FIR filters, which must be the usual one.
+
+    Raises: WeightsError: one is not.
+    """
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    usual = line[:, None] * line
+    names = tuple(key for key in tensors if keys.FILTERS.search(key))
+    for name in names:
+        found = value_of(tensors[name]).float()
+        if found.shape != (4, 4) or not torch.allclose(found / found.sum(), usual, atol=1e-5):
+            raise WeightsError(f"it filters otherwise than StyleGAN2 does ({name})")
+    return names
 
 
-def _all_rosinality(theirs: Iterable[str]) -> Iterable[str]:
-    """Every key that rosinality's network of these sizes has."""
-    blocks = len({key.split(".")[1] for key in theirs if key.startswith("synthesis.")})
-    depth = len({key.split(".")[1] for key in theirs if key.startswith("mapping.fc")})
-    for i in range(depth):
-        yield from (f"style.{i + 1}.weight", f"style.{i + 1}.bias")
-    yield "input.input"
-    yield from (f"noises.noise_{i}" for i in range(2 * blocks - 1))
-    convs = ["conv1", *(f"convs.{i}" for i in range(2 * blocks - 2))]
-    drawn = ["to_rgb1", *(f"to_rgbs.{i}" for i in range(blocks - 1))]
-    shared = ("conv.weight", "conv.modulation.weight", "conv.modulation.bias")
-    for layer in convs:
-        yield from (f"{layer}.{part}" for part in (*shared, "activate.bias", "noise.weight"))
-    for layer in drawn:
-        yield from (f"{layer}.{part}" for part in (*shared, "bias"))
+def _clamp(network: Record) -> float | None:
+    layer = network.module("synthesis.b4.conv1")
+    value = layer.state.get("conv_clamp") if layer else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _check_rate(network: Record) -> None:
+    layer = network.module("mapping.fc0")
+    rate = layer.state.get("bias_gain") if layer else None
+    if isinstance(rate, int | float) and abs(rate - MAPPING_RATE) > 1e-9:
+        raise WeightsError(f"its mapping network learns at {rate}, semedit's at {MAPPING_RATE}")
+
+
+def mean_style(network: Any) -> Tensor:
+    """The mean w [w_dim] of random z; the samples are always the same."""
+    numbers = torch.Generator().manual_seed(0)
+    z = torch.randn(MEAN_SAMPLES, network.z_dim, generator=numbers)
+    c = torch.zeros(len(z), max(1, network.config.c_dim))
+    return network.mapping_network(z, c).mean(0)
+
+
+NVIDIA = Format(
+    "NVIDIA's StyleGAN2",
+    "G_ema of stylegan2-ada-pytorch's and stylegan3's pickles, or its state dict",
+    NVIDIA_LICENCE,
+    is_nvidia,
+    nvidia,
+)
+ROSINALITY = Format(
+    "rosinality's StyleGAN2",
+    "g_ema of stylegan2-pytorch's files, trained or converted",
+    "not in the file; the code is MIT, networks converted from NVIDIA's keep NVIDIA's licence",
+    is_rosinality,
+    rosinality,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -25,6 +25,9 @@ from semedit.cli.common import (
 )
 from semedit.errors import SemeditError
 
+if TYPE_CHECKING:
+    from semedit.checkpoints import Plan
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an app."""
@@ -34,10 +37,11 @@ def register(app: typer.Typer) -> None:
     group = _group(app, "eval", "Measure against the truth.")
     command(group, "heads")(eval_heads)
     directions.register(_group(app, "directions", "Linear directions of codes."))
-    group = _group(app, "weights", "Weight files: what there is, fetch, add.")
+    group = _group(app, "weights", "Weight files: what there is, fetch, add, import.")
     group.command("list")(list_weights)
     group.command("fetch")(fetch)
     group.command("add")(add)
+    group.command("import")(import_checkpoint)
     group.command("verify")(verify)
 
 
@@ -262,6 +266,49 @@ def add(
         else:
             weights.add(name, file)
         _placed(name)
+
+
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A .pkl, .pt, .pth or .safetensors file.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the weights; default: the file's own name.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a checkpoint of another project; `-w NAME` uses it. No code in it is run."""
+    with reported():
+        from semedit.checkpoints import examine
+
+        plan = examine(file)
+        if not as_json:
+            _coverages(plan)
+        written = plan.write(name)
+        licence = plan.licence(name)
+        if as_json:
+            files = [str(path) for path in written]
+            data(name=written[0].stem, format=plan.format.name, files=files, licence=licence)
+            return
+        stdout.print(f"licence: {licence}", markup=False, highlight=False, soft_wrap=True)
+        for path in written:
+            stdout.print(f"{path.stem}: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _coverages(plan: Plan) -> None:
+    """How the tensors of each network of a checkpoint fit."""
+    titles = ("network", "used", "not needed", "unknown", "missing", "other shape")
+    table = Table(*titles, title=f"{plan.checkpoint.path.name}: {plan.format.name}")
+    for part, found in zip(plan.parts, plan.coverages, strict=True):
+        lists = (found.used, found.ignored, found.unknown, found.missing, found.mismatched)
+        table.add_row(part.kind, *(str(len(names)) for names in lists))
+    stdout.print(table)
+    for found in plan.coverages:
+        wrong = [f"unknown: {key}" for key in found.unknown]
+        wrong += [f"missing: {key}" for key in found.missing]
+        wrong += [f"{key}: shape {theirs}, not {ours}" for key, theirs, ours in found.mismatched]
+        for line in wrong[:20]:
+            stdout.print(line, markup=False, highlight=False, soft_wrap=True)
+        if len(wrong) > 20:
+            stdout.print(f"and {len(wrong) - 20} more")
 
 
 def verify() -> None:
