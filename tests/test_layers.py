@@ -28,6 +28,7 @@ ORDER = (
     "metrics",
     "trainers",
     "evaluation",
+    "comparison",
     "workspace",
     "batch",
     "tasks",

@@ -1,4 +1,4 @@
-"""heads, train, eval, directions, methods, weights: what the chain is made of."""
+"""heads, train, methods, weights: what the chain is made of."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from semedit.cli import directions
+from semedit.cli import directions, evaluate
 from semedit.cli.common import (
-    Generator,
     Options,
     Shared,
     Steps,
@@ -34,8 +33,7 @@ def register(app: typer.Typer) -> None:
     command(app, "heads")(heads)
     command(app, "train")(train)
     app.command("methods")(list_methods)
-    group = _group(app, "eval", "Measure against the truth.")
-    command(group, "heads")(eval_heads)
+    evaluate.register(_group(app, "eval", "Measure against the truth."))
     directions.register(_group(app, "directions", "Linear directions of codes."))
     group = _group(app, "weights", "Weight files: what there is, fetch, add, import.")
     group.command("list")(list_weights)
@@ -111,46 +109,6 @@ def train(
     figures = train_loop(trainer, data_folder, folder, schedule, common.seed, quiet=common.json)
     text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
     _tell(common, f"{folder}: {text}", command="train", name=name, folder=str(folder), **figures)
-
-
-def eval_heads(
-    common: Shared,
-    n: Annotated[
-        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
-    ] = 0,
-    generator: Generator = "heads-128",
-    parts: Annotated[
-        str, typer.Option(help="faces,inversion,masks,attributes or some of them.")
-    ] = "faces,inversion,masks,attributes",
-    batch: Annotated[int, typer.Option(min=1, help="Heads inverted together.")] = 4,
-) -> None:
-    """Measure face networks, inversion and edits against heads whose truth is known.
-
-    Fresh heads take seeds from 1,000,000 up, which no training uses; a smaller --seed counts from
-    there.
-    """
-    from semedit.evaluation import HeadsEvaluation
-    from semedit.generators import load_generator
-    from semedit.heads import EVALUATION_SEED
-    from semedit.heads.truth import read_truths, render_truths
-
-    chosen = device(common)
-    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
-    with Steps("eval heads") as steps:
-        truths = render_truths(n, first, progress=steps) if n else read_truths()
-        evaluation = HeadsEvaluation(parts=tuple(parts.split(",")), batch=batch)
-        figures = evaluation(
-            truths,
-            None if parts == "faces" else load_generator(generator, chosen),
-            progress=lambda part, done, total: steps(done, total, part),
-        )
-    if common.json:
-        data(**figures)
-        return
-    table = Table("figure", "value", title=f"{len(truths)} heads, {generator}")
-    for key, value in figures.items():
-        table.add_row(key, f"{value:.4g}")
-    stdout.print(table)
 
 
 def _tell(common: Shared, text: str, **values: Any) -> None:

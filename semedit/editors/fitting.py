@@ -104,7 +104,7 @@ class Boundary:
     """
 
     share: float = 0.1  # of the samples taken at either end; the paper has 0.02 of 500,000
-    penalty: float = 1e-4  # of samples on the wrong side; small values average, large ones fit
+    penalty: float = 0.01  # of samples on the wrong side; small values average, large ones fit
 
     def __call__(self, codes: Tensor, scores: Tensor) -> tuple[Tensor, Figures]:
         """

@@ -1,0 +1,140 @@
+"""eval heads, eval attributes: measured against rendered heads, whose truth is known."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from semedit.cli.common import Generator, Options, Shared, Steps, command, data, device, stdout
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group `eval`."""
+    command(app, "heads")(eval_heads)
+    command(app, "attributes")(eval_attributes)
+
+
+def eval_heads(
+    common: Shared,
+    n: Annotated[
+        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
+    ] = 0,
+    generator: Generator = "heads-128",
+    parts: Annotated[
+        str, typer.Option(help="faces,inversion,masks,attributes or some of them.")
+    ] = "faces,inversion,masks,attributes",
+    batch: Annotated[int, typer.Option(min=1, help="Heads inverted together.")] = 4,
+) -> None:
+    """Measure face networks, inversion and edits against heads whose truth is known.
+
+    Fresh heads take seeds from 1,000,000 up, which no training uses; a smaller --seed counts from
+    there.
+    """
+    from semedit.evaluation import HeadsEvaluation
+    from semedit.generators import load_generator
+    from semedit.heads import EVALUATION_SEED
+    from semedit.heads.truth import read_truths, render_truths
+
+    chosen = device(common)
+    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
+    with Steps("eval heads") as steps:
+        truths = render_truths(n, first, progress=steps) if n else read_truths()
+        evaluation = HeadsEvaluation(parts=tuple(parts.split(",")), batch=batch)
+        figures = evaluation(
+            truths,
+            None if parts == "faces" else load_generator(generator, chosen),
+            progress=lambda part, done, total: steps(done, total, part),
+        )
+    if common.json:
+        data(**figures)
+        return
+    table = Table("figure", "value", title=f"{len(truths)} heads, {generator}")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:.4g}")
+    stdout.print(table)
+
+
+def eval_attributes(
+    common: Shared,
+    n: Annotated[
+        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
+    ] = 0,
+    generator: Generator = "heads-128",
+    attributes: Annotated[
+        str | None, typer.Option(help="Comma between them; default: eight of the paper's.")
+    ] = None,
+    each: Annotated[
+        int, typer.Option(min=0, help="Attributes tried per head, in turn; 0: all it lacks.")
+    ] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of the descent; default: the paper's 2,000.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=100, help="Of the generator, for InterFaceGAN's boundaries.")
+    ] = 4000,
+    options: Options = None,
+) -> None:
+    """Pernuš' method against InterFaceGAN on heads whose truth is known, at equal success.
+
+    Both are steered by the same classifier; -o sets options of the method `pernus`. Fresh heads
+    take seeds behind those of the shipped set.
+    """
+    from semedit import methods
+    from semedit.comparison import EIGHT, Comparison, calibration, embedding
+    from semedit.editors import Pernus
+    from semedit.generators import load_generator
+    from semedit.heads import EVALUATION_SEED
+    from semedit.heads.truth import read_truths, render_truths
+
+    chosen = device(common)
+    given = [*([] if steps is None else [f"steps={steps}"]), *(options or ())]
+    names = EIGHT if attributes is None else tuple(attributes.replace("-", "_").split(","))
+    comparison = Comparison(
+        names, each, methods.build(Pernus, given), samples=samples, seed=common.seed
+    )
+    shipped = read_truths()
+    # The shipped heads teach the built-in embedding, so that fresh ones are others.
+    least = EVALUATION_SEED + len(shipped)
+    first = common.seed + (0 if common.seed >= EVALUATION_SEED else least)
+    with Steps("eval attributes") as bar:
+        truths = render_truths(n, first, progress=bar) if n else shipped
+        embed = embedding(shipped, chosen)
+        figures = comparison(
+            truths,
+            load_generator(generator, chosen),
+            embed,
+            progress=lambda part, done, total: bar(done, total, part),
+        )
+    figures |= {"embedding": embed.name, **calibration(embed, truths, chosen)}
+    if common.json:
+        data(**figures)
+    else:
+        _comparison_tables(figures, f"{len(truths)} heads, {generator}")
+
+
+def _comparison_tables(figures: dict[str, Any], title: str) -> None:
+    """The means of each method, and success and identity by attribute."""
+    methods_ = ("pernus", *figures["curves"])
+    table = Table("method", "success", "outside", "identity", "strength", title=title)
+    for method in methods_:
+        row = [figures[f"{method}_{k}"] for k in ("success", "outside", "identity")]
+        strength = figures.get(f"{method}_strength")
+        note = "" if strength is None else f"{strength:.2f}"
+        if figures.get(f"{method}_reached") == 0:
+            note += ", less success at all others"
+        table.add_row(method, *(f"{value:.4f}" for value in row), note)
+    stdout.print(table)
+    columns = [f"{method} {k}" for method in methods_ for k in ("success", "identity")]
+    table = Table("attribute", "heads", *columns)
+    for name, found in figures["attributes"].items():
+        cells = [f"{found[m][k]:.3f}" for m in methods_ for k in ("success", "identity")]
+        table.add_row(name, str(found["cases"]), *cells)
+    stdout.print(table)
+    same, other = figures["identity_same"], figures["identity_other"]
+    text = (
+        f"identity: cosine of {figures['embedding']}; {same:.2f} for the same head seen from "
+        f"elsewhere or truly edited, {other:.2f} for others"
+    )
+    stdout.print(text, markup=False, highlight=False, soft_wrap=True)
