@@ -12,27 +12,17 @@ from semedit import cameras
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
 from semedit.generators.encoder import Encoder
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from tests.test_cnerf import small_cnerf
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_l2sae import small_l2sae
-from tests.tiny import TinyGenerator
+from tests.tiny import TinyGenerator, small_stylegan2
 
 TINY: dict[str, Callable[[], Any]] = {
     "triplane": lambda: small_generator().attach(Encoder(SMALL_ENCODER)),
-    "stylegan2": lambda: small_stylegan2(),
+    "stylegan2": small_stylegan2,
     "l2sae": lambda: small_l2sae(),
+    "cnerf": lambda: small_cnerf(),
 }
-
-
-def small_stylegan2() -> StyleGAN2:
-    """Random weights, noise that is seen."""
-    torch.manual_seed(0)
-    generator = StyleGAN2(StyleGAN2Config(16, (12, 10, 8), 6, 12, mapping_layers=2), "small")
-    with torch.no_grad():
-        for name, parameter in generator.named_parameters():
-            if name.endswith("noise_strength"):
-                parameter.fill_(0.1)
-    return generator
 
 
 def generators() -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TinyGenerator
+from tiny import TinyGenerator, small_stylegan2
 from torch import Tensor
 
 from semedit import cameras, weights
@@ -20,7 +20,6 @@ from semedit.errors import InputError, LatentError, OptionError, TraitError, Wei
 from semedit.generators import StyleGAN2, StyleGAN2Config
 from semedit.images import ATTRIBUTES
 from semedit.trainers import directions
-from tests.test_contracts import small_stylegan2
 
 
 class Reader:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import TinyFaceNet, TinyGenerator
+from tiny import TinyFaceNet, TinyGenerator, small_stylegan2
 from torch import Tensor
 
 from semedit import cameras, latents, losses
@@ -23,7 +23,6 @@ from semedit.generators import StyleGAN2
 from semedit.images import ATTRIBUTES, LABELS, REGIONS
 from semedit.inverters import descent
 from semedit.latents import Latent
-from tests.test_contracts import small_stylegan2
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras
-from semedit.generators import Output
+from semedit.generators import Output, StyleGAN2, StyleGAN2Config
 from semedit.images import ATTRIBUTES, LABELS
 
 SAMPLES = 6  # per ray
@@ -114,3 +114,14 @@ class TinyFaceNet(nn.Module):
         deep = self.features(images)[1].mean((2, 3))
         seg = torch.zeros(len(images), len(LABELS), *images.shape[-2:])
         return TinyFaceOutput(seg, torch.zeros(len(images), 6), 5 * self.attributes(deep))
+
+
+def small_stylegan2() -> StyleGAN2:
+    """Random weights, noise that is seen."""
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(16, (12, 10, 8), 6, 12, mapping_layers=2), "small")
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.1)
+    return generator
