@@ -103,7 +103,7 @@ def test_a_region_reads_its_slice_alone() -> None:
         torch.testing.assert_close(alone[:, 0], together[:, i], rtol=1e-4, atol=1e-5)
     structure, style = generator.SMPN.E(images)
     own = structure * generator.channels("nose")[None, :, None, None]
-    drawn = generator.SMPN.G(own, style, unit=False).mean(1)
+    drawn = generator.SMPN.G(own, style, "none", unit=False).mean(1)
     torch.testing.assert_close(drawn, together[:, list(ROIS).index("nose")], rtol=1e-4, atol=1e-5)
 
 

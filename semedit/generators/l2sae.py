@@ -181,7 +181,7 @@ class L2SAE(nn.Module):
         structure, style = self.SMPN.E(self._checked(images))
         n, k = len(images), len(names)
         slices = (structure[:, None] * masks[None, :, :, None, None]).flatten(0, 1)
-        drawn = self.SMPN.G(slices, style.repeat_interleave(k, 0), "const", unit=False)
+        drawn = self.SMPN.G(slices, style.repeat_interleave(k, 0), "none", unit=False)
         return drawn.float().mean(1).view(n, k, *drawn.shape[-2:])
 
     def channels(self, region: str) -> Tensor:

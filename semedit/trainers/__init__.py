@@ -8,6 +8,7 @@ from .celeba import AttributeTrainer
 from .celebamask import DeepLabTrainer
 from .encoder import EncoderTrainer
 from .faces import FaceTrainer, JudgeTrainer
+from .l2sae import L2SAETrainer
 from .landmarks import LandmarkTrainer
 from .stylegan2 import StyleGAN2Trainer
 from .triplane import HeadsTrainer
@@ -21,4 +22,5 @@ TRAINERS: dict[str, Any] = {
     "attributes": AttributeTrainer,
     "deeplab": DeepLabTrainer,
     "stylegan2": StyleGAN2Trainer,
+    "l2sae": L2SAETrainer,
 }

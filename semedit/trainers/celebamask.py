@@ -62,12 +62,19 @@ def mask_path(data: Path, number: int, part: str) -> Path:
 
 
 def read_components(data: Path, number: int, size: int) -> np.ndarray:
-    """uint8 [size,size]: index into COMPONENTS; later parts of LABELS lie over earlier ones.
+    """uint8 [size,size]: index into COMPONENTS.
 
     Raises: InputError: a mask cannot be read.
     """
-    table = component_ids().numpy()
-    found = np.full((size, size), table[0], np.uint8)
+    return component_ids().numpy().astype(np.uint8)[read_label_map(data, number, size)]
+
+
+def read_label_map(data: Path, number: int, size: int) -> np.ndarray:
+    """uint8 [size,size]: index into LABELS; later parts lie over earlier ones.
+
+    Raises: InputError: a mask cannot be read.
+    """
+    found = np.zeros((size, size), np.uint8)
     for label, part in enumerate(LABELS):
         path = mask_path(data, number, part)
         if label == 0 or not path.is_file():
@@ -77,7 +84,7 @@ def read_components(data: Path, number: int, size: int) -> np.ndarray:
                 mask = image.convert("L").resize((size, size), Image.Resampling.NEAREST)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: {error}") from None
-        found[np.asarray(mask) >= 128] = table[label]
+        found[np.asarray(mask) >= 128] = label
     return found
 
 

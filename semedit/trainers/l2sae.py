@@ -1,0 +1,377 @@
+"""`semedit train l2sae`: both networks of L2SAE, on any pictures with label maps.
+
+    SMPN   sum over the five regions of 0.2 l(logit_i, mask_i)                        equation 2
+           l = cross-entropy + 1 - soft IoU
+
+    SMN    first by regression: a picture x and its twin x' in other colours (twins.py) swap,
+               |G(S(x'), T(x)) - x|  +  edge |grad|,   S, T = structure, style of E
+           then with adversaries, as the Swapping Autoencoder: steps of the discriminators
+               -log D(x) - 0.5 log(1 - D(rec)) - 0.5 log(1 - D(mix))
+               -log P(x, x) - log(1 - P(x, mix)),   mix = G(S(another), T(x))
+           and of encoder and decoder take turns
+               anchor * regression - gan (0.5 log D(rec) + log D(mix)) - patch log P(x, mix)
+
+Source: Tomar and Rajagopalan 2023 (L2SAE), arXiv:2312.15037, equation 2; Park et al. 2020
+(Swapping Autoencoder), arXiv:2007.00653.
+Departs: the regression on twins, which a CPU can afford, before the adversaries, which alone make
+style and structure part there; l is not the adversarial loss of the autoencoder: regions have one
+right answer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semedit import losses, weights
+from semedit.errors import OptionError
+from semedit.generators import load_generator
+from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
+from semedit.trainers.discriminators import Discriminator
+from semedit.trainers.labelled import Labelled, read_labelled
+from semedit.trainers.patches import PatchDiscriminator, random_crops
+from semedit.trainers.stylegan2 import lazy_adam
+from semedit.trainers.triplane import decibels, differences, small_parts
+from semedit.trainers.twins import twins
+
+KIND = "l2sae"
+PRIOR = 512  # pictures that the prior of codes is fitted to
+HELD = 200  # pictures that figures are taken on, at most
+SHARE = 1 / len(ROIS)  # weight of a region in equation 2
+
+
+@dataclass(frozen=True)
+class L2SAETrainer:
+    """Hyper-parameters of an L2SAE, its discriminators and its losses."""
+
+    name: ClassVar[str] = "l2sae"
+    output: str = "heads-l2sae-128"  # name of the weight file
+    base: str = ""  # weights to start from, by name or path; empty: random ones
+    part: Literal["both", "smn", "smpn"] = "both"  # what learns; the other stays as it is
+    resolution: int = 128  # pixels a side; this and the widths below count without a base
+    slicing: Literal["first", "second"] = "first"  # which channels answer for which region
+    style: int = 256  # entries of the style
+    encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # channels at R, R/2, ..., R/16
+    summary: tuple[int, ...] = (256,)  # channels from there to the style
+    head: tuple[int, ...] = (128, 192)  # channels of the decoder at R/16
+    decoder: tuple[int, ...] = (192, 128, 64, 32)  # channels of the decoder at R/8, ..., R
+    map_encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # the same of the SMPN
+    map_head: tuple[int, ...] = (64, 64)
+    map_decoder: tuple[int, ...] = (64, 48, 32, 16)
+    rank: int = 64  # directions of the prior of codes
+    critic: tuple[int, ...] = (16, 32, 64, 128, 160, 160)  # of the discriminator at R, ..., 4
+    patch_size: int = 32  # pixels a side of crops
+    patch_critic: tuple[int, ...] = (24, 48, 96, 128)  # of their discriminator at that, ..., 4
+    crops: int = 8  # of each picture
+    batch_size: int = 8  # pictures a step, even
+    lr: float = 3e-3  # Adam, by regression
+    gan_lr: float = 1e-3  # Adam, beside and of the adversaries
+    regression: float = 0.75  # part of the run without adversaries
+    edge: float = 0.5  # weight of the differences between neighbouring pixels
+    small: float = 2.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
+    anchor: float = 4.0  # weight of the regression beside the adversaries
+    gan: float = 1.0  # weight of the discriminator of pictures
+    patch: float = 1.0  # weight of the discriminator of patches
+    gamma: float = 10.0  # weight of R1 of the one
+    patch_gamma: float = 1.0  # and of the other
+    r1_every: int = 16  # steps of the discriminators
+
+    def start(self, data: Path, seed: int) -> L2SAETask:
+        """Read the data, make the networks or read those to start from.
+
+        Raises: OptionError: a base of another kind; an odd batch.
+        """
+        if self.batch_size % 2:
+            raise OptionError("batch_size is to be even: pictures swap in pairs")
+        network = L2SAE(self._config(), self.output)
+        if self.base:
+            network = started(self.base, network.config, self.output)
+        return L2SAETask(self, read_labelled(data, network.resolution), network)
+
+    def _config(self) -> L2SAEConfig:
+        return L2SAEConfig(
+            resolution=self.resolution,
+            style=self.style,
+            encoder=self.encoder,
+            summary=self.summary,
+            head=self.head,
+            decoder=self.decoder,
+            slicing=self.slicing,
+            map_encoder=self.map_encoder,
+            map_summary=self.summary,
+            map_head=self.map_head,
+            map_decoder=self.map_decoder,
+            rank=self.rank,
+        )
+
+
+def started(base: str, wanted: L2SAEConfig, name: str) -> L2SAE:
+    """The network of a weight file; one without SMPN gets one that starts as a copy of the SMN,
+    as the paper's does, in the slicing of `wanted`.
+
+    Raises: OptionError: weights of another kind.
+    """
+    found = load_generator(base)
+    if not isinstance(found, L2SAE):
+        raise OptionError(f"{base} is no L2SAE", "semedit weights import reads published ones")
+    config = replace(found.config, rank=found.config.rank or wanted.rank)
+    if not config.slicing:
+        config = replace(config, slicing=wanted.slicing)
+    network = L2SAE(config, name)
+    held = {k: v for k, v in found.state_dict().items() if not k.startswith("prior.")}
+    if found.SMPN is None:
+        held |= {f"SMPN.{k}": v for k, v in held.items()}
+    network.load_state_dict(held, strict=False)
+    return network
+
+
+class Memory(nn.Module):
+    """What the adversaries remember: how many of their steps there were."""
+
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures x and their twins [B,3,R,R], labels [B,R,R]."""
+
+    images: Tensor
+    twins: Tensor
+    labels: Tensor
+
+
+class L2SAETask:
+    """The networks, their optimisers and their losses; see loop.Task."""
+
+    def __init__(self, trainer: L2SAETrainer, data: Labelled, network: L2SAE) -> None:
+        self.trainer, self.data, self.network = trainer, data, network
+        side = network.resolution
+        self.critic = Discriminator(side, _fitting(trainer.critic, side))
+        self.patches = PatchDiscriminator(trainer.patch_size, trainer.patch_critic)
+        self.memory = Memory()
+        self.modules: dict[str, nn.Module] = {
+            "network": network,
+            "critic": self.critic,
+            "patches": self.patches,
+            "memory": self.memory,
+        }
+        self.averaged = ("network",)
+        self.size = len(data.train)
+        self.optimisers = self._optimisers()
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        trainer, network = self.trainer, self.network
+        own = [*network.E.parameters(), *network.G.parameters()]
+        critics = [*self.critic.parameters(), *self.patches.parameters()]
+        maps = list(cast(nn.Module, network.SMPN).parameters())
+        betas = (0.9, 0.98)
+        return {
+            "regression": torch.optim.Adam(own, trainer.lr, betas, foreach=True),
+            "maps": torch.optim.Adam(maps, trainer.lr, betas, foreach=True),
+            "swaps": torch.optim.Adam(own, trainer.gan_lr, (0.0, 0.99), foreach=True),
+            "critics": lazy_adam(critics, trainer.gan_lr, trainer.r1_every),
+        }
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Pictures, half of them mirrored, and their twins."""
+        images, labels = self.data.read(self.data.train[indices.numpy()])
+        mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+        labels = torch.where(mirrored[:, 0], labels.flip(-1), labels)
+        return Batch(images, twins(images, labels), labels)
+
+    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+        """One update of what learns."""
+        trainer = self.trainer
+        values: dict[str, float] = {}
+        if trainer.part != "smn":
+            values |= self._map(batch)
+        if trainer.part != "smpn":
+            if progress < trainer.regression:
+                values |= self._regress(batch)
+            else:
+                even = int(self.memory.steps) % 2 == 0
+                values |= self._criticise(batch) if even else self._please(batch)
+                self.memory.steps += 1
+        return values
+
+    # The SMPN.
+
+    def _map(self, batch: Batch) -> dict[str, float]:
+        """Update the SMPN on pictures or their twins."""
+        chosen = torch.rand(len(batch.images), 1, 1, 1) < 0.5
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network.region_logits(torch.where(chosen, batch.images, batch.twins))
+        each = region_losses(logits, region_masks(batch.labels))
+        self._update("maps", SHARE * each.sum(1).mean())
+        return {"regions": float(each.detach().mean())}
+
+    # The SMN.
+
+    def _regress(self, batch: Batch) -> dict[str, float]:
+        terms = self._swapped(batch)[1]
+        self._update("regression", sum(terms.values(), torch.zeros([])))
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _swapped(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Half of the pictures, half of the twins, each from the other's structure and its own
+        style, the pictures first; and the terms of their regression."""
+        half = len(batch.images) // 2
+        with torch.autocast("cpu", torch.bfloat16):
+            structure, style = self.network.E(torch.cat([batch.images, batch.twins]))
+            of, at = structure.chunk(2), style.chunk(2)
+            shapes = torch.cat([of[1][:half], of[0][half:]])
+            image = self.network.G(shapes, torch.cat([at[0][:half], at[1][half:]]), "random")
+        true = torch.cat([batch.images[:half], batch.twins[half:]])
+        weight = small_parts(self.trainer.small)[batch.labels][:, None]
+        across, down = differences(image.float() - true)
+        return image.float(), {
+            "image": ((image.float() - true).abs() * weight).mean(),
+            "edge": self.trainer.edge * (across.abs().mean() + down.abs().mean()),
+        }
+
+    def _mixed(self, images: Tensor) -> Tensor:
+        """Pictures with their own style and their neighbour's structure."""
+        with torch.autocast("cpu", torch.bfloat16):
+            structure, style = self.network.E(images)
+            pairs = structure.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+            return self.network.G(pairs, style, "random").float()
+
+    def _criticise(self, batch: Batch) -> dict[str, float]:
+        """Update the discriminators."""
+        trainer, images = self.trainer, batch.images
+        half = len(images) // 2
+        with torch.no_grad():
+            rec, mix = self._swapped(batch)[0][:half], self._mixed(images)
+        crops = [self._crops(one) for one in (images, images, mix)]
+        with torch.autocast("cpu", torch.bfloat16):
+            real, made, mixed = (self.critic(one) for one in (images, rec, mix))
+            alike, unlike = self.patches(crops[0], crops[1]), self.patches(crops[0], crops[2])
+        loss = F.softplus(-real).mean()
+        loss = loss + 0.5 * F.softplus(made).mean() + 0.5 * F.softplus(mixed).mean()
+        patch = losses.discriminator_loss(alike, unlike).mean()
+        self._update("critics", loss + patch)
+        if int(self.memory.steps) // 2 % trainer.r1_every == 0:
+            self._regularise(images)
+        return {"critic": float(loss.detach()), "patches": float(patch.detach())}
+
+    def _regularise(self, images: Tensor) -> None:
+        """R1 of both discriminators, a step of its own."""
+        trainer = self.trainer
+        real = images.detach().requires_grad_(True)
+        crops = [self._crops(images).requires_grad_(True) for _ in range(2)]
+        one = losses.r1(self.critic(real), real).mean()
+        logits = self.patches(*crops)
+        two = sum(losses.r1(logits, crop).mean() for crop in crops) / 2
+        penalty = trainer.gamma / 2 * one + trainer.patch_gamma / 2 * two
+        self._update("critics", penalty * trainer.r1_every)
+
+    def _please(self, batch: Batch) -> dict[str, float]:
+        """Update encoder and decoder."""
+        trainer, half = self.trainer, len(batch.images) // 2
+        image, terms = self._swapped(batch)
+        mix = self._mixed(batch.images)
+        with torch.autocast("cpu", torch.bfloat16):
+            made, mixed = self.critic(image[:half]), self.critic(mix)
+            alike = self.patches(self._crops(batch.images), self._crops(mix))
+        terms = {name: trainer.anchor * value for name, value in terms.items()}
+        terms["rec"] = 0.5 * trainer.gan * losses.generator_loss(made).mean()
+        terms["mix"] = trainer.gan * losses.generator_loss(mixed).mean()
+        terms["patch"] = trainer.patch * losses.generator_loss(alike).mean()
+        self._update("swaps", sum(terms.values(), torch.zeros([])))
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _crops(self, images: Tensor) -> Tensor:
+        return random_crops(images, self.trainer.crops, self.trainer.patch_size)
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    # Figures and files.
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """On held-out pictures: rec_db of pictures from their own codes, swap_db with the
+        structure of a twin, region_miou from one count over all; and fits the prior."""
+        network = cast(L2SAE, modules["network"])
+        rec, swapped, counts = [], [], torch.zeros(len(ROIS), 2, dtype=torch.float64)
+        held = self.data.held[:HELD]
+        for part in np.array_split(held, -(-len(held) // 16)):
+            images, labels = self.data.read(part)
+            own, other = network.encode(images), network.encode(twins(images, labels))
+            rec.append(decibels(network.synthesis(own).image, images))
+            mixed = {"structure": other["structure"], "style": own["style"]}
+            swapped.append(decibels(network.synthesis(mixed).image, images))
+            found, true = network.region_logits(images) > 0, region_masks(labels) > 0.5
+            counts[:, 0] += (found & true).sum((0, 2, 3))
+            counts[:, 1] += (found | true).sum((0, 2, 3))
+        self._fit(network)
+        iou = counts[:, 0] / counts[:, 1].clamp(min=1)
+        return {
+            "rec_db": round(float(torch.cat(rec).mean()), 4),
+            "swap_db": round(float(torch.cat(swapped).mean()), 4),
+            "region_miou": round(float(iou.mean()), 4),
+        } | {f"iou_{name}": round(float(v), 4) for name, v in zip(ROIS, iou, strict=True)}
+
+    def _fit(self, network: L2SAE) -> None:
+        """The prior, to codes of training pictures from all over the set."""
+        chosen = self.data.train[:: max(1, len(self.data.train) // PRIOR)][:PRIOR]
+        rows = []
+        for part in np.array_split(chosen, -(-len(chosen) // 16)):
+            codes = network.encode(self.data.read(part)[0])
+            rows.append(torch.cat([codes["structure"].flatten(1), codes["style"]], 1))
+        network.prior.fit(torch.cat(rows))
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None:
+        """Write the network."""
+        metadata = {
+            "kind": KIND,
+            "config": json.dumps(asdict(self.network.config)),
+            "command": f"semedit train {self.trainer.name}",
+            "seed": str(record["seed"]),
+            "data": json.dumps(self.data.about),
+            "figures": json.dumps(figures),
+            "training": json.dumps(record),
+            "licence": "MIT",
+        }
+        path = folder / f"{self.network.name}.safetensors"
+        weights.save(path, modules["network"].state_dict(), metadata)
+
+
+def region_masks(labels: Tensor) -> Tensor:
+    """Masks float32 [N,5,R,R] of ROIS, in their order."""
+    return torch.cat([losses.region(labels, names) for names in ROIS.values()], 1)
+
+
+def region_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """l of equation 2, [N,5]: cross-entropy, and 1 - soft IoU, which counts small regions fully."""
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))
+    inside = logits.sigmoid()
+    both = (inside * masks).sum((2, 3))
+    either = (inside + masks).sum((2, 3)) - both
+    return entropy + 1 - (both + 1) / (either + 1)
+
+
+def _fitting(widths: tuple[int, ...], resolution: int) -> tuple[int, ...]:
+    """Widths of a discriminator at `resolution`, ..., 4 pixels, the last ones as given."""
+    levels = resolution.bit_length() - 2
+    return (widths[0],) * (levels - len(widths)) + tuple(widths[-levels:])
