@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from semedit import weights
+from semedit.checkpoints import examine
 from semedit.checkpoints import l2sae as checkpoint
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import OptionError, ShapeError, TraitError
+from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS, SLICINGS, L2SAEConfig, smooth
 from tests import golden
 
@@ -144,3 +146,21 @@ def test_configuration_is_read_off_the_tensors() -> None:
     assert again.keys() == generator.state_dict().keys()
     for key, value in generator.state_dict().items():
         assert again[key].shape == value.shape
+
+
+def test_its_checkpoints_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "weights"))
+    plain = L2SAEConfig(**{**vars(SMALL), "slicing": "", "rank": 0, "map_decoder": ()})
+    generator = L2SAE(plain, "plain").eval()
+    file = {k: v for k, v in generator.state_dict().items() if k.startswith(("E.", "G."))}
+    file["E.FromRGB.Blur.kernel"] = torch.ones(1, 1)
+    file["D.convs.0.Conv.weight"] = torch.zeros(2)
+    path = tmp_path / "latest_checkpoint.pth"
+    torch.save(file, path)
+    plan = examine(path)
+    assert plan.format is checkpoint.FORMAT and not plan.coverages[0].complaints
+    plan.write("mine")
+    found = load_generator("mine")
+    assert found.traits == {"encode"} and found.config == plain
+    codes = generator.encode(pictures())
+    assert torch.equal(found.synthesis(codes).image, generator.synthesis(codes).image)
