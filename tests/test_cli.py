@@ -138,6 +138,34 @@ def test_directions_move_faces(space):
     assert [name.split("-", 1)[1] for name in statuses(lines)] == ["smiling+1.5"]
 
 
+def test_a_strip_of_strengths_is_no_step_of_the_chain(space):
+    steps = space.steps("a")
+    command = ("edit", "a", "--direction", "smiling", "--strength", "-1:1:3", "--layers", "0-7",
+               "--work", space.root, "--json")  # fmt: skip
+    assert statuses(semedit(*command)) == {"a/smiling": "done"}
+    assert statuses(semedit(*command)) == {"a/smiling": "uptodate"}
+    with Image.open(space.root / "sweeps" / "a" / "smiling.png") as image:
+        assert image.width > 3 * 128
+    assert space.steps("a") == steps
+    wrong = ("edit", "a", "--direction", "smiling", "--work", space.root, "--strength")
+    assert "FROM:TO:COUNT" in semedit(*wrong, "1:2", code=2)
+    assert "2 to 101" in semedit(*wrong, "0:1:1", code=2)
+    assert "direction" in semedit("edit", "--mask", space.root, "--strength", "0:1:3", "--work",
+                                  space.root, code=2)  # fmt: skip
+
+
+def test_attributes_by_the_papers_method(space):
+    command = ("attr", "b", "--smiling", "--method", "pernus", "--steps", "2", "-o", "samples=50",
+               "--from", "latents", "--work", space.root, "--json")  # fmt: skip
+    (name,) = statuses(semedit(*command))
+    receipt = space.receipt("attr", name)
+    assert receipt["inputs"]["crop"][0] == "faces/b.png"
+    assert set(receipt["figures"]) == {"probability", "error"}
+    assert "fast, pernus" in semedit(
+        "attr", "--smiling", "-m", "mask", "--work", space.root, code=2
+    )
+
+
 def test_turntables_loop(space):
     lines = semedit("turntable", "a", "--frames", 6, "--seg", "--work", space.root, "--json")
     assert statuses(lines) == {"a": "done"}
@@ -221,6 +249,21 @@ def test_methods_lists_every_registry():
     assert steps["type"] == "int" and steps["help"]
     assert "tune_steps" in semedit("methods", "hybrid")
     assert "did you mean" in semedit("methods", "hybird", code=2)
+
+
+def test_directions_are_fitted_made_and_imported(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path))
+    np.save(tmp_path / "turn.npy", np.ones((1, 192)))
+    (line,) = semedit("directions", "import", tmp_path / "turn.npy", "--name", "turned", "--json")
+    assert line["directions"] == 1
+    semedit("directions", "pca", "-n", "300", "--components", "2")
+    semedit("directions", "fit", "smiling", "--condition", "young", "--samples", "40")
+    rows = {line["name"]: line for line in semedit("directions", "list", "--json")}
+    assert {"turned", "pc00", "pc01", "smiling", "young"} <= set(rows)
+    assert rows["smiling"]["samples"] == 40 and rows["pc00"]["samples"] == 300
+    np.save(tmp_path / "wide.npy", np.ones((1, 512)))
+    assert "(1, 192)" in semedit("directions", "import", tmp_path / "wide.npy", code=1)
+    assert "did you mean smiling" in semedit("directions", "fit", "smilling", "-n", "16", code=2)
 
 
 def test_weights_are_listed_added_and_verified(tmp_path, monkeypatch):
