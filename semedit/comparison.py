@@ -154,8 +154,9 @@ class Comparison:
 
     attributes   given to heads that lack them
     each         attributes tried per head, in turn; 0: all that it lacks
-    pernus       the method, whose I is the head's picture
-    inverter     finds InterFaceGAN's codes in W, "w", as the paper has it, and in W+, "w+"
+    pernus       the method, whose I is the head's picture; start "current": from W+
+    spaces       of the codes that InterFaceGAN moves: "w" as the paper has it, "w+"
+    inversion_steps   of `optimize`, which finds them where the generator has no encoder for W+
     samples      of the generator, scored by the classifier, for InterFaceGAN's boundaries
     """
 
@@ -188,12 +189,15 @@ class Comparison:
         cases = self._cases(heads)
         if not cases:
             raise OptionError("no head lacks any of these attributes", "take more heads or others")
-        gauge = Gauge(embed, Judge(str(device)))
-        rows: dict[str, list[Figures]] = {"pernus": self._pernus(generator, cases, gauge, tell)}
+        gauge, invert = (
+            Gauge(embed, Judge(str(device))),
+            Inversions(generator, self.inversion_steps),
+        )
+        rows = {"pernus": self._pernus(generator, cases, invert, gauge, tell)}
         found = self._boundaries(generator, cases, tell)
         for space in self.spaces:
             key = "interfacegan" if space == "w" else "interfacegan_wplus"
-            rows[key] = self._interface(generator, cases, found, space, gauge, tell)
+            rows[key] = self._interface(generator, cases, found, space, invert, gauge, tell)
         before = [gauge(case, case.head.image) for case in cases]
         figures = summary(rows, cases)
         figures["success_before"] = mean(before, "success")
@@ -208,11 +212,16 @@ class Comparison:
         return cases
 
     def _pernus(
-        self, generator: Any, cases: Sequence[Case], gauge: Gauge, tell: Progress
+        self,
+        generator: Any,
+        cases: Sequence[Case],
+        invert: Inversions,
+        gauge: Gauge,
+        tell: Progress,
     ) -> list[Figures]:
         rows = []
         for i, case in enumerate(cases):
-            start = plain_latent(generator, case.head)
+            start = invert(case.head, "w+" if self.pernus.start == "current" else "mean")
             after = self.pernus(
                 generator, start, case.wanted, case.head.labels, image=case.head.image
             )
@@ -239,35 +248,45 @@ class Comparison:
         cases: Sequence[Case],
         found: Directions,
         space: str,
+        invert: Inversions,
         gauge: Gauge,
         tell: Progress,
     ) -> list[Figures]:
         """Rows with a list over STRENGTHS for each measure."""
-        inverted: dict[int, Latent] = {}
         rows = []
         for i, case in enumerate(cases):
-            seed = case.head.truth.seed
-            if seed not in inverted:
-                inverted[seed] = self._invert(generator, case.head, space)
+            latent = invert(case.head, space)
             steps = [
-                gauge(case, shown(generator, moved(inverted[seed], found, case.name, strength)))
+                gauge(case, shown(generator, moved(latent, found, case.name, strength)))
                 for strength in STRENGTHS
             ]
             rows.append({key: [step[key] for step in steps] for key in MEASURES})
             tell(f"interfacegan {space}", i + 1, len(cases))
         return rows
 
-    def _invert(self, generator: Any, head: Scaled, space: str) -> Latent:
-        inverter: Any = Optimize(space=space, steps=self.inversion_steps)  # type: ignore[arg-type]
+
+class Inversions:
+    """Each head's codes in a space, found once: "w", "w+", or "mean", which looks at nothing."""
+
+    def __init__(self, generator: Any, steps: int) -> None:
+        self._generator, self._steps = generator, steps
+        self._known: dict[tuple[int, str], Latent] = {}
+
+    def __call__(self, head: Scaled, space: str) -> Latent:
+        key = (head.truth.seed, space)
+        if key not in self._known:
+            self._known[key] = self._find(head, space)
+        return self._known[key]
+
+    def _find(self, head: Scaled, space: str) -> Latent:
+        generator = self._generator
+        if space == "mean":
+            codes = {k: v.clone() for k, v in generator.mean_codes().items()}
+            return Latent(codes, head.c, generator.name, "", "mean")
+        inverter: Any = Optimize(space=space, steps=self._steps)  # type: ignore[arg-type]
         if space == "w+" and "encode" in generator.traits:
             inverter = Hybrid(tune_steps=0)
         return inverter(generator, head.image, head.labels, head.c)
-
-
-def plain_latent(generator: Any, head: Scaled) -> Latent:
-    """A latent of the mean codes, seen as the head is: what a method that inverts starts from."""
-    codes = {k: v.clone() for k, v in generator.mean_codes().items()}
-    return Latent(codes, head.c, generator.name, "", "mean")
 
 
 def moved(latent: Latent, found: Directions, name: str, strength: float) -> Latent:
