@@ -189,10 +189,8 @@ class Comparison:
         cases = self._cases(heads)
         if not cases:
             raise OptionError("no head lacks any of these attributes", "take more heads or others")
-        gauge, invert = (
-            Gauge(embed, Judge(str(device))),
-            Inversions(generator, self.inversion_steps),
-        )
+        gauge = Gauge(embed, Judge(str(device)))
+        invert = Inversions(generator, self.inversion_steps)
         rows = {"pernus": self._pernus(generator, cases, invert, gauge, tell)}
         found = self._boundaries(generator, cases, tell)
         for space in self.spaces:
