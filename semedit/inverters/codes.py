@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from semedit import weights
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
+from semedit.inverters.descent import descend
+from semedit.losses import Loss
 
 SAMPLES = 512  # mapped to measure the spread of codes
 
@@ -63,6 +65,26 @@ class Offsets:
         """Mean squared offset [N], in squared standard deviations."""
         sizes = [leaf.square().flatten(1).mean(1) for leaf in self.leaves.values()]
         return torch.stack(sizes).mean(0)
+
+    def fitted(
+        self,
+        generator: Any,
+        c: Tensor,
+        loss: Loss,
+        prior_weight: float,
+        steps: int,
+        lr: float,
+        progress: Callable[[], None],
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Codes [N, ...] after a descent of loss(G(codes, c)) + prior_weight * size, all faces as
+        one batch, and the last losses [N]."""
+
+        def objective() -> Tensor:
+            output = generator.synthesis(self.codes(), c)
+            return loss(output) + prior_weight * self.size()
+
+        final = descend(self.leaves.values(), objective, steps, lr, progress=progress)
+        return {k: v.detach() for k, v in self.codes().items()}, final
 
 
 def known_traits() -> dict[str, frozenset[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from semedit import losses, methods
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
-from semedit.inverters.descent import Progress, Steps, descend
+from semedit.inverters.descent import Progress, Steps
 from semedit.inverters.pivotal import tune_faces
 from semedit.inverters.tuning import Tuning, chosen, only_planes
 from semedit.latents import Latent, fingerprint
@@ -73,7 +72,10 @@ class Hybrid:
         loss = losses.SemanticLoss(
             losses.SemanticLoss.inversion(images, labels), perceptual, *self._weights, self.labels
         )
-        codes, final = self._descend(generator, start, c, loss, count)
+        offsets = Offsets(start, spread(generator, c))
+        codes, final = offsets.fitted(
+            generator, c, loss, self.prior_weight, self.steps, self.lr, count
+        )
         latent = Latent(
             codes=codes,
             c=c,
@@ -101,23 +103,3 @@ class Hybrid:
     @property
     def _weights(self) -> tuple[float, float, float]:
         return self.label_weight, self.image_weight, self.perceptual_weight
-
-    def _descend(
-        self,
-        generator: Any,
-        start: Mapping[str, Tensor],
-        c: Tensor,
-        loss: losses.Loss,
-        count: Steps,
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        offsets = Offsets(start, spread(generator, c))
-        final = descend(
-            offsets.leaves.values(),
-            lambda: (
-                loss(generator.synthesis(offsets.codes(), c)) + self.prior_weight * offsets.size()
-            ),
-            self.steps,
-            self.lr,
-            progress=count,
-        )
-        return {k: v.detach() for k, v in offsets.codes().items()}, final

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semedit import losses
 from semedit.inverters.codes import Offsets, check_faces, spread
-from semedit.inverters.descent import Progress, Steps, descend
+from semedit.inverters.descent import Progress, Steps
 from semedit.latents import Latent, fingerprint
 
 
@@ -61,18 +61,11 @@ class Optimize:
         )
         mean = {k: v.expand(len(c), *v.shape[1:]) for k, v in generator.mean_codes().items()}
         offsets = Offsets(mean, spread(generator, c), self.space)
-        steps = Steps(progress, self.steps)
-        final = descend(
-            offsets.leaves.values(),
-            lambda: (
-                loss(generator.synthesis(offsets.codes(), c)) + self.prior_weight * offsets.size()
-            ),
-            self.steps,
-            self.lr,
-            progress=steps,
+        codes, final = offsets.fitted(
+            generator, c, loss, self.prior_weight, self.steps, self.lr, Steps(progress, self.steps)
         )
         return Latent(
-            codes={k: v.detach() for k, v in offsets.codes().items()},
+            codes=codes,
             c=c,
             generator=generator.name,
             fingerprint=fingerprint(generator),
