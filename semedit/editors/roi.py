@@ -1,0 +1,123 @@
+"""Edit one region of a picture in one forward pass: its style, or its shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semedit import methods
+from semedit.errors import OptionError
+from semedit.generators.l2sae import smooth
+from semedit.inverters.codes import known_traits
+from semedit.latents import Composite, Latent
+
+SIGMA = (math.exp(-0.5), 1.0, math.exp(-0.5))  # sigma(3,3): a 3x3 Gaussian, deviation 1 pixel
+
+
+@dataclass(frozen=True, eq=False)
+class Restyled:
+    """What an edit of regions made of N pictures.
+
+    Attributes:
+        image: float32 [N,3,R,R] in [-1,1].
+        alpha: float32 [N,1,R,R] in [0,1]: where it is 0, pixels are as they were.
+        codes: "structure", "style": of the picture that shows through alpha.
+    """
+
+    image: Tensor
+    alpha: Tensor
+    codes: dict[str, Tensor]
+
+    def latent(self, generator: str, fingerprint: str, c: Tensor) -> Latent:
+        """As a latent that shows this very picture.
+
+        Args: generator: its name and fingerprint; c: cameras [N,25] of the faces.
+        """
+        return Latent(
+            codes=self.codes,
+            c=c,
+            generator=generator,
+            fingerprint=fingerprint,
+            method="roi",
+            composite=Composite(self.image, torch.zeros_like(self.alpha)),
+            meta={"region": [round(float(v), 4) for v in self.alpha.flatten(1).mean(1)]},
+        )
+
+
+@dataclass(frozen=True)
+class Roi:
+    """Restyle or reshape one region in one pass, straight from the picture.
+
+        S, T = E(x);  y = G(S + structure_noise slice N(0,1), T + style_noise N(0,1))
+        alpha = (SMPN_region(x) > 0) * sigma(3,3);  x' = (1 - alpha) x + alpha y
+
+    and x' is smoothed by sigma(3,3). T may be another picture's, which swaps the region's style.
+    Tomar and Rajagopalan's algorithms 1 and 2; structure noise as in their figure 5.
+
+    Source: Tomar and Rajagopalan 2023 (L2SAE), arXiv:2312.15037.
+    Departs: their last smoothing blurs the whole picture. Here it is left out where alpha is 0, so
+    that those pixels stay as they are, to the bit; `as_published` smooths them, too. A region whose
+    structure changes is blended where it was and where it went. Noise is the same for all faces.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"encode", "regions"})
+    region: Literal["hair", "skin", "nose", "eyes", "lips"] = "hair"  # what is edited
+    style_noise: float = 0.0  # standard deviations of noise on the style, of unit length as it is
+    structure_noise: float = 0.0  # of noise on the region's slice of the structure
+    as_published: bool = False  # smooth the whole picture
+    seed: int = 0  # of the noise
+
+    @torch.no_grad()
+    def __call__(self, generator: Any, images: Tensor, reference: Tensor | None = None) -> Restyled:
+        """
+        Args:    images float32 [N,3,R,R] in [-1,1], aligned; reference [1 or N,3,R,R]: pictures
+                 whose style the region gets.
+        Raises:  OptionError: there is nothing to do.  TraitError: the generator knows no regions.
+                 ShapeError: pictures of another size.
+        """
+        methods.check_traits("roi", self, generator, known_traits())
+        if reference is None and not (self.style_noise or self.structure_noise):
+            raise OptionError(
+                "nothing to do", "give style noise, structure noise, or a picture to take it from"
+            )
+        codes = generator.encode(images)
+        if reference is not None:
+            codes["style"] = generator.encode(reference)["style"].expand_as(codes["style"])
+        codes = self._noisy(generator, codes)
+        y = generator.synthesis(codes).image.clamp(-1, 1)
+        mask = generator.region_logits(images, [self.region]) > 0
+        if self.structure_noise:
+            mask = mask | (generator.region_logits(y, [self.region]) > 0)
+        alpha = gaussian(mask.float())
+        return Restyled(blend(images, y, alpha, self.as_published), alpha, codes)
+
+    def _noisy(self, generator: Any, codes: dict[str, Tensor]) -> dict[str, Tensor]:
+        numbers = torch.Generator().manual_seed(self.seed)
+        style, structure = codes["style"], codes["structure"]
+        if self.style_noise:
+            noise = torch.randn(1, *style.shape[1:], generator=numbers)
+            style = style + self.style_noise * noise.to(style)
+        if self.structure_noise:
+            noise = torch.randn(1, *structure.shape[1:], generator=numbers).to(structure)
+            channels = generator.channels(self.region).to(structure)[:, None, None]
+            structure = structure + self.structure_noise * noise * channels
+        return {"structure": structure, "style": style}
+
+
+def gaussian(x: Tensor) -> Tensor:
+    """x [N,C,H,W] * sigma(3,3); the border's pixels count as if they went on."""
+    return smooth(F.pad(x, (1, 1, 1, 1), mode="replicate"), SIGMA)
+
+
+def blend(x: Tensor, y: Tensor, alpha: Tensor, as_published: bool = False) -> Tensor:
+    """Algorithm 2: y over x by alpha [N,1,H,W], smoothed; everywhere only as published."""
+    mixed = (1 - alpha) * x + alpha * y
+    smoothed = gaussian(mixed)
+    if as_published:
+        return smoothed
+    return torch.where(alpha > 0, smoothed, x)
