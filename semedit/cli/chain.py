@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from semedit.cli.common import Common, Generator, Names, Options, command, run, say
+from semedit.cli.common import Common, Drawn, Made, OnFaces, command, run, say
 from semedit.errors import OptionError
 from semedit.images import ATTRIBUTES, MAX_PIXELS
 
@@ -19,10 +19,6 @@ From = Annotated[
     typer.Option(
         "--from", help="Start from `latents` or a step, like 01-smiling; else the newest."
     ),
-]
-Batch = Annotated[int, typer.Option(min=1, help="Faces worked on together.")]
-Mark = Annotated[
-    bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
 ]
 Backend = Annotated[str, typer.Option(help="auto or a back-end's name.")]
 
@@ -83,36 +79,26 @@ def align(
     run(common, "align", make, new=True)
 
 
-def parse(common: Common, names: Names = None, backend: Backend = "auto") -> None:
+def parse(common: OnFaces, backend: Backend = "auto") -> None:
     """Make the label maps of aligned faces anew."""
-    _describe(common, "parse", names, backend)
+    _describe(common, "parse", backend)
 
 
-def pose(common: Common, names: Names = None, backend: Backend = "auto") -> None:
+def pose(common: OnFaces, backend: Backend = "auto") -> None:
     """Estimate the cameras of aligned faces anew."""
-    _describe(common, "pose", names, backend)
+    _describe(common, "pose", backend)
 
 
-def _describe(
-    common: Common, what: Literal["parse", "pose"], names: list[str] | None, backend: str
-) -> None:
+def _describe(common: OnFaces, what: Literal["parse", "pose"], backend: str) -> None:
     def make(device: str, progress: Any) -> Any:
         from semedit.tasks.align import Describe
 
-        return Describe(what, names or (), backend=backend, device=device)
+        return Describe(what, common.names or (), backend=backend, device=device)
 
     run(common, what, make)
 
 
-def invert(
-    common: Common,
-    names: Names = None,
-    method: Method = "hybrid",
-    options: Options = None,
-    generator: Generator = "heads-128",
-    batch: Batch = 4,
-    mark: Mark = True,
-) -> None:
+def invert(common: Made, method: Method = "hybrid") -> None:
     """Find the codes of aligned faces: hybrid, optimize or pivotal inversion."""
 
     def make(device: str, progress: Any) -> Any:
@@ -123,13 +109,13 @@ def invert(
         kind = methods.pick(INVERTERS, method, "inverter")
         return Invert(
             method,
-            methods.build(kind, options or ()),
-            generator_name=generator,
-            names=names or (),
+            methods.build(kind, common.options or ()),
+            generator_name=common.generator,
+            names=common.names or (),
             seed=common.seed,
-            batch=batch,
+            batch=common.batch,
             device=device,
-            mark=mark,
+            mark=common.mark,
             progress=progress,
         )
 
@@ -137,8 +123,7 @@ def invert(
 
 
 def edit(
-    common: Common,
-    names: Names = None,
+    common: Made,
     mask: Annotated[
         Path | None,
         typer.Option(help="An edited label map, or a folder of them named like the faces."),
@@ -155,11 +140,7 @@ def edit(
     layers: Annotated[
         str | None, typer.Option(help="Layers that the direction moves, like 0-7; else all.")
     ] = None,
-    options: Options = None,
     start: From = None,
-    generator: Generator = "heads-128",
-    batch: Batch = 4,
-    mark: Mark = True,
 ) -> None:
     """Edit faces by a label map that was drawn over, or along a direction.
 
@@ -170,7 +151,7 @@ def edit(
         raise OptionError("say how to edit", "give --mask FILE|DIR or --direction NAME")
     if mask is not None and not mask.exists():
         raise OptionError(f"no mask at {mask}")
-    settings = list(options or ())
+    settings = list(common.options or ())
     if direction is not None:
         settings = [f"name={direction}", *settings]
     if layers is not None:
@@ -178,34 +159,15 @@ def edit(
     if strength is not None and ":" in strength:
         if direction is None:
             raise OptionError("a strip of strengths needs a direction", "give --direction NAME")
-        _sweep(common, strength, settings, start, generator, names or (), mark)
+        _sweep(common, strength, settings, start)
         return
     if strength is not None:
         settings = [f"strength={strength}", *settings]
     name = "mask" if direction is None else "direction"
-    _edit(
-        common,
-        command="edit",
-        name=name,
-        settings=settings,
-        generator_name=generator,
-        mask=mask,
-        start=start,
-        names=names or (),
-        batch=batch,
-        mark=mark,
-    )
+    _edit(common, "edit", name, settings, start, mask=mask)
 
 
-def _sweep(
-    common: Common,
-    strengths: str,
-    settings: Sequence[str],
-    start: str | None,
-    generator: str,
-    names: Sequence[str],
-    mark: bool,
-) -> None:
+def _sweep(common: Made, strengths: str, settings: Sequence[str], start: str | None) -> None:
     def make(device: str, progress: Any) -> Any:
         from semedit import methods
         from semedit.editors import Direction
@@ -214,11 +176,11 @@ def _sweep(
         return Sweep(
             methods.build(Direction, settings),
             strengths_of(strengths),
-            generator_name=generator,
+            generator_name=common.generator,
             start=start,
-            names=names,
+            names=common.names or (),
             device=device,
-            mark=mark,
+            mark=common.mark,
             progress=progress,
         )
 
@@ -226,44 +188,29 @@ def _sweep(
 
 
 def attr(
-    common: Common,
+    common: Made,
     extra: dict[str, bool | None],
-    names: Names = None,
     method: Method = "fast",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of the descent; default: the method's.")
     ] = None,
-    options: Options = None,
     start: From = None,
-    generator: Generator = "heads-128",
-    batch: Batch = 4,
-    mark: Mark = True,
 ) -> None:
     """Give faces attributes, or take them away, as a classifier sees them."""
     wanted = {name: value for name, value in extra.items() if value is not None}
     if not wanted:
         raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
     words = [_flag(name, value).removeprefix("--") for name, value in wanted.items()]
-    _edit(
-        common,
-        command="attr",
-        name=method,
-        settings=[*([] if steps is None else [f"steps={steps}"]), *(options or ())],
-        label="+".join(words)[:80],
-        generator_name=generator,
-        wanted=wanted,
-        start=start,
-        names=names or (),
-        batch=batch,
-        mark=mark,
-    )
+    settings = [*([] if steps is None else [f"steps={steps}"]), *(common.options or ())]
+    _edit(common, "attr", method, settings, start, label="+".join(words)[:80], wanted=wanted)
 
 
 def _edit(
-    common: Common,
+    common: Made,
     command: Literal["edit", "attr"],
     name: str,
     settings: Sequence[str],
+    start: str | None,
     label: str | None = None,
     **given: Any,
 ) -> None:
@@ -278,7 +225,18 @@ def _edit(
         method: Any = methods.build(methods.pick(fit, name, "attribute editor"), settings)
         called = f"{method.name}{method.strength:+g}" if name == "direction" else name
         return Edit(
-            command, name, method, label or called, device=device, progress=progress, **given
+            command,
+            name,
+            method,
+            label or called,
+            generator_name=common.generator,
+            start=start,
+            names=common.names or (),
+            batch=common.batch,
+            device=device,
+            mark=common.mark,
+            progress=progress,
+            **given,
         )
 
     run(common, command, make)
@@ -313,8 +271,7 @@ def _attribute_flags() -> list[inspect.Parameter]:
 
 
 def turntable(
-    common: Common,
-    names: Names = None,
+    common: Drawn,
     frames: Annotated[int, typer.Option(min=2, help="Frames of the loop.")] = 72,
     format: Annotated[Literal["gif", "webp", "mp4"], typer.Option(help="File format.")] = "gif",
     yaw_deg: Annotated[float, typer.Option(help="To either side, degrees.")] = 30.0,
@@ -325,7 +282,6 @@ def turntable(
     fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 24.0,
     seg: Annotated[bool, typer.Option("--seg", help="Put the label map beside.")] = False,
     start: From = None,
-    generator: Generator = "heads-128",
 ) -> None:
     """Render a seamless loop of each face turning."""
 
@@ -340,9 +296,9 @@ def turntable(
             path=path,
             fps=fps,
             seg=seg,
-            generator_name=generator,
+            generator_name=common.generator,
             start=start,
-            names=names or (),
+            names=common.names or (),
             device=device,
             progress=progress,
         )

@@ -30,7 +30,6 @@ stdout = Console()
 WORKSPACE = "Workspace"  # headings of `--help`
 RUN = "Run"
 
-Names = Annotated[list[str] | None, typer.Argument(help="Names or globs of faces; none means all.")]
 Options = Annotated[
     list[str] | None,
     typer.Option("-o", metavar="NAME=VALUE", help="Option of the method; see `semedit methods`."),
@@ -78,6 +77,33 @@ class Common(Shared):
             "--retry-failed", help="Try again what failed before.", rich_help_panel=WORKSPACE
         ),
     ] = False
+
+
+@dataclass(frozen=True)
+class OnFaces(Common):
+    """Options that every command has that works on aligned faces."""
+
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names or globs of faces; none means all.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Drawn(OnFaces):
+    """Options that every command has that lets a generator draw."""
+
+    generator: Generator = "heads-128"
+
+
+@dataclass(frozen=True)
+class Made(Drawn):
+    """Options that every command has that makes latents."""
+
+    options: Options = None
+    batch: Annotated[int, typer.Option(min=1, help="Faces worked on together.")] = 4
+    mark: Annotated[
+        bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
+    ] = True
 
 
 def command(
