@@ -62,6 +62,27 @@ def test_faces_of_unlike_histories_keep_their_own(
         assert torch.allclose(made.codes["ws"], codes["ws"][i : i + 1] + 0.5, atol=1e-6)
 
 
+def test_a_receipt_tells_of_its_own_step_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = TinyGenerator()
+    monkeypatch.setattr(edit, "load_generator", lambda name, device: generator)
+    space = Workspace(tmp_path)
+    codes, c = generator.sample(1)
+    before = Latent(codes, c, "tiny", latents.fingerprint(generator), "hybrid+fast")
+    write_labels(space.path("masks", "a", ".png"), torch.zeros(16, 16, dtype=torch.int64))
+    path = space.path("latents", "a", ".safetensors")
+    path.parent.mkdir()
+    replace(before, meta={"region": [0.3], "error": 2.0}).save(path)
+    inputs = {"latent": path, "labels": space.path("masks", "a", ".png")}
+    item = Item("a/02-shift", inputs, data=space)
+    task = edit.Edit("edit", "shift", Shift(), "shift", generator_name="tiny")
+    (result,) = task.work([item], [task.load(item)])
+    assert result.figures == {"probability": [0.0]}  # not the step before's region and error
+    made = latents.load(space.path("edits", "a/02-shift", ".safetensors"), generator)
+    assert made.meta["error"] == 2.0
+
+
 def test_crops_of_several_sizes_are_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     skin = torch.eye(19)[1][:, None, None]
     parser = lambda device: lambda images: skin.expand(len(images), 19, *images.shape[-2:])  # noqa: E731

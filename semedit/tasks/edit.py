@@ -170,10 +170,11 @@ class Edit:
                 method=f"{one.latent.method}+{self.name}",
                 meta={**one.latent.meta, **edited[i].meta},
             )
-            results.append(replace(self._write(item, after), warnings=one.warnings))
+            told = {key: edited[i].meta[key] for key in FIGURES if key in edited[i].meta}
+            results.append(Result(self._write(item, after), one.warnings, told))
         return results
 
-    def _write(self, item: Item, latent: Latent) -> Result:
+    def _write(self, item: Item, latent: Latent) -> list[Path]:
         """Picture, label map, and last the latent, which makes it a step."""
         space: Workspace = item.data
         for key, value in latent.codes.items():
@@ -192,8 +193,7 @@ class Edit:
             write_labels(labels, interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu())
             outputs.insert(1, labels)
         latent.save(path)
-        told = {key: latent.meta[key] for key in FIGURES if key in latent.meta}
-        return Result(outputs, figures=told)
+        return outputs
 
 
 def directions_read(generator_name: str, method: Any) -> dict[str, str]:
