@@ -15,12 +15,18 @@ from pathlib import Path
 
 import semedit
 from semedit import weights
-from semedit.checkpoints import e4e, l2sae, stylegan2
+from semedit.checkpoints import cnerf, e4e, l2sae, stylegan2
 from semedit.checkpoints.formats import Coverage, Format, Part, coverage, filled
 from semedit.checkpoints.reader import Checkpoint, read
 from semedit.errors import WeightsError
 
-FORMATS: tuple[Format, ...] = (stylegan2.NVIDIA, stylegan2.ROSINALITY, e4e.FORMAT, l2sae.FORMAT)
+FORMATS: tuple[Format, ...] = (
+    stylegan2.NVIDIA,
+    stylegan2.ROSINALITY,
+    e4e.FORMAT,
+    l2sae.FORMAT,
+    cnerf.FORMAT,
+)
 
 __all__ = ["FORMATS", "Coverage", "Format", "Part", "Plan", "examine"]
 

@@ -61,6 +61,7 @@ class Generator(Protocol):
     def mean_codes(self) -> dict[str, Tensor]: ...
 
 
+from .cnerf import CNeRF, CNeRFConfig  # noqa: E402  (needs Output)
 from .encoder import load_encoder  # noqa: E402
 from .l2sae import L2SAE, L2SAEConfig  # noqa: E402  (needs Output)
 from .stylegan2 import StyleGAN2, StyleGAN2Config  # noqa: E402  (needs Output)
@@ -70,11 +71,13 @@ GENERATORS: dict[str, type[nn.Module]] = {
     "triplane": Triplane,
     "stylegan2": StyleGAN2,
     "l2sae": L2SAE,
+    "cnerf": CNeRF,
 }
 CONFIGS: dict[str, Callable[..., Any]] = {
     "triplane": TriplaneConfig,
     "stylegan2": StyleGAN2Config,
     "l2sae": L2SAEConfig,
+    "cnerf": CNeRFConfig,
 }
 
 

@@ -1,0 +1,423 @@
+"""Volume rendering of regions: rays, the regions' networks at their samples, fusion, aggregation.
+
+Lengths here are in distances of the camera from the head's centre; points enter the networks in
+units of `config.depth`, so that those on the axis lie in [-1,1].
+
+A distance field is the sum over all regions, whatever their masks, so the published network must
+be evaluated whole wherever a ray still goes; samples behind a surface are left out. Where
+distances come from the shape layers alone (`shape_sdf`), the texture layers are evaluated only at
+samples that are seen, and there only for regions whose mask is.
+
+Source: Ma et al. 2023 (CNeRF), arXiv:2302.01579; rays and density as in Or-El et al. 2022
+(StyleSDF), arXiv:2112.11427. Departs: colours are read by the product of their two linear layers,
+and features are summed along rays before their linear layer, which is the same sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from semedit import cameras
+from semedit.generators import volume
+from semedit.generators.siren import Field, Linears, Sines, evaluate, plain, remembered_bytes
+
+if TYPE_CHECKING:
+    from semedit.generators.cnerf import CNeRFConfig
+
+SLAB = 8  # samples of a ray evaluated before it is asked whether anything behind is seen
+FAR = 1e10  # length of the last sample: it stops what is left
+EMPTY = 1e3  # distance to any surface where none is looked for
+# Where small regions of a head can be, in world units: (|x|, y, z) from ... to ...; they fade
+# over the outer fifth.
+WINDOWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "eye": ((-0.05, -0.13, -0.05), (0.30, 0.17, 0.5)),
+    "brow": ((-0.05, -0.08, -0.05), (0.34, 0.25, 0.5)),
+    "nose": ((-0.16, -0.25, 0.0), (0.16, 0.16, 0.6)),
+    "mouth": ((-0.26, -0.42, -0.05), (0.26, -0.02, 0.5)),
+    "ear": ((0.10, -0.32, -0.35), (0.48, 0.22, 0.3)),
+    "glasses": ((-0.40, -0.2, -0.25), (0.40, 0.2, 0.6)),
+}
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays [M]: origins, directions (of length 1 along the camera's axis), views (unit, what the
+    networks are told), all [M,3]; t [M,S]: samples along the axis; step between them. `of` gives
+    an axis of views in front."""
+
+    origins: Tensor
+    directions: Tensor
+    views: Tensor
+    t: Tensor
+    step: float
+
+    @classmethod
+    def of(cls, c: Tensor, config: CNeRFConfig, pixels: Tensor | None, jitter: bool) -> Rays:
+        """Of cameras c [V,25]; see CNeRF.volume."""
+        cam2world, k = cameras.split(c.float())
+        zoomed = cameras.join(cam2world, _zoom(k, config.focal / cameras.FOCAL))
+        origins, unit = cameras.rays(zoomed, config.neural)
+        if pixels is not None:
+            chosen = pixels[:, :, None].expand(-1, -1, 3)
+            origins, unit = origins.gather(1, chosen), unit.gather(1, chosen)
+        axis = cam2world[:, :3, 2]
+        directions = unit / (unit @ axis[:, :, None])
+        views = unit
+        if config.static_views:
+            flip = torch.tensor([1.0, -1.0, -1.0], device=c.device)  # x right, y up, z backward
+            views = (unit @ cam2world[:, :3, :3]) * flip
+        step = 2 * config.depth / config.samples
+        t = 1 - config.depth + step * torch.arange(config.samples, device=c.device)
+        t = t.expand(*unit.shape[:2], -1)
+        if jitter:
+            t = t + step * torch.rand(*unit.shape[:2], 1, device=c.device)
+        return cls(origins / cameras.RADIUS, directions, views, t, step)
+
+    def of_views(self, first: int, count: int) -> Rays:
+        """Those of some views, in one row."""
+        return self._each(lambda x: x[first : first + count].flatten(0, 1))
+
+    def split(self, count: int) -> Iterator[Rays]:
+        """In parts of at most `count`."""
+        for begin in range(0, len(self.t), count):
+            yield self._each(lambda x, b=begin: x[b : b + count])
+
+    def _each(self, change: Any) -> Rays:
+        origins, directions = change(self.origins), change(self.directions)
+        return Rays(origins, directions, change(self.views), change(self.t), self.step)
+
+    def points(self) -> Tensor:
+        """[M,S,3]."""
+        return self.origins[:, None] + self.directions[:, None] * self.t[..., None]
+
+    def lengths(self) -> Tensor:
+        """What each sample stands for [M,S]."""
+        size = self.directions.norm(dim=-1, keepdim=True)
+        steps = torch.full_like(self.t, self.step)
+        steps[:, -1] = FAR
+        return steps * size
+
+
+def _zoom(k: Tensor, factor: float) -> Tensor:
+    """Intrinsics [V,3,3] with another focal length."""
+    scale = torch.tensor([[factor, factor, 1.0], [factor, factor, 1.0], [1.0, 1.0, 1.0]])
+    return k * scale.to(k)
+
+
+@dataclass(frozen=True)
+class Face:
+    """The field of one face, and its parts that are linear in the view.
+
+    mask_view [K,3], mask_bias [K]; colour_view [K,3,3] (colour, view), colour_bias [K,3];
+    sdf_bias [K]; base: the network that distances start from, and its bias.
+    """
+
+    field: Field
+    mask_view: Tensor
+    mask_bias: Tensor
+    colour_view: Tensor
+    colour_bias: Tensor
+    sdf_bias: Tensor
+    base: tuple[Field, Tensor] | None
+
+
+class Local(nn.Module):
+    """The networks of all regions, and the base network of the distances."""
+
+    def __init__(self, config: CNeRFConfig) -> None:
+        super().__init__()
+        count, width = len(config.regions), config.width
+        self.config = config
+        self.sines = Sines(count, config.layers, width, config.w_dim)
+        small = (6.0 / width) ** 0.5 / 25.0
+        self.mask = Linears(count, width + 3, 1, small)
+        self.sdf = Linears(count, width, 1, small)
+        self.feature = Linears(count, width + 3, width, 0.25 * (6.0 / 1.04 / (width + 3)) ** 0.5)
+        self.rgb = Linears(count, width, 3, small)
+        self.base: Sines | None = None
+        if config.sphere is None:
+            self.base = Sines(1, config.layers, width, config.w_dim)
+            self.base_sdf = Linears(1, width, 1, small)
+
+    def modulation(self, ws: Tensor) -> dict[str, Tensor]:
+        """ws [N,K,L,w_dim] -> gamma, beta [N,K,L,H]; those of the base follow the first region
+        without gradient, as published."""
+        gamma, beta = self.sines.modulation(ws)
+        found = {"gamma": gamma, "beta": beta}
+        if self.base is not None:
+            with torch.no_grad():
+                base = self.base.modulation(ws[:, :1])
+            found |= {"base_gamma": base[0], "base_beta": base[1]}
+        return found
+
+    def field(self, planes: dict[str, Tensor]) -> Face:
+        """Of one face's planes, [K,L,H]."""
+        width, config = self.config.width, self.config
+        feature, rgb = self.feature.weight, self.rgb.weight
+        colour = rgb @ feature  # [K,3,H+3]
+        bias = (rgb @ self.feature.bias[:, :, None])[:, :, 0] + self.rgb.bias
+        mask, sdf = self.mask.weight, self.sdf.weight
+        early, late = mask[:, :, :width], colour[:, :, :width]
+        if config.shape_sdf:
+            early = torch.cat([early, sdf], 1)
+        else:
+            late = torch.cat([sdf, late], 1)
+        layers, depth = self.sines.layers(), config.shape_layers
+        base = None
+        if self.base is not None:
+            args = planes["base_gamma"], planes["base_beta"], self.base.layers()
+            read = self.base_sdf.weight
+            base = Field(*args, read[:, :0], read, depth), self.base_sdf.bias
+        return Face(
+            Field(planes["gamma"], planes["beta"], layers, early, late, depth),
+            mask[:, 0, width:], self.mask.bias[:, 0],
+            colour[:, :, width:], bias, self.sdf.bias[:, 0], base,
+        )  # fmt: skip
+
+    def features(self, hidden: Tensor, maps: Tensor, views: Tensor) -> Tensor:
+        """[M,H] of rays from the sums of w m h [M,K,H] and of w m [M,K], and views [M,3]."""
+        width, weight = self.config.width, self.feature.weight
+        outer = torch.einsum("mv,kfv->mkf", views, weight[:, :, width:]) + self.feature.bias
+        inner = torch.einsum("mkh,kfh->mf", hidden, weight[:, :, :width])
+        return inner + (maps[:, :, None] * outer).sum(1)
+
+    def bytes(self, points: int) -> int:
+        """Memory kept for a backward pass of so many points."""
+        gamma = self.sines.get_parameter("gamma_bias")
+        layers = self.config.shape_layers if self.config.shape_sdf else self.config.layers
+        empty = gamma.new_empty(0)
+        field = Field(gamma[:, :layers], gamma, [], empty, empty, 0)
+        return remembered_bytes(field, points)
+
+
+def distances(generator: Any, face: Face, points: Tensor) -> Tensor:
+    """Signed distances [P] at points [P,3], differentiable twice, in the points, too: for the
+    eikonal term. In distances of the camera."""
+    local, config = generator.local, generator.config
+    inner = points / config.depth
+    field = face.field.shape() if config.shape_sdf else face.field
+    early, late, _ = plain(field, inner)
+    index = torch.arange(len(config.regions), device=points.device)
+    factors = window(config, points, index)
+    raw = (early[..., 1] if config.shape_sdf else late[..., 0]) + face.sdf_bias[:, None]
+    if factors is not None:
+        raw = raw * factors
+    return _base(local, face, inner) + raw.sum(0)
+
+
+def _base(local: Local, face: Face, points: Tensor) -> Tensor:
+    """Distances [P] that the regions' are added to; those of a network without gradient."""
+    config = local.config
+    if face.base is None:
+        assert config.sphere is not None
+        return config.depth * (points.norm(dim=-1) - config.sphere)
+    field, bias = face.base
+    with torch.no_grad():
+        return evaluate(field, points.detach(), False)[1][0, :, 0] + bias[0]
+
+
+def window(config: CNeRFConfig, points: Tensor, regions: Tensor) -> Tensor | None:
+    """How much of regions there can be at points [P,3] (in distances of the camera): [K,P] in
+    [0,1], or None where they know no bounds. The background's is not here: it is at the end."""
+    if not config.windows:
+        return None
+    place = points * cameras.RADIUS
+    place = torch.stack([place[:, 0].abs(), place[:, 1], place[:, 2]], -1)
+    found = []
+    for index in regions.tolist():
+        name = config.regions[index]
+        if name not in WINDOWS:
+            found.append(torch.full_like(place[:, 0], float(name != "background")))
+            continue
+        low, high = (torch.tensor(v).to(place) for v in WINDOWS[name])
+        middle, half = (low + high) / 2, (high - low) / 2
+        inside = (1 - ((place - middle) / half).abs()) / 0.2
+        found.append(inside.clamp(0, 1).prod(-1))
+    return torch.stack(found)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """At samples [...]: mask [K,...], sdf [...], colour [K,...,3] or None, hidden [K,...,H] or
+    None. Masks are complete; colours lack their part that is linear in the view."""
+
+    mask: Tensor
+    sdf: Tensor
+    colour: Tensor | None = None
+    hidden: Tensor | None = None
+
+    def rays(self, count: int) -> _Values:
+        """[rays * samples] -> [rays, samples]."""
+
+        def cut(x: Tensor | None, axis: int) -> Tensor | None:
+            return None if x is None else x.unflatten(axis, (count, -1))
+
+        mask, sdf = self.mask.unflatten(1, (count, -1)), self.sdf.unflatten(0, (count, -1))
+        return _Values(mask, sdf, cut(self.colour, 1), cut(self.hidden, 1))
+
+
+def _geometry(
+    local: Local, face: Face, points: Tensor, view: Tensor, last: Tensor, options: tuple[bool, bool]
+) -> _Values:
+    """Values at points [P,3].
+
+    Args: view: the part of the masks that is linear in the view, [K,P]. last: bool [P], whether
+          a sample is the last of its ray. options: remember, hidden; see siren.evaluate.
+    """
+    config, inner = local.config, points / local.config.depth
+    base = _base(local, face, inner)
+    if config.windows:
+        mask, sdf = _windowed(local, face, points, view, last, options[0])
+        return _Values(mask, base + sdf)
+    field = face.field.shape() if config.shape_sdf else face.field
+    early, late, h = evaluate(field, inner, options[0], options[1] and not config.shape_sdf)
+    sdf = (early[..., 1] if config.shape_sdf else late[..., 0]) + face.sdf_bias[:, None]
+    sdf = base + sdf.sum(0)
+    if config.shape_sdf:
+        return _Values(early[..., 0] + view, sdf)
+    return _Values(early[..., 0] + view, sdf, late[..., 1:], h if options[1] else None)
+
+
+def _windowed(
+    local: Local, face: Face, points: Tensor, view: Tensor, last: Tensor, remember: bool
+) -> tuple[Tensor, Tensor]:
+    """Masks [K,P] and the sum of distances [P], every region where it can be."""
+    config, inner = local.config, points / local.config.depth
+    regions = range(len(config.regions))
+    factors = window(config, points, torch.tensor(regions))
+    assert factors is not None
+    factors[config.regions.index("background")] = last.to(factors)
+    wide = [k for k in regions if config.regions[k] not in ("background", *WINDOWS)]
+    masks, total = {}, torch.zeros_like(factors[0])
+    for group in [wide, *([k] for k in regions if k not in wide)]:
+        factor = factors[group]
+        rows = torch.arange(len(inner)) if group is wide else factor[0].nonzero()[:, 0]
+        early = evaluate(face.field.shape().pick(group), inner[rows], remember)[0]
+        factor = factor[:, rows]
+        mask = (early[..., 0] + view[group][:, rows]) * factor
+        sdf = (early[..., 1] + face.sdf_bias[group][:, None]) * factor
+        total = total.index_add(0, rows, sdf.sum(0))
+        for k, values in zip(group, mask, strict=True):
+            masks[k] = torch.zeros_like(total).index_copy(0, rows, values)
+    return torch.stack([masks[k] for k in regions]), total
+
+
+def _density(sdf: Tensor, beta: Tensor) -> Tensor:
+    return torch.sigmoid(-sdf / beta) / beta
+
+
+def march(
+    generator: Any, face: Face, rays: Rays, remember: bool, features: bool
+) -> dict[str, Tensor]:
+    """Render rays of one face; see CNeRF.volume for what comes back."""
+    local, config = generator.local, generator.config
+    m, s = rays.t.shape
+    points, lengths = rays.points(), rays.lengths()
+    beta = generator.sigmoid_beta.clamp(min=1e-4)
+    limit = -math.log(max(config.skip_weight, 1e-30))  # of what lies before a sample
+    view = (rays.views @ face.mask_view.t() + face.mask_bias).t()  # [K,M]
+    alive, thickness, slabs = torch.arange(m, device=points.device), points.new_zeros(m), []
+    for begin in range(0, s, SLAB):
+        here = points[alive, begin : begin + SLAB]
+        count = here.shape[1]
+        last = (torch.arange(begin, begin + count, device=here.device) == s - 1).repeat(len(alive))
+        values = _geometry(
+            local, face, here.flatten(0, 1), view[:, alive].repeat_interleave(count, 1), last,
+            (remember, features),
+        ).rays(len(alive))  # fmt: skip
+        slabs.append(_spread(values, alive, m))
+        with torch.no_grad():
+            sigma = _density(values.sdf, beta) * lengths[alive, begin : begin + SLAB]
+            thickness[alive] += sigma.sum(1)
+            going = thickness < limit
+            going[0] = True  # tensors without rays could not be shaped
+            alive = going.nonzero()[:, 0]
+    sdf, mask = (torch.cat([getattr(v, k) for v in slabs], -1) for k in ("sdf", "mask"))
+    weights, _ = volume.composite(_density(sdf, beta), lengths)
+    colours = _seen if config.shape_sdf else _all
+    mixed, hidden = colours(local, face, rays, slabs, mask, weights, features)
+    found = {
+        "colour": 2 * (weights[..., None] * torch.sigmoid(mixed)).sum(1) - 1,
+        "maps": torch.einsum("ms,kms->mk", weights, mask),
+        "left": _left(points, mask, weights),
+        "distance": (weights * rays.t).sum(1, True) * rays.directions.norm(dim=1, keepdim=True),
+        "distances": sdf,
+    }
+    if hidden is not None:
+        found["features"] = local.features(hidden, found["maps"], rays.views)
+    return found
+
+
+def _spread(values: _Values, alive: Tensor, m: int) -> _Values:
+    """Values of some of m rays, as of all: the others are empty space."""
+    if len(alive) == m:
+        return values
+
+    def put(x: Tensor, axis: int, other: float = 0.0) -> Tensor:
+        shape = (*x.shape[:axis], m, *x.shape[axis + 1 :])
+        return x.new_full(shape, other).index_copy(axis, alive, x)
+
+    return _Values(
+        put(values.mask, 1),
+        put(values.sdf, 0, EMPTY),
+        None if values.colour is None else put(values.colour, 1),
+        None if values.hidden is None else put(values.hidden, 1),
+    )
+
+
+@torch.no_grad()
+def _left(points: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+    """Share of each region along each ray that lies at x > 0: [M,K]."""
+    share = weights * mask.abs()  # [K,M,S]
+    left = (share * (points[..., 0] > 0)).sum(-1)
+    return (left / (share.sum(-1) + 1e-9)).t()
+
+
+Colours = tuple[Tensor, Tensor | None]
+
+
+def _all(
+    local: Local, face: Face, rays: Rays, slabs: list[_Values], mask: Tensor, weights: Tensor,
+    features: bool,
+) -> Colours:  # fmt: skip
+    """Mixed colours [M,S,3] before the sigmoid, and the sums of w m h [M,K,H]."""
+    view = torch.einsum("mv,kcv->mkc", rays.views, face.colour_view) + face.colour_bias
+    mixed, sums, begin = [], [], 0
+    for slab in slabs:
+        assert slab.colour is not None
+        inner = torch.einsum("kms,kmsc->msc", slab.mask, slab.colour)
+        mixed.append(inner + torch.einsum("kms,mkc->msc", slab.mask, view))
+        if slab.hidden is not None:
+            share = slab.mask * weights[:, begin : begin + slab.sdf.shape[1]]
+            sums.append(torch.einsum("kms,kmsh->mkh", share, slab.hidden))
+        begin += slab.sdf.shape[1]
+    return torch.cat(mixed, 1), torch.stack(sums).sum(0) if sums else None
+
+
+def _seen(
+    local: Local, face: Face, rays: Rays, slabs: list[_Values], mask: Tensor, weights: Tensor,
+    features: bool,
+) -> Colours:  # fmt: skip
+    """As `_all`, of samples and regions that are seen alone."""
+    m, s = weights.shape
+    inner = (rays.points() / local.config.depth).flatten(0, 1)
+    view = torch.einsum("mv,kcv->kmc", rays.views, face.colour_view) + face.colour_bias[:, None]
+    flat, share = mask.flatten(1), (weights * mask).flatten(1)
+    mixed = inner.new_zeros(m * s, 3)
+    sums = []
+    for k in range(len(mask)):
+        rows = (share[k].detach().abs() > local.config.skip_weight).nonzero()[:, 0]
+        ray = rows // s
+        _, colour, h = evaluate(face.field.pick([k]), inner[rows], True, features)
+        colour = (colour[0] + view[k][ray]) * flat[k][rows, None]
+        mixed = mixed.index_add(0, rows, colour)
+        if features:
+            empty = inner.new_zeros(m, h.shape[2])
+            sums.append(empty.index_add(0, ray, h[0] * share[k][rows, None]))
+    return mixed.view(m, s, 3), torch.stack(sums, 1) if features else None
