@@ -116,6 +116,7 @@ def embedding(truths: Sequence[Truth], device: str = "cpu") -> Embedding:
 def calibration(embed: Embedding, truths: Sequence[Truth], device: str = "cpu") -> Figures:
     """What the cosine says of the same head and of others.
 
+    embedding        whose cosine it is
     identity_same    mean cosine between a head's picture and its other views and true edits
     identity_other   mean cosine between pictures of different heads
     """
@@ -123,7 +124,11 @@ def calibration(embed: Embedding, truths: Sequence[Truth], device: str = "cpu") 
     same = torch.cat([similarity(e[1:], e[:1]) for e in heads])
     first = torch.cat([e[:1] for e in heads])
     other = (first @ first.T)[~torch.eye(len(first), dtype=torch.bool, device=first.device)]
-    return {"identity_same": float(same.mean()), "identity_other": float(other.mean())}
+    return {
+        "embedding": "ArcFace" if isinstance(embed, ArcFace) else embed.name,
+        "identity_same": float(same.mean()),
+        "identity_other": float(other.mean()),
+    }
 
 
 # --- the comparison --------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def eval_attributes(
             embed,
             progress=lambda part, done, total: bar(done, total, part),
         )
-    figures |= {"embedding": embed.name, **calibration(embed, truths, chosen)}
+    figures |= calibration(embed, truths, chosen)
     if common.json:
         data(**figures)
     else:

@@ -99,8 +99,11 @@ def train(
     from semedit.trainers.loop import Schedule
     from semedit.trainers.loop import train as train_loop
 
-    trainer = methods.build(methods.pick(TRAINERS, name, "trainer"), options or ())
+    kind = methods.pick(TRAINERS, name, "trainer")
     device(common)
+    placed = any(option.name == "device" for option in methods.options(kind))
+    given = {"device": common.device} if placed and common.device != "auto" else {}
+    trainer = methods.build(kind, options or (), **given)
     folder = run or Path("runs") / name
     schedule = getattr(trainer, "schedule", Schedule(minutes=60.0))
     if kimg is not None or minutes is not None:

@@ -124,12 +124,21 @@ def read_picture(path: Path, size: int) -> np.ndarray:
         raise InputError(f"{path}: {error}") from None
 
 
+def chosen_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 class AttributeTask:
     """What changes while the branched network trains."""
 
     def __init__(self, options: AttributeTrainer, listed: Listed) -> None:
         self.options, self.listed = options, listed
+        self.device = chosen_device(options.device)
         self.network = BranchedNet(listed.names, options.size, options.width)
+        self.network.to(self.device)
         self.modules: dict[str, nn.Module] = {"network": self.network}
         self.averaged: tuple[str, ...] = ()
         kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -143,18 +152,19 @@ class AttributeTask:
         """float32 [N,3,size,size] in [-1,1]."""
         paths = [self.listed.paths[row] for row in rows]
         read = self._readers.map(lambda path: read_picture(path, self.options.size), paths)
-        return torch.from_numpy(np.stack(list(read))).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = torch.from_numpy(np.stack(list(read))).to(self.device)
+        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures and what is true of them."""
         rows = self.listed.train[indices.numpy()]
-        return self.pictures(rows), self.listed.truth[rows]
+        return self.pictures(rows), self.listed.truth[rows].to(self.device)
 
     def step(self, batch: tuple[Tensor, Tensor], progress: float) -> dict[str, float]:
         """One update; half of the pictures are mirrored."""
         del progress
         images, truth = batch
-        mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
+        mirrored = (torch.rand(len(images), 1, 1, 1) < 0.5).to(self.device)
         images = torch.where(mirrored, images.flip(-1), images)
         loss = F.binary_cross_entropy_with_logits(self.network(images), truth)
         optimiser = self.optimisers["network"]
@@ -169,7 +179,7 @@ class AttributeTask:
         if not len(held):
             return {}
         parts = np.array_split(held, -(-len(held) // 64))
-        logits = torch.cat([modules["network"](self.pictures(part)) for part in parts])
+        logits = torch.cat([modules["network"](self.pictures(part)).cpu() for part in parts])
         truth = self.listed.truth[held]
         right = ((logits > 0) == (truth > 0.5)).float().mean()
         return {
@@ -216,6 +226,7 @@ class AttributeTrainer:
     optimiser: Literal["adam", "sgd"] = "adam"  # the paper has Adam for all its models
     size: int = 224  # pixels a side that the network looks at
     width: int = 32  # channels of every convolution
+    device: str = "auto"  # to train on; auto: a GPU where there is one
 
     def start(self, data: Path, seed: int) -> AttributeTask:
         """The task on a CelebA folder; the loop has seeded torch by `seed`."""

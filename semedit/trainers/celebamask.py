@@ -30,7 +30,7 @@ from semedit.faces.components import COMPONENTS, component_ids
 from semedit.faces.deeplab import WEIGHTS, DeepLab
 from semedit.faces.networks import tensors
 from semedit.images import LABELS
-from semedit.trainers.celeba import read_picture
+from semedit.trainers.celeba import chosen_device, read_picture
 from semedit.trainers.loop import Schedule
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
@@ -93,12 +93,14 @@ class DeepLabTask:
 
     def __init__(self, options: DeepLabTrainer, data: Path) -> None:
         self.options, self.data = options, data
+        self.device = chosen_device(options.device)
         numbers = np.array(read_folder(data))
         held = np.arange(len(numbers)) % 20 == 0 if len(numbers) > 1 else np.zeros(1, bool)
         self.train, self.held = numbers[~held], numbers[held]
         self.network = DeepLab(len(COMPONENTS), options.size, options.body)
         if options.backbone:
             _begin(self.network, Path(options.backbone))
+        self.network.to(self.device)
         self.modules: dict[str, nn.Module] = {"network": self.network}
         self.averaged: tuple[str, ...] = ()
         self.optimisers: dict[str, torch.optim.Optimizer] = {
@@ -113,8 +115,8 @@ class DeepLabTask:
         paths = [self.data / IMAGES / f"{number}.jpg" for number in numbers]
         images = list(self._readers.map(lambda path: read_picture(path, size), paths))
         maps = list(self._readers.map(lambda n: read_components(self.data, int(n), size), numbers))
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return pixels, torch.from_numpy(np.stack(maps)).long()
+        pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
+        return pixels.float() / 127.5 - 1, torch.from_numpy(np.stack(maps)).to(self.device).long()
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return self.read(self.train[indices.numpy()])
@@ -123,7 +125,7 @@ class DeepLabTask:
         """One update; half of the pictures are mirrored (no component is left or right)."""
         del progress
         images, truth = batch
-        mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
+        mirrored = (torch.rand(len(images), 1, 1, 1) < 0.5).to(self.device)
         images = torch.where(mirrored, images.flip(-1), images)
         truth = torch.where(mirrored[:, 0], truth.flip(-1), truth)
         loss = F.cross_entropy(self.network(images), truth)
@@ -141,7 +143,8 @@ class DeepLabTask:
         counts = torch.zeros(classes, classes, dtype=torch.long)
         for part in np.array_split(held, -(-len(held) // 4)):
             images, truth = self.read(part)
-            counts += metrics.confusion(modules["network"](images).argmax(1), truth, classes)
+            found = modules["network"](images).argmax(1)
+            counts += metrics.confusion(found, truth, classes).cpu()
         return {"component_miou": metrics.mean_iou(counts)}
 
     def export(
@@ -198,6 +201,7 @@ class DeepLabTrainer:
     size: int = 512  # pixels a side that the network looks at
     body: Literal["resnet50", "mobilenet"] = "resnet50"  # mobilenet for small machines
     backbone: str = ""  # torchvision checkpoint that the body starts from; empty: random
+    device: str = "auto"  # to train on; auto: a GPU where there is one
 
     def start(self, data: Path, seed: int) -> DeepLabTask:
         """The task on a CelebAMask-HQ folder; the loop has seeded torch by `seed`."""
