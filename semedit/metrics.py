@@ -97,3 +97,22 @@ def landmark_error(landmarks: Tensor, target: Tensor) -> Tensor:
     """
     error = (landmarks - target).norm(dim=-1).mean(1)
     return error / (target[:, 45] - target[:, 36]).norm(dim=-1)
+
+
+def frechet(features: Tensor, other: Tensor) -> float:
+    """Fréchet distance between the Gaussians that two sets of features [N,D], [M,D] suggest.
+
+        |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))
+
+    Which features they are decides about the figure: FID is that of the Inception network's. Sets
+    smaller than D make it large for any two sets; compare only sets of equal size.
+
+    Source: Heusel et al. 2017, arXiv:1706.08500.
+    """
+    a, b = features.double(), other.double()
+    mean = (a.mean(0) - b.mean(0)).square().sum()
+    a = (a - a.mean(0)) / max(1, len(a) - 1) ** 0.5
+    b = (b - b.mean(0)) / max(1, len(b) - 1) ** 0.5
+    # The eigenvalues of C1 C2 are the squared singular values of a b^T.
+    mixed = torch.linalg.svdvals(a @ b.T).sum()
+    return float(mean + a.square().sum() + b.square().sum() - 2 * mixed)

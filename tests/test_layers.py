@@ -29,6 +29,7 @@ ORDER = (
     "trainers",
     "evaluation",
     "comparison",
+    "styles",
     "workspace",
     "batch",
     "tasks",

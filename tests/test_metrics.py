@@ -63,3 +63,13 @@ def test_landmark_error_in_eye_distances() -> None:
     truth[0, 45] = torch.tensor([40.0, 0.0])
     moved = truth + torch.tensor([3.0, 4.0])
     assert math.isclose(metrics.landmark_error(moved, truth), 5 / 40, rel_tol=1e-6)
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    numbers = torch.Generator().manual_seed(0)
+    a = torch.randn(4000, 3, generator=numbers)
+    assert abs(metrics.frechet(a, a)) < 1e-6
+    b = torch.randn(4000, 3, generator=numbers) * torch.tensor([1.0, 2.0, 3.0]) + 1
+    true = 3 + 1 + 4  # |m|^2 = 3; of deviations s: sum (s - 1)^2
+    assert math.isclose(metrics.frechet(a, b), true, rel_tol=0.05)
+    assert math.isclose(metrics.frechet(a[:50], b[:40]), metrics.frechet(b[:40], a[:50]))

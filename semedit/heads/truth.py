@@ -66,8 +66,8 @@ def edited(head: Head, kind: str) -> Head:
     raise OptionError(f"edits are {', '.join(EDITS)}.")
 
 
-def render_truth(seed: int, size: int = 256) -> Truth:
-    """Render one head of the evaluation.
+def render_truth(seed: int, size: int = 256, alone: bool = False) -> Truth:
+    """Render one head of the evaluation; `alone` without other views and edits.
 
     Raises: OptionError: a seed that training may use.
     """
@@ -77,8 +77,10 @@ def render_truth(seed: int, size: int = 256) -> Truth:
     yaw, pitch, roll = view_angles(seed, 1)[0]
     c = head.camera(yaw, pitch, roll)
     view = head.render(c, size)
-    turned = [head.camera(side * np.deg2rad(SIDE_DEG), pitch, roll) for side in (-1, 1)]
-    changed: dict[str, View] = {kind: edited(head, kind).render(c, size) for kind in EDITS}
+    sides = () if alone else (-1, 1)
+    turned = [head.camera(side * np.deg2rad(SIDE_DEG), pitch, roll) for side in sides]
+    kinds = () if alone else EDITS
+    changed: dict[str, View] = {kind: edited(head, kind).render(c, size) for kind in kinds}
     return Truth(
         seed=seed,
         image=view.image,
@@ -92,12 +94,16 @@ def render_truth(seed: int, size: int = 256) -> Truth:
 
 
 def render_truths(
-    n: int, seed: int, size: int = 256, progress: Callable[[int, int], None] | None = None
+    n: int,
+    seed: int,
+    size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+    alone: bool = False,
 ) -> list[Truth]:
-    """Heads seed .. seed + n - 1."""
+    """Heads seed .. seed + n - 1; `alone` without other views and edits."""
     found = []
     for i in range(n):
-        found.append(render_truth(seed + i, size))
+        found.append(render_truth(seed + i, size, alone))
         if progress is not None:
             progress(i + 1, n)
     return found

@@ -1,0 +1,249 @@
+"""`semedit eval styles`: edits of one region in one pass, beside the optimisation-based route.
+
+What Tomar and Rajagopalan's table 1 reports, for this and for the default edit by a label map,
+and what the table leaves open: whether the regions are right, and whether an edit stays in one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from semedit import losses, metrics
+from semedit.editors import Mask, Roi
+from semedit.errors import MaskError, OptionError
+from semedit.evaluation import Scaled, at_resolution, mask_edits
+from semedit.faces import networks
+from semedit.faces.parsing import BuiltinParser
+from semedit.generators.l2sae import ROIS
+from semedit.heads.truth import Truth
+from semedit.inverters import Hybrid
+from semedit.latents import picture
+from semedit.losses import region
+
+PARTS = ("regions", "styles", "table")
+LEAST = 8  # pixels of a region whose overlap is worth taking
+
+Progress = Callable[[str, int, int], None]  # part, done, in all
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class StylesEvaluation:
+    """What is evaluated, and by which edits.
+
+    parts    some of PARTS
+    editor   the edit; its region is set to each of ROIS
+    rivals   heads of the table, which the optimisation-based route edits, too
+    """
+
+    parts: tuple[str, ...] = PARTS
+    editor: Roi = field(default_factory=lambda: Roi(style_noise=1.0))
+    rivals: int = 8
+    inverter: Any = field(default_factory=Hybrid)
+    mask_editor: Mask = field(default_factory=Mask)
+
+    def __call__(
+        self,
+        truths: Sequence[Truth],
+        generator: Any,
+        rival: Any = None,
+        edited: Sequence[Truth] = (),
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate.
+
+        Args:    truths: heads for the regions and the styles. generator: an L2SAE.
+                 rival: the generator of the optimisation-based route, edited: heads that know
+                 true edits; needed by the part "table".
+        Returns: the figures of the parts; their definitions are the docstrings of
+                 `region_figures`, `style_figures` and `table_figures`.
+        Raises:  OptionError: no heads, or an unknown part.
+        """
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown or not truths:
+            raise OptionError(
+                f"There is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}."
+                if unknown
+                else "There are no heads to evaluate."
+            )
+        tell = progress or (lambda part, done, total: None)
+        figures: dict[str, Any] = {}
+        heads = [at_resolution(t, generator.resolution, device_of(generator)) for t in truths]
+        if "regions" in self.parts:
+            figures |= region_figures(generator, heads, tell)
+        if "styles" in self.parts:
+            figures |= style_figures(generator, heads, self.editor, tell)
+        if "table" in self.parts:
+            figures |= self._table(edited, generator, rival, tell)
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+
+    def _table(
+        self, edited: Sequence[Truth], generator: Any, rival: Any, tell: Progress
+    ) -> dict[str, Any]:
+        if rival is None or rival.resolution != generator.resolution:
+            raise OptionError("the table needs a generator of the same size to compare with")
+        device = device_of(generator)
+        heads = [at_resolution(truth, rival.resolution, device) for truth in edited[: self.rivals]]
+        return table_figures(self, generator, rival, heads, tell)
+
+
+def device_of(generator: Any) -> torch.device:
+    """Where a generator computes."""
+    return next(iter(generator.mean_codes().values())).device
+
+
+@torch.no_grad()
+def region_figures(generator: Any, heads: Sequence[Scaled], tell: Progress) -> Figures:
+    """The SMPN's regions against true label maps.
+
+    region_miou      mean of the regions' IoU, each from one count over all pixels of the set
+    region_iou_NAME  of one region
+    """
+    counts = torch.zeros(len(ROIS), 2, dtype=torch.float64)
+    for i, head in enumerate(heads):
+        found = (generator.region_logits(head.image) > 0)[0]
+        true = torch.cat([region(head.labels, names) for names in ROIS.values()], 1)[0] > 0.5
+        counts[:, 0] += (found & true).sum((1, 2)).cpu()
+        counts[:, 1] += (found | true).sum((1, 2)).cpu()
+        tell("regions", i + 1, len(heads))
+    iou = counts[:, 0] / counts[:, 1].clamp(min=1)
+    each = {f"region_iou_{name}": float(v) for name, v in zip(ROIS, iou, strict=True)}
+    return {"region_miou": float(iou.mean())} | each
+
+
+@torch.no_grad()
+def style_figures(generator: Any, heads: Sequence[Scaled], editor: Roi, tell: Progress) -> Figures:
+    """Every region of every head restyled.
+
+    style_iou        mean over edits of the IoU of the edited region before and after, by the
+                     built-in parser; regions that the parser does not see before are left out
+    style_iou_NAME   of one region
+    style_change     mean absolute change inside alpha, as a share of the range
+    outside_kept     share of pixels with alpha 0 that stayed as they were, to the bit
+    """
+    parser = BuiltinParser()
+    iou: dict[str, list[float]] = {name: [] for name in ROIS}
+    change, kept, outside = [], 0, 0
+    for i, head in enumerate(heads):
+        before = parser(head.image).argmax(1)
+        for name, parts in ROIS.items():
+            was = region(before, parts)
+            found = replace(editor, region=cast(Any, name))(generator, head.image)
+            still = (found.image == head.image)[found.alpha.expand_as(head.image) == 0]
+            kept, outside = kept + int(still.sum()), outside + still.numel()
+            change.append(metrics.mean_change(found.image, head.image, (found.alpha > 0).float()))
+            if was.sum() >= LEAST:
+                after = parser(found.image.clamp(-1, 1)).argmax(1)
+                iou[name].append(float(metrics.region_iou(region(after, parts), was)))
+        tell("styles", i + 1, len(heads))
+    iou = {name: values for name, values in iou.items() if values}
+    whole = (
+        {"style_iou": statistics.fmean(v for values in iou.values() for v in values)} if iou else {}
+    )
+    return {
+        **whole,
+        **{f"style_iou_{name}": statistics.fmean(values) for name, values in iou.items()},
+        "style_change": float(torch.cat(change).mean()),
+        "outside_kept": kept / max(1, outside),
+    }
+
+
+def table_figures(
+    evaluation: StylesEvaluation,
+    generator: Any,
+    rival: Any,
+    heads: Sequence[Scaled],
+    tell: Progress,
+) -> dict[str, Any]:
+    """Table 1 on the same heads: the edit of one region in one pass (roi), and an edit by a truly
+    edited label map, of codes found by inversion (mask).
+
+    roi_seconds, mask_seconds  median wall clock of one edit of one face, networks loaded; what the
+                               inversion takes is `invert_seconds` on top of the latter
+    ratio                      mask_seconds / roi_seconds
+    roi_lpips, mask_lpips      mean perceptual distance of edited pictures from the heads
+    roi_fid, mask_fid          Fréchet distance between edited pictures and the heads
+    lpips_by, fid_by           the networks whose features these are of
+    heads                      how many
+    """
+    roi, restyled = _restyle(evaluation.editor, generator, heads)
+    mask, inverting, drawn, of = _redraw(evaluation, rival, heads, tell)
+    perceptual = losses.perceptual("auto", heads[0].image.device)
+    figures: dict[str, Any] = {
+        "roi_seconds": statistics.median(roi),
+        "mask_seconds": statistics.median(mask),
+        "invert_seconds": statistics.median(inverting),
+        "ratio": statistics.median(mask) / statistics.median(roi),
+    }
+    images = [head.image for head in heads]
+    for name, before, made in (("roi", images, restyled), ("mask", of, drawn)):
+        figures[f"{name}_lpips"] = _perceptual(perceptual, before, made)
+        figures[f"{name}_fid"] = metrics.frechet(deep_features(before), deep_features(made))
+    return figures | {"lpips_by": perceptual.name, "fid_by": "faces", "heads": len(heads)}
+
+
+def _restyle(
+    editor: Roi, generator: Any, heads: Sequence[Scaled]
+) -> tuple[list[float], list[Tensor]]:
+    """Seconds of each edit, the regions in turn, and the pictures."""
+    names = list(ROIS)
+    editor(generator, heads[0].image)  # what is made at the first call is not the edit's
+    seconds, made = [], []
+    for i, head in enumerate(heads):
+        began = time.perf_counter()
+        found = replace(editor, region=cast(Any, names[i % len(names)]))(generator, head.image)
+        seconds.append(time.perf_counter() - began)
+        made.append(found.image)
+    return seconds, made
+
+
+def _redraw(
+    evaluation: StylesEvaluation, rival: Any, heads: Sequence[Scaled], tell: Progress
+) -> tuple[list[float], list[float], list[Tensor], list[Tensor]]:
+    """Seconds of each edit and of each inversion, the pictures, and what they were edited from.
+
+    Raises: OptionError: no head knows a true edit.
+    """
+    seconds, inverting, made, of = [], [], [], []
+    for i, kind in mask_edits(heads, 1):
+        head = heads[i]
+        began = time.perf_counter()
+        latent = evaluation.inverter(rival, head.image, head.labels, head.c)
+        middle = time.perf_counter()
+        try:
+            after = evaluation.mask_editor(rival, latent, head.edits[kind][1], head.labels)
+        except MaskError:  # what was drawn is lost at this size
+            continue
+        seconds.append(time.perf_counter() - middle)
+        inverting.append(middle - began)
+        with torch.no_grad():
+            made.append(picture(rival, after).image)
+        of.append(head.image)
+        tell("table", i + 1, len(heads))
+    if not made:
+        raise OptionError("the heads of the table know no edits")
+    return seconds, inverting, made, of
+
+
+@torch.no_grad()
+def _perceptual(perceptual: Any, images: Sequence[Tensor], made: Sequence[Tensor]) -> float:
+    """Mean distance of pairs of pictures."""
+    found = [
+        losses.distance(*(perceptual.features(p.clamp(-1, 1)) for p in pair))
+        for pair in zip(images, made, strict=True)
+    ]
+    return float(torch.cat(found).mean())
+
+
+@torch.no_grad()
+def deep_features(images: Sequence[Tensor]) -> Tensor:
+    """Means over the picture of the face network's last perceptual level: [N,C]."""
+    network = networks.load("faces", str(images[0].device))
+    return torch.cat([network.features(p.clamp(-1, 1))[-1].mean((2, 3)) for p in images])

@@ -1,0 +1,93 @@
+"""`eval styles`: its figures on heads whose regions are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semedit.editors import Mask
+from semedit.errors import OptionError
+from semedit.generators.l2sae import L2SAE, ROIS
+from semedit.heads.truth import Truth
+from semedit.inverters import Optimize
+from semedit.losses import region
+from semedit.styles import StylesEvaluation
+from tests.test_l2sae import SMALL, small_l2sae
+from tests.tiny import TinyGenerator
+
+
+class Rival(TinyGenerator):
+    """The optimisation-based route, at the other's size."""
+
+    resolution = SMALL.resolution
+
+
+def truths(n: int = 2) -> list[Truth]:
+    """Flat hair above flat skin with everything else in it; the edit is less hair."""
+    labels = np.ones((64, 64), np.uint8)
+    labels[:20] = 13
+    labels[30:34, 10:20], labels[36:44, 28:36], labels[50:54, 20:40] = 4, 2, 11
+    less = labels.copy()
+    less[10:20] = 1
+    found = []
+    for i in range(n):
+        image = np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        c = np.eye(5, dtype=np.float32).reshape(25)
+        c[:16] = np.diag([1, -1, -1, 1]).reshape(16)
+        c[11], c[16:] = 2.7, (4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1)
+        found.append(
+            Truth(1_000_000 + i, image, labels, np.zeros((68, 2)), c, np.zeros(20), (),
+                  {"hair_length": (image, less)})
+        )  # fmt: skip
+    return found
+
+
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> L2SAE:
+    """Finds every region but the nose, of which it sees the left half."""
+    found = small_l2sae()
+    true = torch.from_numpy(truths()[0].labels.astype(np.int64))[None]
+
+    def logits(images: torch.Tensor, names: Any = tuple(ROIS)) -> torch.Tensor:
+        masks = torch.cat([region(true, ROIS[name]) for name in names], 1)
+        if "nose" in names:
+            masks[:, list(names).index("nose"), :, 32:] = 0
+        return (2 * masks - 1).expand(len(images), -1, -1, -1)
+
+    monkeypatch.setattr(found, "region_logits", logits)
+    return found
+
+
+def test_regions_are_counted_over_the_set(generator: L2SAE) -> None:
+    found = StylesEvaluation(parts=("regions",))(truths(), generator)
+    assert found["region_iou_hair"] == 1 and found["region_iou_nose"] == 0.5
+    assert found["region_miou"] == pytest.approx(0.9)
+
+
+def test_styles_keep_what_is_outside(generator: L2SAE) -> None:
+    found = StylesEvaluation(parts=("styles",))(truths(1), generator)
+    assert found["outside_kept"] == 1 and found["style_change"] > 0
+    # The parser may see no region at all in noise.
+    assert all(0 <= value <= 1 for key, value in found.items() if key.startswith("style_iou"))
+
+
+def test_table_compares_both_routes(generator: L2SAE) -> None:
+    evaluation = StylesEvaluation(
+        parts=("table",),
+        rivals=2,
+        inverter=Optimize(steps=1, perceptual="none"),
+        mask_editor=Mask(steps=1, perceptual="none", parse_weight=0.0),
+    )
+    found = evaluation(truths(1), generator, Rival(), truths(2))
+    assert found["heads"] == 2
+    assert found["ratio"] == pytest.approx(found["mask_seconds"] / found["roi_seconds"], rel=0.2)
+    for route in ("roi", "mask"):
+        assert found[f"{route}_lpips"] > 0 and found[f"{route}_fid"] >= 0
+    with pytest.raises(OptionError, match="same size"):
+        evaluation(truths(1), generator, TinyGenerator(), truths(1))
+    with pytest.raises(OptionError, match="no part"):
+        replace(evaluation, parts=("faces",))(truths(1), generator)
