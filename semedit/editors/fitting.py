@@ -25,6 +25,8 @@ from semedit.images import ATTRIBUTES
 from semedit.inverters.descent import Progress
 from semedit.latents import fingerprint
 
+PIXELS = 2**20  # drawn together while sampling: 16 pictures of 256, one of 1024
+
 Codes = Mapping[str, Tensor]
 Figures = dict[str, float]
 Classify = Callable[[Tensor], Tensor]  # image [N,3,R,R] in [-1,1] -> logits [N,A] of ATTRIBUTES
@@ -62,15 +64,17 @@ def sample(
     generator: Any,
     count: int,
     seed: int = 0,
-    batch: int = 16,
+    batch: int = 0,
     classify: Classify | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Codes of random samples, and how a classifier scores their pictures from the front.
 
+    Args:    batch: samples made together; 0: as many as PIXELS allows.
     Returns: codes [n, ...] as `shared` has them, scores [n,A]; scores [n,0] without a classifier;
              on the CPU.
     """
+    batch = batch or max(1, min(16, PIXELS // generator.resolution**2))
     device = next(iter(generator.mean_codes().values())).device
     numbers = torch.Generator().manual_seed(seed)
     c = cameras.orbit(0.0, 0.0).to(device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from semedit import losses, methods
 from semedit.editors.question import Question, cross_entropy
 from semedit.editors.regions import freed_components
+from semedit.editors.release import release
 from semedit.errors import ShapeError
 from semedit.faces.attributes import load_classifier
 from semedit.faces.components import COMPONENTS, Segmenter, load_segmenter, of_labels
@@ -56,6 +57,7 @@ class Pernus:
     ce_weight: float = 10.0  # of the cross-entropy of each attribute
     start: Literal["mean", "current"] = "mean"  # where codes start: the mean, or the inversion
     samples: int = 10_000  # mapped for the mean
+    release: float = 1.0  # share of an inversion's own tuning taken back where M is 0
     target: Literal["photo", "current"] = "photo"  # I: the photograph, or the latent's picture
     threshold: float = 0.9  # of the probability that a pixel is held
     blur: int = 51  # pixels that the Gaussian blur of M is wide, at 1024
@@ -102,7 +104,10 @@ class Pernus:
         for i in range(len(latent)):
             row = slice(i, i + 1)
             scene = Scene.of(self, target[row], labels[row], wanted, segment)
-            face = latent[i] if mean is None else replace(latent[i], codes=mean, tuned=None)
+            if mean is None:
+                face = release(generator, latent[i], 1 - scene.keep, self.release)
+            else:
+                face = replace(latent[i], codes=mean, tuned=None)
             faces.append(self._edit(generator, face, question, scene, steps))
         told = {k: [face.meta[k] for face in faces] for k in ("probability", "error")}
         meta = {**latent.meta, **told, "wanted": dict(wanted), "composited": self.composite}
