@@ -34,6 +34,7 @@ from semedit import losses, weights
 from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
+from semedit.trainers.celeba import chosen_device
 from semedit.trainers.discriminators import Discriminator
 from semedit.trainers.labelled import Labelled, read_labelled
 from semedit.trainers.patches import PatchDiscriminator, random_crops
@@ -82,6 +83,7 @@ class L2SAETrainer:
     gamma: float = 10.0  # weight of R1 of the one
     patch_gamma: float = 1.0  # and of the other
     r1_every: int = 16  # steps of the discriminators
+    device: str = "auto"  # to train on; auto: a GPU where there is one
 
     def start(self, data: Path, seed: int) -> L2SAETask:
         """Read the data, make the networks or read those to start from.
@@ -155,10 +157,12 @@ class L2SAETask:
     """The networks, their optimisers and their losses; see loop.Task."""
 
     def __init__(self, trainer: L2SAETrainer, data: Labelled, network: L2SAE) -> None:
-        self.trainer, self.data, self.network = trainer, data, network
-        side = network.resolution
-        self.critic = Discriminator(side, _fitting(trainer.critic, side))
-        self.patches = PatchDiscriminator(trainer.patch_size, trainer.patch_critic)
+        self.trainer, self.data = trainer, data
+        self.device = chosen_device(trainer.device)
+        self.network, side = network.to(self.device), network.resolution
+        self.critic = Discriminator(side, _fitting(trainer.critic, side)).to(self.device)
+        self.patches = PatchDiscriminator(trainer.patch_size, trainer.patch_critic).to(self.device)
+        self.weights = small_parts(trainer.small).to(self.device)
         self.memory = Memory()
         self.modules: dict[str, nn.Module] = {
             "network": network,
@@ -189,7 +193,11 @@ class L2SAETask:
         mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
         images = torch.where(mirrored, images.flip(-1), images)
         labels = torch.where(mirrored[:, 0], labels.flip(-1), labels)
-        return Batch(images, twins(images, labels), labels)
+        others = twins(images, labels)
+        return Batch(*(part.to(self.device) for part in (images, others, labels)))
+
+    def _mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update of what learns."""
@@ -210,8 +218,8 @@ class L2SAETask:
 
     def _map(self, batch: Batch) -> dict[str, float]:
         """Update the SMPN on pictures or their twins."""
-        chosen = torch.rand(len(batch.images), 1, 1, 1) < 0.5
-        with torch.autocast("cpu", torch.bfloat16):
+        chosen = (torch.rand(len(batch.images), 1, 1, 1) < 0.5).to(self.device)
+        with self._mixed_precision():
             logits = self.network.region_logits(torch.where(chosen, batch.images, batch.twins))
         each = region_losses(logits, region_masks(batch.labels))
         self._update("maps", SHARE * each.sum(1).mean())
@@ -228,13 +236,13 @@ class L2SAETask:
         """Half of the pictures, half of the twins, each from the other's structure and its own
         style, the pictures first; and the terms of their regression."""
         half = len(batch.images) // 2
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._mixed_precision():
             structure, style = self.network.E(torch.cat([batch.images, batch.twins]))
             of, at = structure.chunk(2), style.chunk(2)
             shapes = torch.cat([of[1][:half], of[0][half:]])
             image = self.network.G(shapes, torch.cat([at[0][:half], at[1][half:]]), "random")
         true = torch.cat([batch.images[:half], batch.twins[half:]])
-        weight = small_parts(self.trainer.small)[batch.labels][:, None]
+        weight = self.weights[batch.labels][:, None]
         across, down = differences(image.float() - true)
         return image.float(), {
             "image": ((image.float() - true).abs() * weight).mean(),
@@ -243,7 +251,7 @@ class L2SAETask:
 
     def _mixed(self, images: Tensor) -> Tensor:
         """Pictures with their own style and their neighbour's structure."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._mixed_precision():
             structure, style = self.network.E(images)
             pairs = structure.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
             return self.network.G(pairs, style, "random").float()
@@ -255,7 +263,7 @@ class L2SAETask:
         with torch.no_grad():
             rec, mix = self._swapped(batch)[0][:half], self._mixed(images)
         crops = [self._crops(one) for one in (images, images, mix)]
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._mixed_precision():
             real, made, mixed = (self.critic(one) for one in (images, rec, mix))
             alike, unlike = self.patches(crops[0], crops[1]), self.patches(crops[0], crops[2])
         loss = F.softplus(-real).mean()
@@ -282,7 +290,7 @@ class L2SAETask:
         trainer, half = self.trainer, len(batch.images) // 2
         image, terms = self._swapped(batch)
         mix = self._mixed(batch.images)
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._mixed_precision():
             made, mixed = self.critic(image[:half]), self.critic(mix)
             alike = self.patches(self._crops(batch.images), self._crops(mix))
         terms = {name: trainer.anchor * value for name, value in terms.items()}
@@ -310,14 +318,14 @@ class L2SAETask:
         rec, swapped, counts = [], [], torch.zeros(len(ROIS), 2, dtype=torch.float64)
         held = self.data.held[:HELD]
         for part in np.array_split(held, -(-len(held) // 16)):
-            images, labels = self.data.read(part)
-            own, other = network.encode(images), network.encode(twins(images, labels))
+            images, labels, others = self._held(part)
+            own, other = network.encode(images), network.encode(others)
             rec.append(decibels(network.synthesis(own).image, images))
             mixed = {"structure": other["structure"], "style": own["style"]}
             swapped.append(decibels(network.synthesis(mixed).image, images))
             found, true = network.region_logits(images) > 0, region_masks(labels) > 0.5
-            counts[:, 0] += (found & true).sum((0, 2, 3))
-            counts[:, 1] += (found | true).sum((0, 2, 3))
+            counts[:, 0] += (found & true).sum((0, 2, 3)).cpu()
+            counts[:, 1] += (found | true).sum((0, 2, 3)).cpu()
         self._fit(network)
         iou = counts[:, 0] / counts[:, 1].clamp(min=1)
         return {
@@ -326,12 +334,20 @@ class L2SAETask:
             "region_miou": round(float(iou.mean()), 4),
         } | {f"iou_{name}": round(float(v), 4) for name, v in zip(ROIS, iou, strict=True)}
 
+    def _held(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures, labels, twins; the same twins at every evaluation."""
+        images, labels = self.data.read(rows)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(int(rows[0]))
+            others = twins(images, labels)
+        return images.to(self.device), labels.to(self.device), others.to(self.device)
+
     def _fit(self, network: L2SAE) -> None:
         """The prior, to codes of training pictures from all over the set."""
         chosen = self.data.train[:: max(1, len(self.data.train) // PRIOR)][:PRIOR]
         rows = []
         for part in np.array_split(chosen, -(-len(chosen) // 16)):
-            codes = network.encode(self.data.read(part)[0])
+            codes = network.encode(self.data.read(part)[0].to(self.device))
             rows.append(torch.cat([codes["structure"].flatten(1), codes["style"]], 1))
         network.prior.fit(torch.cat(rows))
 
@@ -354,7 +370,8 @@ class L2SAETask:
             "licence": "MIT",
         }
         path = folder / f"{self.network.name}.safetensors"
-        weights.save(path, modules["network"].state_dict(), metadata)
+        tensors = {k: v.cpu() for k, v in modules["network"].state_dict().items()}
+        weights.save(path, tensors, metadata)
 
 
 def region_masks(labels: Tensor) -> Tensor:
