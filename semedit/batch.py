@@ -132,7 +132,9 @@ class Run:
         return receipt
 
 
-def next_step(run: Run, face: str, label: str, item: Item, chosen: str | None = None) -> Item:
+def next_step(
+    run: Run, face: str, label: str, item: Item, chosen: str | None = None, photo: bool = False
+) -> Item:
     """Turn an item into the next step of a face's chain of edits.
 
     Doing the same edit again is no new step, so that a script of edits can be run again: where
@@ -142,10 +144,10 @@ def next_step(run: Run, face: str, label: str, item: Item, chosen: str | None = 
     Args:
         label: what the step is called behind its number.
         item: the edit's other inputs, parameters and data; its name is not used.
-        chosen: source of the edit, as Workspace.source takes it.
+        chosen, photo: source of the edit, as Workspace.source takes them.
     """
     space = run.workspace
-    source = space.source(face, chosen)
+    source = space.source(face, chosen, photo)
     steps = space.steps(face)
     lineage = space.lineage(source) or []
     for step in reversed(steps):

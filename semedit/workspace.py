@@ -151,20 +151,23 @@ class Workspace:
         names = sorted(f"{face}/{p.stem}" for p in folder.glob("[0-9][0-9]*-*.safetensors"))
         return sorted((n for n in names if self._made_from(n)), key=step_number)
 
-    def source(self, face: str, chosen: str | None = None) -> Path:
+    def source(self, face: str, chosen: str | None = None, photo: bool = False) -> Path:
         """The latent that an edit of a face starts from.
 
         Args:
             chosen: "latents" for the inversion itself, or a step's name or number ("01-smiling",
                 "1"); None takes the newest: the last step, unless the face was inverted anew
                 since.
+            photo: where no step is, start from the aligned face instead of its inversion.
 
         Raises:
             InputError: the face has no latent.
             OptionError: it has no such step.
         """
         base = self.path("latents", face, ".safetensors")
-        if not base.is_file():
+        if photo:
+            base = self.path("faces", face, ".png")
+        elif not base.is_file():
             raise InputError(f"{face} has no latent", "run `semedit invert` first")
         steps = self.steps(face)
         if chosen == "latents":

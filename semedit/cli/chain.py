@@ -21,6 +21,7 @@ From = Annotated[
     ),
 ]
 Backend = Annotated[str, typer.Option(help="auto or a back-end's name.")]
+REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 
 
 def register(app: typer.Typer) -> None:
@@ -140,15 +141,47 @@ def edit(
     layers: Annotated[
         str | None, typer.Option(help="Layers that the direction moves, like 0-7; else all.")
     ] = None,
+    region: Annotated[
+        Literal["hair", "skin", "nose", "eyes", "lips"] | None,
+        typer.Option(help="Edit this region in one pass, without inversion.", **REGION),
+    ] = None,
+    style_noise: Annotated[
+        float | None, typer.Option(help="Give it another style: strength of the noise.", **REGION)
+    ] = None,
+    style_from: Annotated[
+        str | None,
+        typer.Option(help="Give it the style of this face, by name or picture.", **REGION),
+    ] = None,
+    structure_noise: Annotated[
+        float | None, typer.Option(help="Give it another shape: strength of the noise.", **REGION)
+    ] = None,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="Smooth the whole picture, too.", **REGION)
+    ] = False,
     start: From = None,
 ) -> None:
-    """Edit faces by a label map that was drawn over, or along a direction.
+    """Edit faces by a label map that was drawn over, along a direction, or a region's style.
 
     A strip of strengths is a picture to look at, sweeps/NAME/DIRECTION.png, and no step of the
-    face's chain of edits.
+    face's chain of edits. Regions are edited by heads-l2sae-128 where -w names no other.
     """
-    if (mask is None) == (direction is None):
-        raise OptionError("say how to edit", "give --mask FILE|DIR or --direction NAME")
+    if [mask, direction, region].count(None) != 2:
+        raise OptionError(
+            "say how to edit", "give --mask FILE|DIR, --direction NAME or --region NAME"
+        )
+    if region is not None:
+        options = {
+            "region": region,
+            "style_noise": style_noise,
+            "structure_noise": structure_noise,
+            "as_published": as_published or None,
+            "seed": common.seed or None,
+        }
+        given = [f"{name}={value}" for name, value in options.items() if value is not None]
+        _restyle(common, [*given, *(common.options or ())], style_from, start)
+        return
+    if style_noise is not None or style_from is not None or structure_noise is not None:
+        raise OptionError("which region?", "give --region hair, skin, nose, eyes or lips")
     if mask is not None and not mask.exists():
         raise OptionError(f"no mask at {mask}")
     settings = list(common.options or ())
@@ -165,6 +198,32 @@ def edit(
         settings = [f"strength={strength}", *settings]
     name = "mask" if direction is None else "direction"
     _edit(common, "edit", name, settings, start, mask=mask)
+
+
+def _restyle(
+    common: Made, settings: Sequence[str], reference: str | None, start: str | None
+) -> None:
+    """Edit a region; the default generator knows none, so that another stands in for it."""
+
+    def make(device: str, progress: Any) -> Any:
+        from semedit import methods
+        from semedit.editors import Roi
+        from semedit.tasks.restyle import Restyle
+
+        own = {} if common.generator == "heads-128" else {"generator_name": common.generator}
+        return Restyle(
+            methods.build(Roi, settings),
+            reference,
+            **own,
+            start=start,
+            names=common.names or (),
+            batch=common.batch,
+            device=device,
+            mark=common.mark,
+            progress=progress,
+        )
+
+    run(common, "edit", make)
 
 
 def _sweep(common: Made, strengths: str, settings: Sequence[str], start: str | None) -> None:
