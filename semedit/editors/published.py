@@ -44,7 +44,8 @@ def import_directions(
     Raises: InputError: no array of numbers.  LatentError: of another space or width.
             TraitError: the generator has no W+.  WeightsError: damaged, or it needs code to load.
     """
-    if set(generator.mean_codes()) != {"ws"}:
+    mean = generator.mean_codes()
+    if set(mean) != {"ws"} or mean["ws"].ndim != 3:
         raise TraitError(f"{generator.name} has no W+ codes, which published directions move.")
     _refuse_foreign(path, generator)
     found = {k: _fitted(v, generator, path) for k, v in _read(path, name or path.stem)}
