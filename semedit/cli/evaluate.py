@@ -1,4 +1,4 @@
-"""eval heads, eval attributes: measured against rendered heads, whose truth is known."""
+"""eval heads, attributes, styles: measured against rendered heads, whose truth is known."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import typer
 from rich.table import Table
 
 from semedit.cli.common import Generator, Options, Shared, Steps, command, data, device, stdout
+from semedit.cli.styles import eval_styles
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the group `eval`."""
     command(app, "heads")(eval_heads)
     command(app, "attributes")(eval_attributes)
+    command(app, "styles")(eval_styles)
 
 
 def eval_heads(

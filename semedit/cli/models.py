@@ -134,12 +134,13 @@ def list_methods(
     """Generators, inverters, editors and trainers, with their options."""
     with reported():
         from semedit import methods
-        from semedit.editors import EDITORS
+        from semedit.editors import EDITORS, PICTURE_EDITORS
         from semedit.generators import GENERATORS
         from semedit.inverters import INVERTERS
         from semedit.trainers import TRAINERS
 
-        known = {**GENERATORS, **INVERTERS, **EDITORS, **TRAINERS}
+        editors = {**EDITORS, **PICTURE_EDITORS}
+        known = {**GENERATORS, **INVERTERS, **editors, **TRAINERS}
         if name is not None:
             methods.pick(known, name, "method")
         for kind, entry in GENERATORS.items():
@@ -148,7 +149,7 @@ def list_methods(
                 _show("generator", kind, methods.summary(entry), traits, (), as_json)
         for title, registry in (
             ("inverter", INVERTERS),
-            ("editor", EDITORS),
+            ("editor", editors),
             ("trainer", TRAINERS),
         ):
             for row in methods.table(registry):

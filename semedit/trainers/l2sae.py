@@ -63,9 +63,9 @@ class L2SAETrainer:
     summary: tuple[int, ...] = (256,)  # channels from there to the style
     head: tuple[int, ...] = (128, 192)  # channels of the decoder at R/16
     decoder: tuple[int, ...] = (192, 128, 64, 32)  # channels of the decoder at R/8, ..., R
-    map_encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # the same of the SMPN
-    map_head: tuple[int, ...] = (64, 64)
-    map_decoder: tuple[int, ...] = (64, 48, 32, 16)
+    map_encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # widths of the SMPN's encoder
+    map_head: tuple[int, ...] = (64, 64)  # and of its decoder at R/16
+    map_decoder: tuple[int, ...] = (64, 48, 32, 16)  # and at R/8, ..., R
     rank: int = 64  # directions of the prior of codes
     critic: tuple[int, ...] = (16, 32, 64, 128, 160, 160)  # of the discriminator at R, ..., 4
     patch_size: int = 32  # pixels a side of crops

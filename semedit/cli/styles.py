@@ -1,0 +1,77 @@
+"""eval styles: edits of one region in one pass, beside the optimisation-based route."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from semedit.cli.common import Generator, Options, Shared, Steps, data, device, stdout
+
+
+def eval_styles(
+    common: Shared,
+    n: Annotated[
+        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
+    ] = 0,
+    generator: Generator = "heads-l2sae-128",
+    rival: Annotated[
+        str, typer.Option(help="Weights of the generator that is inverted, in the table.")
+    ] = "heads-128",
+    rivals: Annotated[int, typer.Option(min=1, help="Heads of the shipped set in the table.")] = 8,
+    parts: Annotated[
+        str, typer.Option(help="regions,styles,table or some of them.")
+    ] = "regions,styles,table",
+    options: Options = None,
+) -> None:
+    """Measure edits of one region: its mask, what the edit leaves alone, and table 1 of the paper.
+
+    The table sets them beside inversion and an edit by label map of the same heads; -o sets
+    options of the method `roi`. Fresh heads take seeds from 1,000,000 up.
+    """
+    from semedit import methods
+    from semedit.editors import Roi
+    from semedit.generators import load_generator
+    from semedit.heads import EVALUATION_SEED
+    from semedit.heads.truth import read_truths, render_truths
+    from semedit.styles import StylesEvaluation
+
+    chosen = device(common)
+    editor = methods.build(Roi, options or (), style_noise=1.0, seed=common.seed)
+    evaluation = StylesEvaluation(tuple(parts.split(",")), editor, rivals)
+    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
+    with Steps("eval styles") as steps:
+        shipped = read_truths()
+        truths = render_truths(n, first, progress=steps, alone=True) if n else shipped
+        figures = evaluation(
+            truths,
+            load_generator(generator, chosen),
+            load_generator(rival, chosen) if "table" in evaluation.parts else None,
+            shipped,
+            progress=lambda part, done, total: steps(done, total, part),
+        )
+    if common.json:
+        data(**figures)
+    else:
+        _print(figures, f"{len(truths)} heads, {generator}", rival)
+
+
+def _print(figures: dict[str, Any], title: str, rival: str) -> None:
+    """The figures of regions and styles, and table 1."""
+    routes = ("roi", "mask")
+    apart = [key for key in figures if key.startswith(routes) or key.endswith("_by")]
+    table = Table("figure", "value", title=title)
+    for key, value in figures.items():
+        if key not in apart:
+            table.add_row(key, f"{value:.4g}")
+    stdout.print(table)
+    if "ratio" not in figures:
+        return
+    columns = (f"FID ({figures['fid_by']})", f"LPIPS ({figures['lpips_by']})", "seconds")
+    table = Table("method", *columns, title=f"{figures['heads']} heads, one edit each")
+    names = {"roi": "region in one pass", "mask": f"label map, {rival}"}
+    for route in routes:
+        row = [figures[f"{route}_{key}"] for key in ("fid", "lpips", "seconds")]
+        table.add_row(names[route], *(f"{value:.4g}" for value in row))
+    stdout.print(table)
