@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from semedit import cameras, latents, weights
+from semedit.cli.app import app
 from semedit.editors import Roi
 from semedit.errors import InputError, OptionError
 from semedit.faces import Face
@@ -108,3 +110,26 @@ def test_style_from_a_face_or_a_file(space: Workspace) -> None:
     write_image(space.root / "wide.png", np.zeros((64, 128, 3), np.uint8))
     (wide,) = run(space, replace(task, reference=str(space.root / "wide.png")))
     assert wide.error["code"] == InputError.code and "no aligned face" in wide.error["message"]
+
+
+def test_the_command_line(space: Workspace) -> None:
+    common = ["--work", str(space.root), "-w", str(space.root.parent / "small.safetensors")]
+
+    def semedit(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, [*arguments, *common])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    semedit("edit", "a", "--style-noise", "1.0", "--region", "hair")
+    semedit("edit", "a", "--style-from", "b", "--region", "lips", "--as-published")
+    semedit("edit", "a", "--structure-noise", "0.5", "--region", "nose", "--seed", "2")
+    assert space.steps("a") == ["a/01-hair-style", "a/02-lips-style-from", "a/03-nose-structure"]
+    receipt = space.receipt("edit", "a/02-lips-style-from")
+    assert receipt is not None and receipt["inputs"].keys() == {"latent", "face", "reference"}
+    for wrong, told in (
+        (("--region", "hair"), "nothing to do"),
+        (("--style-noise", "1"), "which region"),
+        (("--region", "hair", "--direction", "smiling"), "say how to edit"),
+        (("--region", "hair", "--style-from", "nobody"), "neither"),
+    ):
+        assert told in semedit("edit", "a", *wrong, code=OptionError.exit_code)

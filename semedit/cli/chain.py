@@ -165,6 +165,9 @@ def edit(
     A strip of strengths is a picture to look at, sweeps/NAME/DIRECTION.png, and no step of the
     face's chain of edits. Regions are edited by heads-l2sae-128 where -w names no other.
     """
+    styled = (style_noise, style_from, structure_noise, as_published or None)
+    if region is None and any(value is not None for value in styled):
+        raise OptionError("which region?", "give --region hair, skin, nose, eyes or lips")
     if [mask, direction, region].count(None) != 2:
         raise OptionError(
             "say how to edit", "give --mask FILE|DIR, --direction NAME or --region NAME"
@@ -180,8 +183,6 @@ def edit(
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
         _restyle(common, [*given, *(common.options or ())], style_from, start)
         return
-    if style_noise is not None or style_from is not None or structure_noise is not None:
-        raise OptionError("which region?", "give --region hair, skin, nose, eyes or lips")
     if mask is not None and not mask.exists():
         raise OptionError(f"no mask at {mask}")
     settings = list(common.options or ())

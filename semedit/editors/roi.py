@@ -81,10 +81,7 @@ class Roi:
                  ShapeError: pictures of another size.
         """
         methods.check_traits("roi", self, generator, known_traits())
-        if reference is None and not (self.style_noise or self.structure_noise):
-            raise OptionError(
-                "nothing to do", "give style noise, structure noise, or a picture to take it from"
-            )
+        self.check(reference is not None)
         codes = generator.encode(images)
         if reference is not None:
             codes["style"] = generator.encode(reference)["style"].expand_as(codes["style"])
@@ -95,6 +92,17 @@ class Roi:
             mask = mask | (generator.region_logits(y, [self.region]) > 0)
         alpha = gaussian(mask.float())
         return Restyled(blend(images, y, alpha, self.as_published), alpha, codes)
+
+    def check(self, referred: bool) -> None:
+        """Raise OptionError where there is nothing to do.
+
+        Args: referred: whether there is a picture to take the style from.
+        """
+        if not (referred or self.style_noise or self.structure_noise):
+            raise OptionError(
+                f"nothing to do to the {self.region}",
+                "give style noise, structure noise, or a face to take the style from",
+            )
 
     def _noisy(self, generator: Any, codes: dict[str, Tensor]) -> dict[str, Tensor]:
         numbers = torch.Generator().manual_seed(self.seed)

@@ -82,6 +82,7 @@ class Restyle:
         return used_by(self.generator_name)
 
     def items(self, run: Run) -> list[Item]:
+        self.method.check(self.reference is not None)
         space = run.workspace
         inputs = {}
         if self.reference is not None:
