@@ -173,15 +173,8 @@ def edit(
             "say how to edit", "give --mask FILE|DIR, --direction NAME or --region NAME"
         )
     if region is not None:
-        options = {
-            "region": region,
-            "style_noise": style_noise,
-            "structure_noise": structure_noise,
-            "as_published": as_published or None,
-            "seed": common.seed or None,
-        }
-        given = [f"{name}={value}" for name, value in options.items() if value is not None]
-        _restyle(common, [*given, *(common.options or ())], style_from, start)
+        noise = {"style_noise": style_noise, "structure_noise": structure_noise}
+        _restyle(common, {"region": region, **noise}, as_published, style_from, start)
         return
     if mask is not None and not mask.exists():
         raise OptionError(f"no mask at {mask}")
@@ -202,9 +195,16 @@ def edit(
 
 
 def _restyle(
-    common: Made, settings: Sequence[str], reference: str | None, start: str | None
+    common: Made,
+    options: dict[str, Any],
+    as_published: bool,
+    reference: str | None,
+    start: str | None,
 ) -> None:
     """Edit a region; the default generator knows none, so that another stands in for it."""
+    options |= {"as_published": as_published, "seed": common.seed}
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    settings = [*given, *(common.options or ())]
 
     def make(device: str, progress: Any) -> Any:
         from semedit import methods
