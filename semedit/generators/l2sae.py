@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.generators import Output
-from semedit.generators.layers import GAIN, SLOPE, Linear, activate
+from semedit.generators.layers import Linear, activate
 
 # The regions that slices answer for -> the names of images.REGIONS that make them.
 ROIS: dict[str, tuple[str, ...]] = {
@@ -411,11 +411,10 @@ class StyledConv(nn.Module):
         self.activate = Bias(outputs)
 
     def forward(self, x: Tensor, style: Tensor, noise: str) -> Tensor:
-        y = self.conv(x, style)
+        y = self.conv(x, style, self.activate.bias)
         if self.noise is not None and noise != "none":
             y = y + self.noise(y, noise == "random").to(y.dtype)
-        y = y + self.activate.bias.to(y.dtype)[:, None, None]
-        return F.leaky_relu_(y, SLOPE) * GAIN
+        return activate(y)
 
 
 class ModulatedConv(nn.Module):
@@ -440,7 +439,8 @@ class ModulatedConv(nn.Module):
         self.gain = 1 / math.sqrt(inputs * kernel**2)
         self.normal, self.up, self.padding = normal, up, kernel // 2
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, bias: Tensor | None = None) -> Tensor:
+        """bias [O]: added to the results."""
         scale = self.modulation(style).float()
         weight = self.weight[0].float() * self.gain
         if self.normal:
@@ -448,9 +448,9 @@ class ModulatedConv(nn.Module):
             weight = weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
         x = x * scale[:, :, None, None].to(x.dtype)
         if not self.up:
-            return F.conv2d(x, weight, padding=self.padding)
+            return F.conv2d(x, weight, bias, padding=self.padding)
         y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-        return smooth(F.pad(y, (1, 1, 1, 1)), SOFT, total=4.0)
+        return smooth(F.pad(y, (1, 1, 1, 1)), SOFT, 4.0, bias)
 
 
 class Noise(nn.Module):
@@ -479,7 +479,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        return self.conv(x, style) + self.bias
+        return self.conv(x, style, self.bias.flatten())
 
 
 def unit_length(x: Tensor) -> Tensor:
@@ -487,9 +487,11 @@ def unit_length(x: Tensor) -> Tensor:
     return x * (x.square().sum(1, keepdim=True) + 1e-8).rsqrt()
 
 
-def smooth(x: Tensor, taps: tuple[float, ...], total: float = 1.0) -> Tensor:
-    """x [N,C,H,W] filtered by taps x taps of sum `total`, without padding."""
+def smooth(
+    x: Tensor, taps: tuple[float, ...], total: float = 1.0, bias: Tensor | None = None
+) -> Tensor:
+    """x [N,C,H,W] filtered by taps x taps of sum `total`, without padding; bias [C] is added."""
     line = torch.tensor(taps, dtype=x.dtype, device=x.device)
     line = line * (math.sqrt(total) / sum(taps))
     kernel = (line[:, None] * line).expand(x.shape[1], 1, len(taps), len(taps))
-    return F.conv2d(x, kernel, groups=x.shape[1])
+    return F.conv2d(x, kernel, bias, groups=x.shape[1])

@@ -66,6 +66,7 @@ class L2SAETrainer:
     map_encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # widths of the SMPN's encoder
     map_head: tuple[int, ...] = (64, 64)  # and of its decoder at R/16
     map_decoder: tuple[int, ...] = (64, 48, 32, 16)  # and at R/8, ..., R
+    noise: bool = False  # whether the decoder's layers have noise maps
     rank: int = 64  # directions of the prior of codes
     critic: tuple[int, ...] = (16, 32, 64, 128, 160, 160)  # of the discriminator at R, ..., 4
     patch_size: int = 32  # pixels a side of crops
@@ -105,6 +106,7 @@ class L2SAETrainer:
             summary=self.summary,
             head=self.head,
             decoder=self.decoder,
+            noise=self.noise,
             slicing=self.slicing,
             map_encoder=self.map_encoder,
             map_summary=self.summary,
