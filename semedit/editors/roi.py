@@ -65,7 +65,7 @@ class Roi:
     structure changes is blended where it was and where it went. Noise is the same for all faces.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"encode", "regions"})
+    requires: ClassVar[frozenset[str]] = frozenset({"encode", "slices"})
     region: Literal["hair", "skin", "nose", "eyes", "lips"] = "hair"  # what is edited
     style_noise: float = 0.0  # standard deviations of noise on the style, of unit length as it is
     structure_noise: float = 0.0  # of noise on the region's slice of the structure

@@ -8,7 +8,8 @@ cost little more than one: `planes(codes)` once per face, `render(planes, c)` pe
 synthesis(codes, c) == render(planes(codes), c). No call changes what a later one returns.
 
 Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise" (`noises` names maps that
-synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode".
+synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode",
+"slices" (of a code's channels, each of which answers for a region: `region_logits`).
 To add a generator: write its file, add its line to GENERATORS.
 """
 

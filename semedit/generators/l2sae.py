@@ -112,7 +112,7 @@ class L2SAEConfig:
 class L2SAE(nn.Module):
     """Latents2Semantics: structure and style of a picture, and its regions."""
 
-    traits: frozenset[str] = frozenset({"encode", "regions"})
+    traits: frozenset[str] = frozenset({"encode", "slices"})
 
     def __init__(self, config: L2SAEConfig, name: str = "l2sae") -> None:
         super().__init__()
