@@ -7,7 +7,8 @@ import torch
 
 from semedit.checkpoints import stylegan2_keys as keys
 from semedit.errors import OptionError, ShapeError
-from semedit.generators import build_generator
+from semedit.generators import build_generator, frozen
+from semedit.generators.layers import fir
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, sides, widths
 from tests.test_contracts import small_stylegan2
 
@@ -87,3 +88,43 @@ def test_keys_go_to_nvidia_and_back() -> None:
     filters = {"synthesis.b8.conv0.resample_filter": torch.ones(4, 4)}
     back = keys.from_nvidia({**theirs, **filters})
     assert back.keys() == own.keys()
+
+
+@pytest.mark.parametrize("shared_noise", [True, False])
+def test_frozen_weights_give_the_same_gradients(shared_noise: bool) -> None:
+    generator = small_stylegan2()
+    ws = torch.randn(2, 6, 12, requires_grad=True)
+    rows = 1 if shared_noise else 2
+    noise = {k: torch.randn(rows, *v.shape[1:]) for k, v in generator.noises().items()}
+    leaves = [ws, *(v.requires_grad_(True) for v in noise.values())]
+
+    def drawn() -> tuple[torch.Tensor, ...]:
+        image = generator.synthesis({"ws": ws}, NO_LABEL, noise=noise).image
+        return image.detach(), *torch.autograd.grad(image.square().sum(), leaves)
+
+    trained = drawn()
+    generator.requires_grad_(False)
+    for found, wanted in zip(drawn(), trained, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_frozen_layer_is_checked_by_finite_differences(up: bool) -> None:
+    torch.manual_seed(2)
+    x, style, scale = torch.randn(2, 2, 3, 3), torch.randn(2, 2), torch.rand(2, 3) + 0.5
+    side = 6 if up else 3
+    noise, weight, bias = torch.randn(1, 1, side, side), torch.randn(3, 2, 3, 3), torch.randn(3)
+    kernel = fir(3, x) if up else None
+    inputs = [v.double().requires_grad_(True) for v in (x, style, scale, noise)]
+    rest = (weight.double(), bias.double(), None if kernel is None else kernel.double(), 0.2)
+    assert torch.autograd.gradcheck(lambda *v: frozen.layer(*v, *rest), inputs, fast_mode=True)
+    # A style of zero still gets its gradient.
+    with torch.no_grad():
+        inputs[1][0, 1] = 0.0
+    (found,) = torch.autograd.grad(frozen.layer(*inputs, *rest).square().sum(), inputs[1])
+    with torch.no_grad():
+        inputs[1][0, 1] = 1e-6
+        more = frozen.layer(*inputs, *rest).square().sum()
+        inputs[1][0, 1] = -1e-6
+        less = frozen.layer(*inputs, *rest).square().sum()
+    assert float(found[0, 1]) == pytest.approx(float(more - less) / 2e-6, rel=1e-3)

@@ -105,20 +105,24 @@ class ModulatedConv(nn.Module):
         if not self.normal:
             y = y + self.bias.to(y.dtype)[:, None, None]
             return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
-        energy = style.float().square() @ self.weight.float().square().sum((2, 3)).t()
-        # The activation's gain goes through its leaky ReLU, so that the pixels see one product.
-        scale = ((energy + 1e-8).rsqrt() * GAIN)[:, :, None, None].to(y.dtype)
+        scale = self.demodulation(style)[:, :, None, None].to(y.dtype)
         y = torch.addcmul((self.bias * GAIN).to(y.dtype)[:, None, None], y, scale)
         if noise is not None:
             y = y.add_(noise.to(y.dtype), alpha=GAIN)
         y = F.leaky_relu_(y, SLOPE)
         return y if self.clamp is None else y.clamp(-self.clamp * GAIN, self.clamp * GAIN)
 
+    def demodulation(self, style: Tensor) -> Tensor:
+        """d [N,O] of styles [N,I], times the activation's gain, which goes through its leaky
+        ReLU: the pixels see one product."""
+        energy = style.float().square() @ self.weight.float().square().sum((2, 3)).t()
+        return (energy + 1e-8).rsqrt() * GAIN
+
     def _convolve(self, x: Tensor) -> Tensor:
         if self.up == 1:
             return F.conv2d(x, self.weight, padding=self.padding)
         y = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
-        return F.conv2d(y, _fir(y), padding=1, groups=y.shape[1])
+        return F.conv2d(y, fir(y.shape[1], y), padding=1, groups=y.shape[1])
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -130,7 +134,7 @@ def upsample(x: Tensor) -> Tensor:
     return doubled[:, :, 2:-2, 2:-2]
 
 
-def _fir(x: Tensor) -> Tensor:
-    """The filter [1,3,3,1] x [1,3,3,1] of sum 4, once per channel of x."""
-    line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 4.0
-    return (line[:, None] * line).expand(x.shape[1], 1, 4, 4)
+def fir(channels: int, like: Tensor) -> Tensor:
+    """The filter [1,3,3,1] x [1,3,3,1] of sum 4, once per channel: [channels,1,4,4]."""
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=like.dtype, device=like.device) / 4.0
+    return (line[:, None] * line).expand(channels, 1, 4, 4)

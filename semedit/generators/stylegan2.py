@@ -22,9 +22,18 @@ import torch
 from torch import Tensor, nn
 
 from semedit.errors import OptionError, ShapeError
-from semedit.generators import Output
+from semedit.generators import Output, frozen
 from semedit.generators.encoder import WithEncoder
-from semedit.generators.layers import Linear, ModulatedConv, activate, normalize, upsample
+from semedit.generators.layers import (
+    GAIN,
+    SLOPE,
+    Linear,
+    ModulatedConv,
+    activate,
+    fir,
+    normalize,
+    upsample,
+)
 
 Noise = str | Mapping[str, Tensor]  # "const", "random", "none", or maps by name of the layer
 
@@ -237,9 +246,7 @@ class Block(nn.Module):
         else:
             self.const = nn.Parameter(torch.randn(channels, side, side))
         self.conv1 = NoisyConv(channels, channels, side, **shared)
-        self.torgb = ModulatedConv(
-            channels, config.image_channels, kernel=1, normal=False, **shared
-        )
+        self.torgb = Drawing(channels, config.image_channels, kernel=1, normal=False, **shared)
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: Mapping[str, Tensor | None]
@@ -264,3 +271,27 @@ class NoisyConv(ModulatedConv):
         super().__init__(inputs, outputs, **options)
         self.register_buffer("noise_const", torch.randn(side, side))
         self.noise_strength = nn.Parameter(torch.zeros([]))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """As ModulatedConv's; on a CPU, with weights that learn nothing, by generators.frozen."""
+        trained = torch.is_grad_enabled() and (self.weight.requires_grad or self.bias.requires_grad)
+        if trained or x.device.type != "cpu" or x.dtype != torch.float32:
+            return super().forward(x, w, noise)
+        style = self.affine(w) * self.gain
+        kernel = fir(self.weight.shape[0], x) if self.up == 2 else None
+        scaled = None if noise is None else noise * GAIN
+        scale = self.demodulation(style)
+        bias = self.bias * GAIN
+        y = frozen.layer(x, style, scale, scaled, self.weight, bias, kernel, SLOPE)
+        return y if self.clamp is None else y.clamp(-self.clamp * GAIN, self.clamp * GAIN)
+
+
+class Drawing(ModulatedConv):
+    """The layer that writes the picture: one matrix a face, which its style goes into."""
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        style = self.affine(w) * self.gain
+        matrix = (self.weight.flatten(1) * style[:, None]).to(x.dtype)
+        y = torch.baddbmm(self.bias.to(x.dtype)[:, None], matrix, x.flatten(2))
+        y = y.unflatten(2, x.shape[2:])
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
