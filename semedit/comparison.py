@@ -269,7 +269,8 @@ class Comparison:
 
 
 class Inversions:
-    """Each head's codes in a space, found once: "w", "w+", or "mean", which looks at nothing."""
+    """Each head's codes in a space, found once: "w", "w+" (with all that `hybrid` does, where the
+    generator has an encoder), or "mean", which looks at nothing."""
 
     def __init__(self, generator: Any, steps: int) -> None:
         self._generator, self._steps = generator, steps
@@ -288,7 +289,7 @@ class Inversions:
             return Latent(codes, head.c, generator.name, "", "mean")
         inverter: Any = Optimize(space=space, steps=self._steps)  # type: ignore[arg-type]
         if space == "w+" and "encode" in generator.traits:
-            inverter = Hybrid(tune_steps=0)
+            inverter = Hybrid()
         return inverter(generator, head.image, head.labels, head.c)
 
 
