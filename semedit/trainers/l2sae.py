@@ -79,8 +79,8 @@ class L2SAETrainer:
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 2.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     anchor: float = 4.0  # weight of the regression beside the adversaries
-    gan: float = 1.0  # weight of the discriminator of pictures
-    patch: float = 1.0  # weight of the discriminator of patches
+    gan: float = 0.25  # weight of the discriminator of pictures; published: 1, anchor as well
+    patch: float = 0.25  # weight of the discriminator of patches
     gamma: float = 10.0  # weight of R1 of the one
     patch_gamma: float = 1.0  # and of the other
     r1_every: int = 16  # steps of the discriminators
