@@ -22,6 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +114,7 @@ class L2SAE(nn.Module):
     """Latents2Semantics: structure and style of a picture, and its regions."""
 
     traits: frozenset[str] = frozenset({"encode", "slices"})
+    tunable: ClassVar[tuple[str, ...]] = ("G.*",)
 
     def __init__(self, config: L2SAEConfig, name: str = "l2sae") -> None:
         super().__init__()
