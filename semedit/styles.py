@@ -26,6 +26,7 @@ from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
 from semedit.latents import picture
 from semedit.losses import region
+from semedit.trainers.regions import region_masks
 
 PARTS = ("regions", "styles", "table")
 LEAST = 8  # pixels of a region whose overlap is worth taking
@@ -109,7 +110,7 @@ def region_figures(generator: Any, heads: Sequence[Scaled], tell: Progress) -> F
     counts = torch.zeros(len(ROIS), 2, dtype=torch.float64)
     for i, head in enumerate(heads):
         found = (generator.region_logits(head.image) > 0)[0]
-        true = torch.cat([region(head.labels, names) for names in ROIS.values()], 1)[0] > 0.5
+        true = region_masks(head.labels)[0] > 0.5
         counts[:, 0] += (found & true).sum((1, 2)).cpu()
         counts[:, 1] += (found | true).sum((1, 2)).cpu()
         tell("regions", i + 1, len(heads))

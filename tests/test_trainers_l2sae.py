@@ -16,10 +16,11 @@ from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.images import LABELS
-from semedit.trainers.l2sae import L2SAETrainer, region_losses, region_masks, started
+from semedit.trainers.l2sae import L2SAETrainer, started, uniformity
 from semedit.trainers.labelled import read_labelled
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.patches import PatchDiscriminator, random_crops
+from semedit.trainers.regions import region_losses, region_masks
 from semedit.trainers.twins import groups, twins
 from tests.test_l2sae import SMALL as SIZES
 from tests.test_trainers_triplane import HEADS, write_heads
@@ -91,6 +92,12 @@ def test_region_losses_by_hand() -> None:
     unsure = region_losses(torch.zeros(1, 5, 4, 4), masks)
     hair = np.log(2) + 1 - 5 / 13  # intersection 4, union 8 + 8 - 4
     assert float(unsure[0, list(ROIS).index("hair")]) == pytest.approx(hair, rel=1e-5)
+
+
+def test_styles_that_lie_apart_are_the_better() -> None:
+    apart = torch.eye(4)  # |a - b|^2 = 2
+    assert float(uniformity(apart)) == pytest.approx(-4)
+    assert float(uniformity(apart[:1].expand(4, 4))) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("regression", [0.0, 1.0])

@@ -4,7 +4,8 @@
            l = cross-entropy + 1 - soft IoU
 
     SMN    first by regression: a picture x and its twin x' in other colours (twins.py) swap,
-               |G(S(x'), T(x)) - x|  +  edge |grad|,   S, T = structure, style of E
+               |G(S(x'), T(x)) - x|  +  edge |grad|  +  uniform log mean exp(-2 |T(x) - T(y)|^2),
+               S, T = structure, style of E; x, y any two of a batch
            then with adversaries, as the Swapping Autoencoder: steps of the discriminators
                -log D(x) - 0.5 log(1 - D(rec)) - 0.5 log(1 - D(mix))
                -log P(x, x) - log(1 - P(x, mix)),   mix = G(S(another), T(x))
@@ -12,10 +13,11 @@
                anchor * regression - gan (0.5 log D(rec) + log D(mix)) - patch log P(x, mix)
 
 Source: Tomar and Rajagopalan 2023 (L2SAE), arXiv:2312.15037, equation 2; Park et al. 2020
-(Swapping Autoencoder), arXiv:2007.00653.
+(Swapping Autoencoder), arXiv:2007.00653; Wang and Isola 2020, arXiv:2005.10242 (uniformity).
 Departs: the regression on twins, which a CPU can afford, before the adversaries, which alone make
 style and structure part there; l is not the adversarial loss of the autoencoder: regions have one
-right answer.
+right answer. Styles are short and spread over their sphere: noise of N(0,1) on a vector of unit
+length is a direction of its own, which the decoder shall know.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from semedit.trainers.celeba import chosen_device
 from semedit.trainers.discriminators import Discriminator
 from semedit.trainers.labelled import Labelled, read_labelled
 from semedit.trainers.patches import PatchDiscriminator, random_crops
+from semedit.trainers.regions import region_losses, region_masks
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.triplane import decibels, differences, small_parts
 from semedit.trainers.twins import twins
@@ -58,7 +61,7 @@ class L2SAETrainer:
     part: Literal["both", "smn", "smpn"] = "both"  # what learns; the other stays as it is
     resolution: int = 128  # pixels a side; this and the widths below count without a base
     slicing: Literal["first", "second"] = "first"  # which channels answer for which region
-    style: int = 256  # entries of the style
+    style: int = 64  # entries of the style
     encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # channels at R, R/2, ..., R/16
     summary: tuple[int, ...] = (256,)  # channels from there to the style
     head: tuple[int, ...] = (128, 192)  # channels of the decoder at R/16
@@ -78,6 +81,7 @@ class L2SAETrainer:
     regression: float = 0.75  # part of the run without adversaries
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 2.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
+    uniform: float = 0.01  # weight of styles that lie apart, as those that noise makes do
     anchor: float = 4.0  # weight of the regression beside the adversaries
     gan: float = 0.25  # weight of the discriminator of pictures; published: 1, anchor as well
     patch: float = 0.25  # weight of the discriminator of patches
@@ -249,6 +253,7 @@ class L2SAETask:
         return image.float(), {
             "image": ((image.float() - true).abs() * weight).mean(),
             "edge": self.trainer.edge * (across.abs().mean() + down.abs().mean()),
+            "uniform": self.trainer.uniform * uniformity(style),
         }
 
     def _mixed(self, images: Tensor) -> Tensor:
@@ -376,18 +381,9 @@ class L2SAETask:
         weights.save(path, tensors, metadata)
 
 
-def region_masks(labels: Tensor) -> Tensor:
-    """Masks float32 [N,5,R,R] of ROIS, in their order."""
-    return torch.cat([losses.region(labels, names) for names in ROIS.values()], 1)
-
-
-def region_losses(logits: Tensor, masks: Tensor) -> Tensor:
-    """l of equation 2, [N,5]: cross-entropy, and 1 - soft IoU, which counts small regions fully."""
-    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))
-    inside = logits.sigmoid()
-    both = (inside * masks).sum((2, 3))
-    either = (inside + masks).sum((2, 3)) - both
-    return entropy + 1 - (both + 1) / (either + 1)
+def uniformity(styles: Tensor) -> Tensor:
+    """log mean exp(-2 |a - b|^2) over pairs of styles [N,D] of unit length: how near they lie."""
+    return F.pdist(styles.float()).square().mul(-2).exp().mean().clamp(min=1e-12).log()
 
 
 def _fitting(widths: tuple[int, ...], resolution: int) -> tuple[int, ...]:

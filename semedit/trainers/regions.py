@@ -1,0 +1,24 @@
+"""The five regions of L2SAE as targets, and the loss l of its equation 2."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semedit import losses
+from semedit.generators.l2sae import ROIS
+
+
+def region_masks(labels: Tensor) -> Tensor:
+    """Masks float32 [N,5,R,R] of ROIS, in their order."""
+    return torch.cat([losses.region(labels, names) for names in ROIS.values()], 1)
+
+
+def region_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """l of equation 2, [N,5]: cross-entropy, and 1 - soft IoU, which counts small regions fully."""
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))
+    inside = logits.sigmoid()
+    both = (inside * masks).sum((2, 3))
+    either = (inside + masks).sum((2, 3)) - both
+    return entropy + 1 - (both + 1) / (either + 1)
