@@ -167,6 +167,7 @@ def test_celebamask_is_read_as_published(tmp_path: Path) -> None:
     for _ in range(2):  # the second time from what was kept
         data = read_labelled(tmp_path, 16)
         assert len(data.train) == 2 and data.held.tolist() == [2]
+        assert "non-commercial" in data.licence
         images, labels = data.read(data.train[1:])
         torch.testing.assert_close(
             images, torch.full((1, 3, 16, 16), 50 / 127.5 - 1), atol=0.02, rtol=0

@@ -366,6 +366,7 @@ class L2SAETask:
         record: dict[str, Any],
     ) -> None:
         """Write the network."""
+        base = self.trainer.base
         metadata = {
             "kind": KIND,
             "config": json.dumps(asdict(self.network.config)),
@@ -374,7 +375,7 @@ class L2SAETask:
             "data": json.dumps(self.data.about),
             "figures": json.dumps(figures),
             "training": json.dumps(record),
-            "licence": "MIT",
+            "licence": self.data.licence + (f", and that of {base}" if base else ""),
         }
         path = folder / f"{self.network.name}.safetensors"
         tensors = {k: v.cpu() for k, v in modules["network"].state_dict().items()}

@@ -7,7 +7,7 @@ by its folder of pictures (see celebamask). Every twentieth head or picture is h
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,15 @@ class Labelled:
     Attributes:
         parts: (images uint8 [M_i,R,R,3], labels uint8 [M_i,R,R]) of each folder, mapped from disk.
         train, held: indices of pictures, int64.
-        about: how the folders describe themselves, for the metadata of weights.
+        about: how the folders describe themselves; licence: of what learns from them; both for
+            the metadata of weights.
     """
 
     parts: tuple[tuple[np.ndarray, np.ndarray], ...]
     train: np.ndarray
     held: np.ndarray
     about: list[object]
+    licence: str = "MIT"
 
     def read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """Pictures float32 [N,3,R,R] in [-1,1] and labels int64 [N,R,R]."""
@@ -110,4 +112,5 @@ def _celebamask(data: Path, size: int) -> Labelled:
             draft.replace(path)
     images, labels = (np.load(path, mmap_mode="r") for path in paths)
     about: list[object] = [{"name": "CelebAMask-HQ", "n": n}]
-    return _labelled([(images, labels)], _every(np.arange(n), n), about)
+    found = _labelled([(images, labels)], _every(np.arange(n), n), about)
+    return replace(found, licence="CelebAMask-HQ: non-commercial research")
