@@ -39,6 +39,7 @@ from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
 from semedit.trainers.celeba import chosen_device
 from semedit.trainers.discriminators import Discriminator
 from semedit.trainers.labelled import Labelled, read_labelled
+from semedit.trainers.loop import Schedule
 from semedit.trainers.patches import PatchDiscriminator, random_crops
 from semedit.trainers.regions import region_losses, region_masks
 from semedit.trainers.stylegan2 import lazy_adam
@@ -56,6 +57,7 @@ class L2SAETrainer:
     """Hyper-parameters of an L2SAE, its discriminators and its losses."""
 
     name: ClassVar[str] = "l2sae"
+    schedule: ClassVar[Schedule] = Schedule(minutes=80.0)
     output: str = "heads-l2sae-128"  # name of the weight file
     base: str = ""  # weights to start from, by name or path; empty: random ones
     part: Literal["both", "smn", "smpn"] = "both"  # what learns; the other stays as it is
