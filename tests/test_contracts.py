@@ -15,13 +15,14 @@ from semedit.generators.encoder import Encoder
 from tests.test_cnerf import small_cnerf
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_l2sae import small_l2sae
-from tests.tiny import TinyGenerator, small_stylegan2
+from tests.tiny import TinyGenerator, small_eg3d, small_stylegan2
 
 TINY: dict[str, Callable[[], Any]] = {
     "triplane": lambda: small_generator().attach(Encoder(SMALL_ENCODER)),
     "stylegan2": small_stylegan2,
     "l2sae": lambda: small_l2sae(),
     "cnerf": lambda: small_cnerf(),
+    "eg3d": lambda: small_eg3d(),
 }
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from semedit import weights
+from semedit.checkpoints import eg3d as eg3d_file
 from semedit.checkpoints import stylegan2_keys as keys
 from semedit.generators.e4e import E4E, E4EConfig
+from semedit.generators.eg3d import EG3D, EG3DConfig
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
 from tests import golden
 
@@ -50,3 +52,20 @@ def test_e4es_encoder(shared: Path) -> None:
     weights.fill(encoder, tensors, "golden")
     image = facts.input("x")
     facts.check("codes", encoder.eval()(image, torch.zeros(1, 256, 256), C[:1]))
+
+
+@torch.no_grad()
+def test_eg3d(shared: Path) -> None:
+    facts = golden.read(shared, "eg3d-512-64")
+    generator = EG3D(EG3DConfig(neural=facts.config["neural_rendering_resolution"]))
+    weights.fill(generator, eg3d_file.renamed(facts.state()), "golden")
+    c = facts.input("c")
+    codes = generator.mapping(facts.input("z"), c, truncation_psi=0.7)
+    facts.check("ws_psi0.7", codes["ws"])
+    planes = generator.planes(codes)
+    facts.check("planes", planes["features"].permute(0, 1, 4, 2, 3).flatten(1, 2))
+    output = generator.render(planes, c, place=0.0)
+    assert output.low is not None and output.depth is not None
+    facts.check("image_raw", output.low.image)
+    facts.check("image_depth", output.depth, share=1e-3)
+    facts.check("image", output.image, share=1e-3)

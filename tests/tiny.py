@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras
-from semedit.generators import Output, StyleGAN2, StyleGAN2Config
+from semedit.generators import EG3D, EG3DConfig, Output, StyleGAN2, StyleGAN2Config
 from semedit.images import ATTRIBUTES, LABELS
 
 SAMPLES = 6  # per ray
@@ -121,6 +121,36 @@ def small_stylegan2() -> StyleGAN2:
     torch.manual_seed(0)
     generator = StyleGAN2(StyleGAN2Config(16, (12, 10, 8), 6, 12, mapping_layers=2), "small")
     with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.1)
+    return generator
+
+
+SMALL_EG3D = EG3DConfig(
+    resolution=32,
+    neural=8,
+    plane_resolution=16,
+    plane_channels=4,
+    channels=(12, 10, 8),
+    z_dim=6,
+    w_dim=12,
+    decoder=16,
+    features=8,
+    up=(8, 6),
+    up_input=16,
+    samples=6,
+    fine=6,
+)
+
+
+def small_eg3d(config: EG3DConfig = SMALL_EG3D) -> EG3D:
+    """Random weights, noise that is seen, dense enough for something to be seen."""
+    torch.manual_seed(0)
+    generator = EG3D(config, "small")
+    with torch.no_grad():
+        generator.decoder.last.bias[0] = 2.0
+        generator.decoder.last.weight[0] *= 4
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)

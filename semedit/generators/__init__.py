@@ -63,6 +63,7 @@ class Generator(Protocol):
 
 
 from .cnerf import CNeRF, CNeRFConfig  # noqa: E402  (needs Output)
+from .eg3d import EG3D, EG3DConfig  # noqa: E402  (needs Output)
 from .encoder import load_encoder  # noqa: E402
 from .l2sae import L2SAE, L2SAEConfig  # noqa: E402  (needs Output)
 from .stylegan2 import StyleGAN2, StyleGAN2Config  # noqa: E402  (needs Output)
@@ -73,12 +74,14 @@ GENERATORS: dict[str, type[nn.Module]] = {
     "stylegan2": StyleGAN2,
     "l2sae": L2SAE,
     "cnerf": CNeRF,
+    "eg3d": EG3D,
 }
 CONFIGS: dict[str, Callable[..., Any]] = {
     "triplane": TriplaneConfig,
     "stylegan2": StyleGAN2Config,
     "l2sae": L2SAEConfig,
     "cnerf": CNeRFConfig,
+    "eg3d": EG3DConfig,
 }
 
 
