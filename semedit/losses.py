@@ -160,6 +160,9 @@ def _unit(maps: Tensor) -> Tensor:
     return maps / (maps.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 
+LPIPS_SIDE = 256  # pixels it sees at most, as in StyleGAN2's projector and PTI
+
+
 class Lpips:
     """LPIPS on AlexNet; the backbone's weights come from a verified file, never from the network.
 
@@ -185,6 +188,8 @@ class Lpips:
 
     def features(self, image: Tensor) -> list[Tensor]:
         network = self._network
+        if image.shape[-1] > LPIPS_SIDE:
+            image = F.interpolate(image, (LPIPS_SIDE, LPIPS_SIDE), mode="area")
         maps = network.net(network.scaling_layer(image))
         # The linear layer weighs squared differences; its root weighs the embedding.
         roots = [lin.model[-1].weight.clamp(min=0).sqrt() for lin in network.lins]

@@ -99,7 +99,14 @@ def _describe(common: OnFaces, what: Literal["parse", "pose"], backend: str) -> 
     run(common, what, make)
 
 
-def invert(common: Made, method: Method = "hybrid") -> None:
+def invert(
+    common: Made,
+    method: Method = "hybrid",
+    coarse: Annotated[
+        bool,
+        typer.Option("--coarse", help="First steps at 256 pixels; for large generators."),
+    ] = False,
+) -> None:
     """Find the codes of aligned faces: hybrid, optimize or pivotal inversion."""
 
     def make(device: str, progress: Any) -> Any:
@@ -108,9 +115,10 @@ def invert(common: Made, method: Method = "hybrid") -> None:
         from semedit.tasks.invert import Invert
 
         kind = methods.pick(INVERTERS, method, "inverter")
+        settings = [*(("coarse=256",) if coarse else ()), *(common.options or ())]
         return Invert(
             method,
-            methods.build(kind, common.options or ()),
+            methods.build(kind, settings),
             generator_name=common.generator,
             names=common.names or (),
             seed=common.seed,

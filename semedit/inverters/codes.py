@@ -75,12 +75,15 @@ class Offsets:
         steps: int,
         lr: float,
         progress: Callable[[], None],
+        resolution: int | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Codes [N, ...] after a descent of loss(G(codes, c)) + prior_weight * size, all faces as
-        one batch, and the last losses [N]."""
+        one batch, and the last losses [N]. resolution: where G ends, if it can (trait "coarse").
+        """
+        ends = {} if resolution is None else {"resolution": resolution}
 
         def objective() -> Tensor:
-            output = generator.synthesis(self.codes(), c)
+            output = generator.synthesis(self.codes(), c, **ends)
             return loss(output) + prior_weight * self.size()
 
         final = descend(self.leaves.values(), objective, steps, lr, progress=progress)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semedit import losses, methods
+from semedit.inverters.coarse import phases
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps
 from semedit.inverters.pivotal import tune_faces
@@ -45,6 +46,7 @@ class Hybrid:
     locality_weight: float = 0.0  # of keeping other views as the pivot has them
     layers: str = ""  # patterns of names to tune; empty: the generator's choice
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
+    coarse: int = 0  # pixels a side of the codes' first steps; see optimize
 
     def __call__(
         self,
@@ -69,13 +71,20 @@ class Hybrid:
         count = Steps(progress, self.steps + self.tune_steps * (1 if together else len(c)))
         with torch.no_grad():
             start = generator.encode(images, labels, c)
-        loss = losses.SemanticLoss(
-            losses.SemanticLoss.inversion(images, labels), perceptual, *self._weights, self.labels
-        )
         offsets = Offsets(start, spread(generator, c))
-        codes, final = offsets.fitted(
-            generator, c, loss, self.prior_weight, self.steps, self.lr, count
-        )
+        for phase in phases(generator, images, labels, self.steps, self.coarse):
+            targets = losses.SemanticLoss.inversion(phase.images, phase.labels)
+            loss = losses.SemanticLoss(targets, perceptual, *self._weights, self.labels)
+            codes, final = offsets.fitted(
+                generator,
+                c,
+                loss,
+                self.prior_weight,
+                phase.steps,
+                self.lr,
+                count,
+                phase.resolution,
+            )
         latent = Latent(
             codes=codes,
             c=c,

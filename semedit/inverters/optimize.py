@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from semedit import losses
+from semedit.inverters.coarse import phases
 from semedit.inverters.codes import Offsets, check_faces, spread
 from semedit.inverters.descent import Progress, Steps
 from semedit.latents import Latent, fingerprint
@@ -34,6 +35,7 @@ class Optimize:
     perceptual_weight: float = 1.0  # of the perceptual distance
     prior_weight: float = 0.005  # of the squared way from w_avg
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
+    coarse: int = 0  # pixels a side of the first three quarters of the steps; 0: all at full size
 
     def __call__(
         self,
@@ -48,22 +50,33 @@ class Optimize:
         Args:    images float32 [N,3,R,R] in [-1,1], R = generator.resolution; labels int64
                  [N,R,R]; c [N,25].
         Returns: Latent of N faces, optimised as one batch.
-        Raises:  ShapeError: R or N differ.
+        Raises:  ShapeError: R or N differ.  TraitError: `coarse`, but the generator draws at one
+                 resolution only.
         """
         check_faces(generator, images, labels, c)
         perceptual = losses.perceptual(self.perceptual, images.device)
-        loss = losses.SemanticLoss(
-            losses.SemanticLoss.inversion(images, labels),
-            perceptual,
-            self.label_weight,
-            self.image_weight,
-            self.perceptual_weight,
-        )
+        stretches = phases(generator, images, labels, self.steps, self.coarse)
         mean = {k: v.expand(len(c), *v.shape[1:]) for k, v in generator.mean_codes().items()}
         offsets = Offsets(mean, spread(generator, c), self.space)
-        codes, final = offsets.fitted(
-            generator, c, loss, self.prior_weight, self.steps, self.lr, Steps(progress, self.steps)
-        )
+        count = Steps(progress, self.steps)
+        for phase in stretches:
+            loss = losses.SemanticLoss(
+                losses.SemanticLoss.inversion(phase.images, phase.labels),
+                perceptual,
+                self.label_weight,
+                self.image_weight,
+                self.perceptual_weight,
+            )
+            codes, final = offsets.fitted(
+                generator,
+                c,
+                loss,
+                self.prior_weight,
+                phase.steps,
+                self.lr,
+                count,
+                phase.resolution,
+            )
         return Latent(
             codes=codes,
             c=c,

@@ -39,6 +39,7 @@ class Pivotal:
     stop_loss: float = 0.0  # a face's tuning ends below this loss
     layers: str = WEIGHTS  # patterns of names to tune; weights: all; empty: the generator's choice
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
+    coarse: int = 0  # pixels a side of the pivot's first steps; see optimize
 
     def __call__(
         self,
@@ -62,6 +63,7 @@ class Pivotal:
             label_weight=self.label_weight,
             image_weight=self.l2_weight,
             perceptual=self.perceptual,
+            coarse=self.coarse,
         )(generator, images, labels, c, progress=lambda done, total: count())
         latent = tune_faces(
             Tuning(self.steps, self.lr, self.layers, self.locality_weight),

@@ -1,0 +1,50 @@
+"""Coarse first: most steps of a descent at a lower resolution, where a large generator is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from semedit import methods
+from semedit.images import resize
+from semedit.inverters.codes import known_traits
+
+SHARE = 0.75  # of the steps, at the lower resolution
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a descent: `steps` against images [N,3,r,r] and labels [N,r,r].
+
+    resolution: where synthesis ends; None: the generator's own.
+    """
+
+    resolution: int | None
+    steps: int
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    requires = frozenset({"coarse"})
+
+
+def phases(generator: Any, images: Tensor, labels: Tensor, steps: int, coarse: int) -> list[Phase]:
+    """One phase, or where `coarse` is a lower resolution two, the last one at full resolution.
+
+    Raises: TraitError: the generator draws at one resolution only.
+    """
+    if coarse:
+        methods.check_traits("coarse", _Coarse, generator, known_traits())
+    first = min(round(SHARE * steps), steps - 1)
+    if not 0 < coarse < generator.resolution or first < 1:
+        return [Phase(None, steps, images, labels)]
+    small = F.interpolate(labels[:, None].float(), (coarse, coarse), mode="nearest")[:, 0].long()
+    return [
+        Phase(coarse, first, resize(images, coarse), small),
+        Phase(None, steps - first, images, labels),
+    ]
