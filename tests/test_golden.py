@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from semedit import weights
+from semedit import torchvision_ops, weights
 from semedit.checkpoints import eg3d as eg3d_file
 from semedit.checkpoints import stylegan2_keys as keys
 from semedit.generators.e4e import E4E, E4EConfig
@@ -69,3 +69,17 @@ def test_eg3d(shared: Path) -> None:
     facts.check("image_raw", output.low.image)
     facts.check("image_depth", output.depth, share=1e-3)
     facts.check("image", output.image, share=1e-3)
+
+
+def test_arcface_has_the_published_names(shared: Path) -> None:
+    """facexlib's network and e4e's body are the same IR-SE-50, whose names are golden."""
+    torchvision_ops.ensure()
+    from facexlib.recognition.arcface_arch import Backbone
+
+    with torch.device("meta"):
+        own = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se").state_dict()
+    body = golden.read(shared, "e4e-encoder-1024").facts["state"]
+    published = {k: v["shape"] for k, v in body.items() if k.startswith(("input_layer.", "body."))}
+    head = {k: list(v.shape) for k, v in own.items() if not k.startswith("output_layer.")}
+    assert head == published
+    assert list(own["output_layer.3.weight"].shape) == [512, 512 * 7 * 7]

@@ -29,7 +29,7 @@ from semedit.images import (
     write_labels,
 )
 from semedit.latents import Latent
-from semedit.tasks import planned, used
+from semedit.tasks import planned, used, used_by
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
 
@@ -92,10 +92,8 @@ class Edit:
         }
 
     def weights(self) -> dict[str, str]:
-        weights.resolve(self.generator_name)
-        return used(self.generator_name, "encoder", *PERCEPTUAL, *CHOSEN) | directions_read(
-            self.generator_name, self.method
-        )
+        read = used_by(self.generator_name) | used(*PERCEPTUAL, *CHOSEN)
+        return read | directions_read(self.generator_name, self.method)
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
