@@ -249,11 +249,11 @@ class CNeRF(nn.Module):
         """
         views = len(c) // len(next(iter(planes.values())))
         rays = Rays.of(c, self.config, pixels, jitter)
-        faces = []
+        faces, room = [], MEMORY
         for face in range(len(c) // views):
             field = self.local.field({k: v[face] for k, v in planes.items()})
             own = rays.of_views(face * views, views)
-            parts, room = [], MEMORY
+            parts = []
             for part in own.split(RAYS):
                 cost = self.local.bytes(len(part.t) * self.config.samples)
                 room -= cost

@@ -30,25 +30,28 @@ from semedit.generators.siren import Field, Linears, Sines, evaluate, plain, rem
 if TYPE_CHECKING:
     from semedit.generators.cnerf import CNeRFConfig
 
-SLAB = 8  # samples of a ray evaluated before it is asked whether anything behind is seen
+SLAB = 8  # samples of a ray evaluated before it is asked whether anything behind is seen;
+# where samples are moved at random, to train, rays are few and evaluated at once
 FAR = 1e10  # length of the last sample: it stops what is left
 EMPTY = 1e3  # distance to any surface where none is looked for
 # Where small regions of a head can be, in world units: (|x|, y, z) from ... to ...; they fade
-# over the outer fifth.
+# over the outer fifth. Measured on rendered heads (triangulated landmarks, label maps of frontal
+# views), with a margin.
 WINDOWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "eye": ((-0.05, -0.13, -0.05), (0.30, 0.17, 0.5)),
-    "brow": ((-0.05, -0.08, -0.05), (0.34, 0.25, 0.5)),
-    "nose": ((-0.16, -0.25, 0.0), (0.16, 0.16, 0.6)),
-    "mouth": ((-0.26, -0.42, -0.05), (0.26, -0.02, 0.5)),
-    "ear": ((0.10, -0.32, -0.35), (0.48, 0.22, 0.3)),
-    "glasses": ((-0.40, -0.2, -0.25), (0.40, 0.2, 0.6)),
+    "eye": ((0.00, -0.05, 0.05), (0.17, 0.09, 0.33)),
+    "brow": ((-0.03, 0.00, 0.04), (0.21, 0.15, 0.36)),
+    "nose": ((-0.10, -0.15, 0.05), (0.10, 0.10, 0.37)),
+    "mouth": ((-0.12, -0.27, 0.05), (0.12, -0.04, 0.36)),
+    "ear": ((0.10, -0.22, -0.20), (0.28, 0.13, 0.18)),
+    "glasses": ((-0.26, -0.10, -0.12), (0.26, 0.12, 0.37)),
 }
 
 
 @dataclass(frozen=True)
 class Rays:
     """Rays [M]: origins, directions (of length 1 along the camera's axis), views (unit, what the
-    networks are told), all [M,3]; t [M,S]: samples along the axis; step between them. `of` gives
+    networks are told), all [M,3]; t [M,S]: samples along the axis; step
+    between them; slab: how many are evaluated before asking for what is behind. `of` gives
     an axis of views in front."""
 
     origins: Tensor
@@ -56,6 +59,7 @@ class Rays:
     views: Tensor
     t: Tensor
     step: float
+    slab: int = SLAB
 
     @classmethod
     def of(cls, c: Tensor, config: CNeRFConfig, pixels: Tensor | None, jitter: bool) -> Rays:
@@ -77,7 +81,8 @@ class Rays:
         t = t.expand(*unit.shape[:2], -1)
         if jitter:
             t = t + step * torch.rand(*unit.shape[:2], 1, device=c.device)
-        return cls(origins / cameras.RADIUS, directions, views, t, step)
+        slab = config.samples if jitter else SLAB
+        return cls(origins / cameras.RADIUS, directions, views, t, step, slab)
 
     def of_views(self, first: int, count: int) -> Rays:
         """Those of some views, in one row."""
@@ -90,7 +95,7 @@ class Rays:
 
     def _each(self, change: Any) -> Rays:
         origins, directions = change(self.origins), change(self.directions)
-        return Rays(origins, directions, change(self.views), change(self.t), self.step)
+        return Rays(origins, directions, change(self.views), change(self.t), self.step, self.slab)
 
     def points(self) -> Tensor:
         """[M,S,3]."""
@@ -323,8 +328,8 @@ def march(
     limit = -math.log(max(config.skip_weight, 1e-30))  # of what lies before a sample
     view = (rays.views @ face.mask_view.t() + face.mask_bias).t()  # [K,M]
     alive, thickness, slabs = torch.arange(m, device=points.device), points.new_zeros(m), []
-    for begin in range(0, s, SLAB):
-        here = points[alive, begin : begin + SLAB]
+    for begin in range(0, s, rays.slab):
+        here = points[alive, begin : begin + rays.slab]
         count = here.shape[1]
         last = (torch.arange(begin, begin + count, device=here.device) == s - 1).repeat(len(alive))
         values = _geometry(
@@ -333,7 +338,7 @@ def march(
         ).rays(len(alive))  # fmt: skip
         slabs.append(_spread(values, alive, m))
         with torch.no_grad():
-            sigma = _density(values.sdf, beta) * lengths[alive, begin : begin + SLAB]
+            sigma = _density(values.sdf, beta) * lengths[alive, begin : begin + rays.slab]
             thickness[alive] += sigma.sum(1)
             going = thickness < limit
             going[0] = True  # tensors without rays could not be shaped

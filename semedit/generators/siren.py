@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from semedit.compiled import compiled
 
-PIECE = 256  # points evaluated together: the layers' values of nine networks stay in the cache
+PIECE = 1 << 20  # bytes of a layer's values that are evaluated together: they stay in the cache
 SMALLEST = 1e-3  # a frequency below this, of 30 or so, gets no gradient (see _Evaluate)
 FREQUENCY = (30.0, 15.0)  # mean and spread of gamma
 PHASE = 0.25  # spread of beta
@@ -174,8 +174,8 @@ class _Evaluate(torch.autograd.Function):
         kept = remember and any(ctx.needs_input_grad)
         # One block each: many of a piece's size would leave holes that nothing else fits.
         ctx.kept = points.new_empty((len(folded) - 1) * count * len(points) * width * kept)
-        free = points.new_empty(2, count * min(PIECE, len(points)) * width)
-        for begin, end in _pieces(len(points)):
+        free = points.new_empty(2, count * min(_piece(gamma), len(points)) * width)
+        for begin, end in _pieces(gamma, points):
             h = points[begin:end].expand(count, -1, 3)
             own = _of_piece(ctx.kept, begin, end, len(folded) - 1, gamma)
             for layer, (a, offset) in enumerate(folded):
@@ -197,7 +197,7 @@ class _Evaluate(torch.autograd.Function):
         points, gamma, beta, early, late, *flat = ctx.saved_tensors
         sweep = _Sweep(ctx, points, gamma, beta, early, late, flat)
         large = [float(g.abs().max()) if g.numel() else 0.0 for g in gradients]
-        for begin, end in _pieces(len(points)):
+        for begin, end in _pieces(gamma, points):
             keep = list(_of_piece(ctx.kept, begin, end, gamma.shape[1] - 1, gamma))
             parts = [g[:, begin:end] for g in gradients]
             seen = torch.zeros(end - begin, dtype=torch.bool, device=points.device)
@@ -243,15 +243,15 @@ class _Sweep:
         if d_hidden.shape[1]:
             g = g + d_hidden
         if self.needs[7]:
-            self.d_late += d_late.transpose(1, 2) @ torch.sin(pres[-1])
+            self.d_late += d_late.transpose(1, 2) @ _sine(pres[-1])
         for layer in reversed(range(len(pres))):
             if layer == self.depth - 1:
                 g = torch.baddbmm(g, d_early, self.early)
                 if self.needs[6]:
-                    self.d_early += d_early.transpose(1, 2) @ torch.sin(pres[layer])
+                    self.d_early += d_early.transpose(1, 2) @ _sine(pres[layer])
             slope(g, pres[layer], self.sums[layer])
             if self.weighty:
-                before = torch.sin(pres[layer - 1]) if layer else points.expand(len(g), -1, 3)
+                before = _sine(pres[layer - 1]) if layer else points.expand(len(g), -1, 3)
                 self.products[layer].baddbmm_(g.transpose(1, 2), before)
             if layer:
                 g = g @ self.folded[layer][0].transpose(1, 2)
@@ -264,7 +264,7 @@ class _Sweep:
         if keep:
             return pres + keep
         for a, offset in self.folded[1:]:
-            h = sine(pres[-1], torch.empty_like(pres[-1]))
+            h = _sine(pres[-1])
             pres.append(torch.baddbmm(offset, h, a))
         return pres
 
@@ -306,8 +306,14 @@ def _of_piece(kept: Tensor, begin: int, end: int, layers: int, gamma: Tensor) ->
     return kept[begin * each : end * each].view(layers, count, end - begin, width)
 
 
-def _pieces(count: int) -> Iterator[tuple[int, int]]:
-    return ((begin, min(begin + PIECE, count)) for begin in range(0, count, PIECE))
+def _piece(gamma: Tensor) -> int:
+    """Points of a piece."""
+    return max(32, PIECE // (4 * gamma.shape[0] * gamma.shape[2]) // 32 * 32)
+
+
+def _pieces(gamma: Tensor, points: Tensor) -> Iterator[tuple[int, int]]:
+    count, step = len(points), _piece(gamma)
+    return ((begin, min(begin + step, count)) for begin in range(0, count, step))
 
 
 # Sines ------------------------------------------------------------------------------------------
@@ -333,6 +339,10 @@ def sine(x: Tensor, out: Tensor) -> Tensor:
         return torch.sin(x, out=out)
     _sine_loop(x.view(-1).numpy(), out.view(-1).numpy())
     return out
+
+
+def _sine(x: Tensor) -> Tensor:
+    return sine(x, torch.empty_like(x))
 
 
 def slope(g: Tensor, pre: Tensor, sums: Tensor) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from .celeba import AttributeTrainer
 from .celebamask import DeepLabTrainer
+from .cnerf import CNeRFTrainer
 from .encoder import EncoderTrainer
 from .faces import FaceTrainer, JudgeTrainer
 from .l2sae import L2SAETrainer
@@ -23,4 +24,5 @@ TRAINERS: dict[str, Any] = {
     "deeplab": DeepLabTrainer,
     "stylegan2": StyleGAN2Trainer,
     "l2sae": L2SAETrainer,
+    "cnerf": CNeRFTrainer,
 }

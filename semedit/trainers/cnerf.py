@@ -1,0 +1,453 @@
+"""`semedit train cnerf`: CNeRF on rendered heads, by regression, then adversarially.
+
+z says what a head is: its parameters, all standard normal. So a run may begin with a plain
+regression of random rays on z and the camera, which a CPU can afford, with the true label map for
+the regions' masks; the adversaries then teach what a mean picture lacks, and the regression holds
+them. `regression=0 anchor=0` is the published recipe.
+
+    regression  |image - x| + label CE(8 maps, regions of x) + mask |maps - one-hot|^2
+    field       eikonal (|grad d| - 1)^2 + surface exp(-100 |d|)
+    generator   -log sigmoid D(G) -log sigmoid D_k(G_k) + CE(class of G_k, k) + view |angles|
+                + anchor * regression + field
+    critics     -log sigmoid D(x) - log(1 - sigmoid D(G)) + view |angles of G| + R1, the same of
+                D_k for a random region k, + CE(class of x_k and G_k, k)
+
+Stage 2 (`stage1=WEIGHTS`) keeps the volume and trains the up-sampling by the same terms.
+
+Source: Ma et al. 2023, arXiv:2302.01579; weights as in its published code. Departs: the regression;
+the critics see every n-th pixel of every n-th row, from a random one; R1 has steps of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semedit import cameras, losses, weights
+from semedit.errors import OptionError
+from semedit.generators import load_generator
+from semedit.generators.cnerf import LOGIT, REGIONS, CNeRF, CNeRFConfig
+from semedit.generators.march import distances
+from semedit.images import LABELS
+from semedit.trainers.cnerf_critics import (
+    Critic,
+    class_loss,
+    cut_out,
+    judged,
+    slopes,
+    view_loss,
+)
+from semedit.trainers.rendered import Views, read_views
+from semedit.trainers.triplane import SMALL, decibels
+
+KIND = "cnerf"
+DEPTH = 0.4 / cameras.RADIUS  # what is seen of a head lies between 0.4 world units and -0.4
+
+
+@dataclass(frozen=True)
+class CNeRFTrainer:
+    """Hyper-parameters of a CNeRF and its discriminators."""
+
+    name: ClassVar[str] = "cnerf"
+    output: str = "heads-cnerf-64"  # name of the weight file
+    stage1: str = ""  # weights of stage 1, to train stage 2 on; empty: train stage 1
+    up: tuple[int, ...] = (64, 32)  # channels of stage 2 at 64, 128, ... pixels
+    resolution: int = 64  # pixels a side of stage 1
+    regions: tuple[str, ...] = tuple(REGIONS)  # local networks
+    width: int = 64  # of the local networks
+    w_dim: int = 128  # entries of a style
+    samples: int = 24  # per ray
+    batch_size: int = 8  # heads a step
+    rays: int = 256  # of each head in a regression step
+    critic_side: int = 32  # pixels a side that the critics see
+    critic: tuple[int, ...] = (32, 64, 128, 192)  # their channels at critic_side, half, ... 4
+    regression: float = 0.7  # part of the run without adversaries
+    regression_lr: float = 2e-3  # Adam
+    lr: float = 5e-4  # Adam, generator and critics, beside each other
+    label: float = 0.3  # weight of the regions' cross-entropy
+    mask: float = 0.5  # weight of the maps' squared error
+    small: float = 4.0  # how much denser rays are on eyes, brows, nose, mouth, glasses
+    background: float = 0.3  # the same of the background
+    eikonal: float = 0.1  # weight
+    surface: float = 0.001  # weight
+    anchor: float = 2.0  # weight of the regression beside the adversaries
+    view: float = 15.0  # weight of the angles that the whole's critic reads
+    semantic: float = 1.0  # weight of the region's critic
+    r1_image: float = 10.0  # weight of R1 of pictures
+    r1_maps: float = 1000.0  # weight of R1 of maps
+    r1_every: int = 8  # steps
+    mixing: float = 0.9  # chance that a head's regions come from two z
+    held_out: int = 32  # heads kept for evaluation
+
+    def start(self, data: Path, seed: int) -> CNeRFTask:
+        """Read the data, make the networks.
+
+        Raises: OptionError: stage1 is no CNeRF of these heads; critics of another size.
+        """
+        if self.critic_side != 4 * 2 ** (len(self.critic) - 1):
+            raise OptionError(f"{len(self.critic)} channels of critics do not fit critic_side")
+        generator = self._enlarged() if self.stage1 else None
+        views = read_views(data, self.resolution if generator is None else generator.resolution)
+        if generator is None:
+            generator = CNeRF(self.config(views.z.shape[1]), self.output)
+        if generator.z_dim != views.z.shape[1]:
+            raise OptionError(f"{self.stage1} was trained on other heads")
+        return CNeRFTask(self, views, generator)
+
+    def config(self, parameters: int) -> CNeRFConfig:
+        """Of stage 1, for heads of so many parameters."""
+        return CNeRFConfig(
+            regions=tuple(self.regions),
+            neural=self.resolution,
+            z_dim=parameters,
+            w_dim=self.w_dim,
+            layered=True,
+            width=self.width,
+            samples=self.samples,
+            depth=DEPTH,
+            focal=cameras.FOCAL,
+            beta=0.02,
+            shape_sdf=True,
+            sphere=0.5,
+            windows=True,
+            skip_weight=2e-3,
+        )
+
+    def _enlarged(self) -> CNeRF:
+        """stage1's generator with a new stage 2."""
+        volume = load_generator(self.stage1)
+        if not isinstance(volume, CNeRF) or volume.stage2 is not None:
+            raise OptionError(f"{self.stage1} is no stage 1 of a CNeRF")
+        found = CNeRF(replace(volume.config, up=tuple(self.up)), self.output)
+        found.load_state_dict(volume.state_dict(), strict=False)
+        return found
+
+
+class Memory(nn.Module):
+    """Steps of the adversaries."""
+
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One view of B heads: images [B,3,R,R], region numbers [B,R,R], how dense rays are on each
+    pixel [B,R*R], c [B,25], z [B,P]."""
+
+    images: Tensor
+    regions: Tensor
+    density: Tensor
+    c: Tensor
+    z: Tensor
+
+    def first(self, count: int) -> Batch:
+        """Of fewer heads."""
+        return Batch(*(getattr(self, name)[:count] for name in self.__dataclass_fields__))
+
+
+class CNeRFTask:
+    """The networks, their optimisers and their losses; see loop.Task."""
+
+    def __init__(self, trainer: CNeRFTrainer, views: Views, generator: CNeRF) -> None:
+        self.trainer, self.views, self.generator = trainer, views, generator
+        self.count = len(generator.regions)
+        channels = tuple(trainer.critic)
+        self.whole, self.part = Critic(channels, self.count, 3), Critic(channels, 1, 1 + self.count)
+        self.memory = Memory()
+        self.modules: dict[str, nn.Module] = {
+            "generator": generator,
+            "whole": self.whole,
+            "part": self.part,
+            "memory": self.memory,
+        }
+        self.averaged = ("generator",)
+        self.size = len(views) - min(trainer.held_out, len(views) // 4)
+        self.numbers = region_numbers(generator.config)
+        self.density = ray_density(trainer)
+        self.optimisers = self._optimisers()
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        trainer, generator = self.trainer, self.generator
+        trained = generator if generator.stage2 is None else generator.stage2
+        generator.requires_grad_(False)
+        trained.requires_grad_(True)
+        own = list(trained.parameters())
+        critics = [*self.whole.parameters(), *self.part.parameters()]
+        return {
+            "regression": torch.optim.Adam(own, trainer.regression_lr, betas=(0.9, 0.98)),
+            "generator": torch.optim.Adam(own, trainer.lr, betas=(0.0, 0.99)),
+            "critics": torch.optim.Adam(critics, trainer.lr, betas=(0.0, 0.99)),
+        }
+
+    def batch(self, indices: Tensor) -> Batch:
+        """One random view of each head."""
+        return self._view(indices, torch.randint(self.views.c.shape[1], indices.shape))
+
+    def _view(self, heads: Tensor, view: Tensor) -> Batch:
+        index = heads.numpy(), view.numpy()
+        pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
+        labels = torch.from_numpy(np.ascontiguousarray(self.views.labels[index])).long()
+        return Batch(
+            images=pixels.permute(0, 3, 1, 2).float() / 127.5 - 1,
+            regions=self.numbers[labels],
+            density=self.density[labels].flatten(1),
+            c=self.views.c[index],
+            z=self.views.z[heads],
+        )
+
+    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+        """One update: of the generator by regression, or of all networks."""
+        if progress < self.trainer.regression:
+            terms = self._regress(batch)
+            self._update("regression", total(terms))
+            return values(terms)
+        found = self._criticise(batch) | self._please(batch)
+        self.memory.steps += 1
+        return found
+
+    # Regression ----------------------------------------------------------------------------------
+
+    def _regress(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the regression and of the field, weighted."""
+        trainer = self.trainer
+        codes = self.generator.mapping(batch.z, batch.c)
+        if self.generator.stage2 is not None:
+            image, maps = (x.flatten(2) for x in self._enlarge(codes, batch.c))
+            return self._likeness(image, maps, batch.images, batch.regions, batch.density)
+        pixels = torch.multinomial(batch.density, trainer.rays)
+        planes = self.generator.planes(codes)
+        found = self.generator.volume(planes, batch.c, pixels, jitter=True)
+        images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))
+        regions = batch.regions.flatten(1).gather(1, pixels)
+        colour, maps = found["colour"].transpose(1, 2), found["maps"].transpose(1, 2)
+        return self._likeness(colour, maps, images, regions) | self._field(planes, found)
+
+    def _likeness(
+        self,
+        image: Tensor,
+        maps: Tensor,
+        images: Tensor,
+        regions: Tensor,
+        density: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Of pixels [B,3,M] and maps [B,K,M] with the true ones; density [B,M]: their weights."""
+        trainer, images, regions = self.trainer, images.flatten(2), regions.flatten(1)
+        weight = torch.ones(regions.shape) if density is None else density
+        weight = weight / weight.mean()
+        true = F.one_hot(regions, self.count).movedim(2, 1).float()
+        entropy = F.cross_entropy(LOGIT * maps, regions, reduction="none")
+        return {
+            "image": ((image - images).abs().mean(1) * weight).mean(),
+            "label": trainer.label * (entropy * weight).mean(),
+            "mask": trainer.mask * ((maps - true).square().sum(1) * weight).mean(),
+        }
+
+    def _field(self, planes: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eikonal term at random points, and as few surfaces as can be."""
+        trainer, generator = self.trainer, self.generator
+        places = (2 * torch.rand(len(found["maps"]), 64, 3) - 1) * generator.config.depth
+        terms = []
+        for n, points in enumerate(places.unbind(0)):
+            face = generator.local.field({k: v[n] for k, v in planes.items()})
+            points = points.requires_grad_(True)
+            d = distances(generator, face, points)
+            (slope,) = torch.autograd.grad(d.sum(), points, create_graph=True)
+            terms.append((slope.norm(dim=-1) - 1).square().mean())
+        return {
+            "eikonal": trainer.eikonal * torch.stack(terms).mean(),
+            "surface": trainer.surface * (-100 * found["distances"].abs()).exp().mean(),
+        }
+
+    def _enlarge(self, codes: dict[str, Tensor], c: Tensor) -> tuple[Tensor, Tensor]:
+        """Stage 2: pictures [N,3,R,R] and maps [N,K,R,R]; its gradient ends at the volume."""
+        generator = self.generator
+        assert generator.stage2 is not None
+        with torch.no_grad():
+            found = generator.volume(generator.planes(codes), c, jitter=True, features=True)
+        features, maps = (self._picture(found[k]) for k in ("features", "maps"))
+        image, maps = generator.stage2(features, maps, codes["up"], "random")
+        return image, maps
+
+    def _picture(self, rows: Tensor) -> Tensor:
+        """[N,M,C] -> [N,C,side,side]."""
+        side = round(rows.shape[1] ** 0.5)
+        return rows.transpose(1, 2).unflatten(2, (side, side))
+
+    # Adversaries ---------------------------------------------------------------------------------
+
+    def _criticise(self, batch: Batch) -> dict[str, float]:
+        """Update the critics."""
+        trainer, n = self.trainer, max(1, len(batch.z) // 2)
+        batch = batch.first(n)
+        with torch.no_grad():
+            image, maps, angles = self._fake(n)
+        real = self._thinned(batch.images), self._thinned(self._one_hot(batch.regions))
+        region = torch.randint(self.count, (n,))
+        parts = cut_out(*real, region), cut_out(image, maps, region)
+        classes = [class_loss(self.part(*part)[:, 1:], region) for part in parts]
+        terms = {
+            "critic": judged(self.whole, real, (image, maps)),
+            "angles": trainer.view * view_loss(self.whole(image, maps)[:, 1:], angles),
+            "region": trainer.semantic * judged(self.part, *parts),
+            "class": trainer.semantic * (classes[0] + classes[1]),
+        }
+        if int(self.memory.steps) % trainer.r1_every == 0:
+            terms["r1"] = self._r1(self.whole, *real) + trainer.semantic * self._r1(
+                self.part, *parts[0]
+            )
+        self._update("critics", total(terms))
+        return values(terms)
+
+    def _r1(self, critic: Critic, image: Tensor, maps: Tensor) -> Tensor:
+        trainer = self.trainer
+        of_image, of_maps = slopes(critic, image, maps)
+        penalty = trainer.r1_image * of_image + trainer.r1_maps * of_maps
+        return penalty * (trainer.r1_every / 2)
+
+    def _please(self, batch: Batch) -> dict[str, float]:
+        """Update the generator."""
+        trainer, n = self.trainer, max(1, len(batch.z) // 2)
+        self.whole.requires_grad_(False), self.part.requires_grad_(False)
+        image, maps, angles = self._fake(n)
+        region = torch.randint(self.count, (n,))
+        whole, part = self.whole(image, maps), self.part(*cut_out(image, maps, region))
+        terms = {
+            "generator": losses.generator_loss(whole[:, 0]).mean(),
+            "view": trainer.view * view_loss(whole[:, 1:], angles),
+            "local": trainer.semantic * losses.generator_loss(part[:, 0]).mean(),
+            "kind": trainer.semantic * class_loss(part[:, 1:], region),
+        }
+        if trainer.anchor > 0:
+            near = self._regress(batch.first(n))
+            terms |= {name: trainer.anchor * value for name, value in near.items()}
+        self._update("generator", total(terms))
+        self.whole.requires_grad_(True), self.part.requires_grad_(True)
+        return values(terms)
+
+    def _fake(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures and maps of random heads as the critics see them, and yaw and pitch [n,2]."""
+        generator, given = self.generator, self.views.c
+        c = given[torch.randint(self.size, (n,)), torch.randint(given.shape[1], (n,))]
+        codes = generator.mapping(torch.randn(2 * n, generator.z_dim), c)
+        mixed = self._mix(codes["ws"])
+        angles = cameras.angles(c)[:, :2]
+        if generator.stage2 is not None:
+            up = codes["up"][:n]
+            image, maps = self._enlarge({"ws": mixed, "up": up}, c)
+            return self._thinned(image), self._thinned(maps), angles
+        planes = generator.planes({"ws": mixed})
+        found = generator.volume(planes, c, self._lattice(n), jitter=True)
+        return self._picture(found["colour"]), self._picture(found["maps"]), angles
+
+    def _mix(self, ws: Tensor) -> Tensor:
+        """Codes [2n,K,L,w] of pairs of heads -> [n,...]: every region from the first, from the
+        second, or its shape from the first and its texture from the second."""
+        first, second = ws.chunk(2)
+        n, count = first.shape[:2]
+        source = torch.randint(3, (n, count, 1, 1)) * (torch.rand(n, 1, 1, 1) < self.trainer.mixing)
+        texture = torch.arange(ws.shape[2])[:, None] >= self.generator.config.shape_layers
+        return torch.where((source == 2) | ((source == 1) & texture), second, first)
+
+    def _lattice(self, n: int) -> Tensor:
+        """Every so many-th pixel of stage 1's picture, from a random one: int64 [n,side*side]."""
+        full, side = self.generator.config.neural, self.trainer.critic_side
+        gap = full // side
+        row, column = torch.randint(gap, (2, n, 1))
+        line = torch.arange(side) * gap
+        rows, columns = line + row, line + column
+        return (rows[:, :, None] * full + columns[:, None]).flatten(1)
+
+    def _thinned(self, pictures: Tensor) -> Tensor:
+        """Pictures [N,C,R,R] as the critics see them: [N,C,side,side]."""
+        gap = pictures.shape[-1] // self.trainer.critic_side
+        row, column = torch.randint(gap, (2,)).tolist()
+        return pictures[:, :, row::gap, column::gap]
+
+    def _one_hot(self, regions: Tensor) -> Tensor:
+        return F.one_hot(regions, self.count).movedim(3, 1).float()
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    # Results -------------------------------------------------------------------------------------
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """Held-out heads drawn from their parameters: mapped_db, decibels; regions, the share of
+        pixels of the right region; miou, over regions."""
+        generator = cast(CNeRF, modules["generator"])
+        generator.centre()
+        found, hits = [], torch.zeros(3, self.count)
+        numbers = torch.arange(self.count)[:, None, None, None]
+        for heads in torch.arange(self.size, len(self.views)).split(4):
+            batch = self._view(heads, torch.zeros_like(heads))
+            with torch.no_grad():
+                output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
+            found.append(decibels(output.image, batch.images))
+            assert output.seg is not None
+            drawn, true = self.numbers[output.seg.argmax(1)] == numbers, batch.regions == numbers
+            for i, both in enumerate((drawn & true, drawn | true, true)):
+                hits[i] += both.flatten(1).sum(1)
+        there = hits[2] > 0
+        return {
+            "mapped_db": round(float(torch.cat(found).mean()), 4),
+            "regions": round(float(hits[0].sum() / hits[2].sum()), 4),
+            "miou": round(float((hits[0] / hits[1].clamp(min=1))[there].mean()), 4),
+        }
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None:
+        """Write the generator."""
+        metadata = {
+            "kind": KIND,
+            "config": json.dumps(asdict(self.generator.config)),
+            "command": f"semedit train {self.trainer.name}",
+            "seed": str(record["seed"]),
+            "data": json.dumps(self.views.about),
+            "figures": json.dumps(figures),
+            "training": json.dumps(record),
+            "licence": "MIT",
+        }
+        path = folder / f"{self.generator.name}.safetensors"
+        weights.save(path, modules["generator"].state_dict(), metadata)
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """Their sum."""
+    return sum(terms.values(), torch.zeros([]))
+
+
+def values(terms: dict[str, Tensor]) -> dict[str, float]:
+    """As numbers."""
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def region_numbers(config: CNeRFConfig) -> Tensor:
+    """The region of each label, int64 [19]; labels of no region go to the face."""
+    face = config.regions.index("face")
+    return torch.tensor([config.labels.get(i, (face, False))[0] for i in range(len(LABELS))])
+
+
+def ray_density(trainer: CNeRFTrainer) -> Tensor:
+    """How dense rays of the regression are on each label, [19]."""
+    found = torch.tensor([trainer.small if name in SMALL else 1.0 for name in LABELS])
+    found[0] = trainer.background
+    return found
