@@ -276,6 +276,20 @@ def place_for(name: str, source_sha256: str) -> Path:
     return target
 
 
+def imported() -> dict[str, dict[str, str]]:
+    """name -> metadata of converted checkpoints that have no row of their own."""
+    taken = {row.file for row in table().values()}
+    found = {}
+    for path in sorted(folder().glob("*.safetensors")):
+        try:
+            facts = metadata(path)
+        except WeightsError:
+            continue  # damaged: whoever asks for it is told
+        if path.name not in taken and "source_sha256" in facts:
+            found[path.stem] = facts
+    return found
+
+
 def place(name: str) -> Path:
     """Put a library's verified file where that library looks, so that it need not download.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import sys
@@ -17,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from semedit import weights
 from semedit.checkpoints import examine
 from semedit.checkpoints import stylegan2_keys as keys
+from semedit.cli.app import app
 from semedit.errors import WeightsError
 from semedit.generators import load_generator
 from semedit.generators.e4e import E4E, E4EConfig
@@ -385,7 +388,7 @@ def test_damaged_files_are_refused(nvidia: list[str], tmp_path: Path) -> None:
 
 def test_what_is_no_known_network_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "model": {"layer.weight": torch.zeros(2)}}, tmp_path / "x.pt")
-    with pytest.raises(WeightsError, match="none that semedit knows"):
+    with pytest.raises(WeightsError, match="no network that semedit knows"):
         examine(tmp_path / "x.pt")
     weights.save(tmp_path / "own.safetensors", {"a": torch.zeros(2)}, {"kind": "stylegan2"})
     with pytest.raises(WeightsError, match="of semedit's own"):
@@ -411,6 +414,19 @@ def test_names_that_are_taken_are_refused(tmp_path: Path) -> None:
     assert "weights import FILE --name e4e-ffhq" in str(caught.value)
 
 
+def test_what_was_imported_is_listed(tmp_path: Path) -> None:
+    torch.save(nvidia_tensors(small_stylegan2()), tmp_path / "face.pt")
+    listed = CliRunner().invoke(app, ["weights", "import", str(tmp_path / "face.pt"), "--json"])
+    assert json.loads(listed.stdout)["name"] == "face"
+    shown = CliRunner().invoke(app, ["weights", "list", "--json"]).stdout.splitlines()
+    (row,) = [line for line in map(json.loads, shown) if line["kind"] == "imported"]
+    assert row["name"] == "face" and "NVIDIA" in row["licence"] and "face.pt" in row["use"]
+    table = CliRunner().invoke(app, ["weights", "import", str(tmp_path / "face.pt")])
+    assert "not needed" in table.stdout and "licence: not in the file" in table.stdout
+    wrong = CliRunner().invoke(app, ["weights", "import", str(tmp_path)])
+    assert wrong.exit_code == 1
+
+
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     tensors = nvidia_tensors(small_stylegan2())
     tensors["mapping.w_avg"] = torch.full([12], float("nan"))
@@ -424,9 +440,9 @@ def test_real_files_that_are_no_networks_of_ours(shared: Path) -> None:
     for name, told in {
         "NEGATIVE_html_page_named_yunet_2023mar.onnx": "web page",
         "NEGATIVE_lfs_pointer_yunet_2023mar.onnx": "LFS pointer",
-        "NEGATIVE_weights_only_numpy_scalar_fsanet1x1.chkpt": "none that semedit knows",
-        "blazeface.pth": "none that semedit knows",
-        "detection_mobilenet0.25_Final.pth": "none that semedit knows",
+        "NEGATIVE_weights_only_numpy_scalar_fsanet1x1.chkpt": "no network that semedit knows",
+        "blazeface.pth": "no network that semedit knows",
+        "detection_mobilenet0.25_Final.pth": "no network that semedit knows",
         "fsanet-1x1-iter-688590.onnx": "neither",
         "anchors.npy": "neither",
     }.items():

@@ -98,10 +98,12 @@ def examine(path: str | Path) -> Plan:
     if "kind" in checkpoint.metadata:
         raise WeightsError(f"{path} is a file of semedit's own", f"semedit weights add NAME {path}")
     fitting = [one for one in FORMATS if one.matches(checkpoint)]
-    if len(fitting) != 1:
-        told = " and ".join(one.name for one in fitting) or "none that semedit knows"
-        known = "; ".join(f"{one.name} ({one.about})" for one in FORMATS)
-        raise WeightsError(f"{path} holds networks of {told}", f"known are {known}")
+    if not fitting:
+        known = "; ".join(one.name for one in FORMATS)
+        raise WeightsError(f"{path} holds no network that semedit knows", f"it knows {known}")
+    if len(fitting) > 1:
+        told = " and ".join(one.name for one in fitting)
+        raise WeightsError(f"{path} could be of {told}", "keep one network in the file")
     try:
         parts = tuple(fitting[0].parts(checkpoint))
     except WeightsError as error:

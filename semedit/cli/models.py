@@ -189,6 +189,9 @@ def list_weights(as_json: AsJson = False) -> None:
             for row in rows:
                 place = str(weights.resolve(row.name)) if weights.on_disk(row.name) else None
                 data(name=row.name, kind=row.kind, file=place, licence=row.licence, use=row.use)
+            for name, facts in weights.imported().items():
+                place, use = str(weights.resolve(name)), _origin(facts)
+                data(name=name, kind="imported", file=place, licence=facts["licence"], use=use)
             return
         table = Table("name", "here", "size", "licence", "what for")
         for row in rows:
@@ -196,7 +199,15 @@ def list_weights(as_json: AsJson = False) -> None:
             size = weights.resolve(row.name).stat().st_size if here else 0
             shown = f"{size / 1e6:.1f} MB" if size else row.size
             table.add_row(row.name, here, shown, row.licence, row.use)
+        for name, facts in weights.imported().items():
+            shown = f"{weights.resolve(name).stat().st_size / 1e6:.1f} MB"
+            table.add_row(name, "yes", shown, facts["licence"], _origin(facts))
         stdout.print(table)
+
+
+def _origin(facts: dict[str, str]) -> str:
+    """Where an imported file comes from."""
+    return f"{facts['kind']}, imported from {facts['source']} ({facts['format']})"
 
 
 def fetch(names: Annotated[list[str], typer.Argument(help="Names of `weights list`.")]) -> None:
