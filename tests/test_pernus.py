@@ -12,11 +12,11 @@ from tiny import TinyFaceNet, TinyGenerator, small_stylegan2
 from torch import Tensor
 
 from semedit import cameras, latents, losses
-from semedit.editors import Pernus, pernus
+from semedit.editors import Pernus
 from semedit.editors.pernus import Scene, Search, blurred
 from semedit.editors.question import Question, cross_entropy
 from semedit.editors.regions import ATTRIBUTE_COMPONENTS, freed_components
-from semedit.errors import OptionError, ShapeError
+from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.faces import attributes, components, networks
 from semedit.faces.components import COMPONENTS
 from semedit.generators import StyleGAN2
@@ -238,7 +238,7 @@ def test_the_descent_reaches_photo_and_attribute(generator: StyleGAN2) -> None:
         {"perceptual_weight": 0.1},
         {"noise_weight": 1.0},
         {"give_way": 0.5, "segmenter": "builtin"},
-        {"coarse": 0.5},
+        {"coarse": 8},
         {"composite": True},
     ],
     ids=lambda options: next(iter(options)),
@@ -246,13 +246,8 @@ def test_the_descent_reaches_photo_and_attribute(generator: StyleGAN2) -> None:
 def test_what_the_successor_adds(generator: StyleGAN2, options: dict[str, Any]) -> None:
     face = latent_of(generator)
     base: dict[str, Any] = {"steps": 6, "samples": 50, "lr": 0.05, "segmenter": "labels"}
-    if "coarse" in options:
-        pytest.MonkeyPatch().setattr(pernus, "COARSE", 8)
-    try:
-        plain = Pernus(**base)(generator, face, {"smiling": True}, labels_of())
-        after = Pernus(**{**base, **options})(generator, face, {"smiling": True}, labels_of())
-    finally:
-        pernus.COARSE = 256
+    plain = Pernus(**base)(generator, face, {"smiling": True}, labels_of())
+    after = Pernus(**{**base, **options})(generator, face, {"smiling": True}, labels_of())
     if "composite" in options:
         before = latents.picture(generator, face).image
         shown = latents.picture(generator, after).image
@@ -280,4 +275,6 @@ def test_a_generator_with_labels_and_cameras_takes_it_too() -> None:
     face = Latent(codes, c, generator.name, latents.fingerprint(generator), "hybrid")
     after = Pernus(steps=3, samples=50)(generator, face, {"young": False}, labels_of(2))
     assert after.tuned is None and after.method == "hybrid+pernus"
+    with pytest.raises(TraitError):
+        Pernus(steps=3, samples=50, coarse=8)(generator, face, {"young": False}, labels_of(2))
     assert np.isfinite(after.codes["ws"].numpy()).all() and after.meta["segmenter"] == "builtin"

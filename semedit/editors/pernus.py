@@ -18,12 +18,12 @@ from semedit.errors import ShapeError
 from semedit.faces.attributes import load_classifier
 from semedit.faces.components import COMPONENTS, Segmenter, load_segmenter, of_labels
 from semedit.images import resize
+from semedit.inverters.coarse import coarse_steps
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress, Steps, descend
 from semedit.latents import NOISE, Composite, Latent, picture, stack, tuned_generator
 
 SIDE = 1024  # pixels a side of the pictures that the paper's blur is given for
-COARSE = 256  # pixels a side of coarse steps
 FACE = ("skin", "nose", "eyes", "eyebrows", "mouth")  # components that the noise moves on
 BETAS = (0.9, 0.999)  # of Adam, as its paper has them
 
@@ -65,7 +65,7 @@ class Pernus:
     noise: Literal["face", "none"] = "face"  # whether the noise on the face moves as well
     classifier: str = "auto"  # what C is: builtin, branched (semedit train attributes), or auto
     segmenter: str = "auto"  # what M comes from: builtin, deeplab, labels (the label map), or auto
-    coarse: float = 0.0  # share of the steps drawn at 256 pixels, where the generator can
+    coarse: int = 0  # pixels a side of the first three quarters of the steps; 0: all at full size
     settle: float = 0.0  # share of the steps that only invert; Adam then begins anew
     smooth: float = 0.0  # y is that far from 0 and 1
     give_way: float = 0.0  # share of the steps after which M frees what the edit has grown to
@@ -223,8 +223,7 @@ class Search:
         self.leaves = [*self._codes.values(), *self._noise.values()]
         self.keep = scene.keep
         self._calls = 0
-        small = "coarse" in generator.traits and generator.resolution > COARSE
-        self._coarse_calls = round(method.steps * method.coarse) if small else 0
+        self._coarse_calls = coarse_steps(generator, method.steps, method.coarse)
         self._perceptual = losses.perceptual(
             "auto" if method.perceptual_weight > 0 else "none", scene.image.device
         )
@@ -236,10 +235,10 @@ class Search:
         if method.give_way > 0 and self._calls == round(method.steps * method.give_way):
             self._give_way()
         self._calls += 1
-        drawn = self._draw(COARSE if coarse else None)
+        drawn = self._draw(method.coarse if coarse else None)
         image, keep = self._scene.image, self.keep
         if coarse:
-            image, keep = resize(image, COARSE), F.adaptive_avg_pool2d(keep, COARSE)
+            image, keep = resize(image, method.coarse), F.adaptive_avg_pool2d(keep, method.coarse)
         total = method.mse_weight * losses.image_loss(drawn, image, keep)
         if asking:
             total = total + method.ce_weight * cross_entropy(self._question(drawn), method.smooth)

@@ -33,15 +33,23 @@ class _Coarse:
     requires = frozenset({"coarse"})
 
 
-def phases(generator: Any, images: Tensor, labels: Tensor, steps: int, coarse: int) -> list[Phase]:
-    """One phase, or where `coarse` is a lower resolution two, the last one at full resolution.
+def coarse_steps(generator: Any, steps: int, coarse: int) -> int:
+    """How many of the steps draw at `coarse` pixels a side: 0 where that is no lower resolution.
 
     Raises: TraitError: the generator draws at one resolution only.
     """
     if coarse:
         methods.check_traits("coarse", _Coarse, generator, known_traits())
-    first = min(round(SHARE * steps), steps - 1)
-    if not 0 < coarse < generator.resolution or first < 1:
+    return max(0, min(round(SHARE * steps), steps - 1)) if 0 < coarse < generator.resolution else 0
+
+
+def phases(generator: Any, images: Tensor, labels: Tensor, steps: int, coarse: int) -> list[Phase]:
+    """One phase, or where `coarse` is a lower resolution two, the last one at full resolution.
+
+    Raises: TraitError: the generator draws at one resolution only.
+    """
+    first = coarse_steps(generator, steps, coarse)
+    if first == 0:
         return [Phase(None, steps, images, labels)]
     small = F.interpolate(labels[:, None].float(), (coarse, coarse), mode="nearest")[:, 0].long()
     return [
