@@ -78,7 +78,8 @@ class L2SAETrainer:
     patch_critic: tuple[int, ...] = (24, 48, 96, 128)  # of their discriminator at that, ..., 4
     crops: int = 8  # of each picture
     batch_size: int = 8  # pictures a step, even
-    lr: float = 3e-3  # Adam, by regression
+    lr: float = 3e-3  # Adam, of the SMN by regression
+    maps_lr: float = 6e-3  # Adam, of the SMPN
     gan_lr: float = 1e-3  # Adam, beside and of the adversaries
     regression: float = 0.75  # part of the run without adversaries
     edge: float = 0.5  # weight of the differences between neighbouring pixels
@@ -190,7 +191,7 @@ class L2SAETask:
         betas = (0.9, 0.98)
         return {
             "regression": torch.optim.Adam(own, trainer.lr, betas, foreach=True),
-            "maps": torch.optim.Adam(maps, trainer.lr, betas, foreach=True),
+            "maps": torch.optim.Adam(maps, trainer.maps_lr, betas, foreach=True),
             "swaps": torch.optim.Adam(own, trainer.gan_lr, (0.0, 0.99), foreach=True),
             "critics": lazy_adam(critics, trainer.gan_lr, trainer.r1_every),
         }
