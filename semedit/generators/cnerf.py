@@ -26,7 +26,7 @@ mouth stands before the brows. Departs: nothing; the options that the published 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, cast
@@ -37,10 +37,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from semedit import cameras
-from semedit.errors import ShapeError
+from semedit.errors import OptionError, ShapeError
 from semedit.generators import Output
 from semedit.generators.layers import SLOPE
-from semedit.generators.march import Local, Rays, march
+from semedit.generators.march import Local, march
+from semedit.generators.rays import Rays
 from semedit.generators.stylegan2 import Noise
 from semedit.generators.superresolution import Superresolution
 from semedit.images import LABELS
@@ -177,6 +178,27 @@ class CNeRF(nn.Module):
         if self.stage2 is not None:
             codes["up"] = self.up_avg.expand(1, self.stage2.num_ws, -1)
         return codes
+
+    def exchange(
+        self,
+        codes: Mapping[str, Tensor],
+        donor: Mapping[str, Tensor],
+        regions: Sequence[str],
+        part: str = "both",
+    ) -> dict[str, Tensor]:
+        """Codes whose regions are the donor's.
+
+        Args:   part: "shape", "texture" or "both" of each region.
+        Raises: OptionError: no such region or part.
+        """
+        layers = {"shape": self.shape, "texture": self.texture, "both": slice(None)}
+        for name, known in ((part, list(layers)), *((r, self.regions) for r in regions)):
+            if name not in known:
+                raise OptionError(f"{self.name} knows no {name}: {', '.join(known)}")
+        chosen = [self.regions.index(name) for name in regions]
+        ws, other = codes["ws"].clone(), donor["ws"].expand_as(codes["ws"])
+        ws[:, chosen, layers[part]] = other[:, chosen, layers[part]]
+        return {**codes, "ws": ws}
 
     @torch.no_grad()
     def centre(self, samples: int = 10_000) -> None:

@@ -52,20 +52,19 @@ class Sines(nn.Module):
             for layer in range(layers)
         )
         deviation = 0.25 * math.sqrt(2.0 / (1.0 + 0.2**2) / w_dim)
-        for name in ("gamma", "beta"):
-            weight = deviation * torch.randn(count, layers, width, w_dim)
-            bias = torch.empty(count, layers, width).uniform_(-(w_dim**-0.5), w_dim**-0.5)
-            self.register_parameter(f"{name}_weight", nn.Parameter(weight))
-            self.register_parameter(f"{name}_bias", nn.Parameter(bias))
+        size, limit = (count, layers, width), w_dim**-0.5
+        self.gamma_weight, self.beta_weight = (
+            nn.Parameter(deviation * torch.randn(*size, w_dim)) for _ in range(2)
+        )
+        self.gamma_bias, self.beta_bias = (
+            nn.Parameter(torch.empty(size).uniform_(-limit, limit)) for _ in range(2)
+        )
 
     def modulation(self, ws: Tensor) -> tuple[Tensor, Tensor]:
         """gamma and beta [N,K,L,H] of styles [N,K,L,w_dim]."""
-        raw = (
-            torch.einsum("nklw,klhw->nklh", ws, self.get_parameter(f"{name}_weight"))
-            + self.get_parameter(f"{name}_bias")
-            for name in ("gamma", "beta")
-        )
-        return FREQUENCY[1] * next(raw) + FREQUENCY[0], PHASE * next(raw)
+        gamma = torch.einsum("nklw,klhw->nklh", ws, self.gamma_weight) + self.gamma_bias
+        beta = torch.einsum("nklw,klhw->nklh", ws, self.beta_weight) + self.beta_bias
+        return FREQUENCY[1] * gamma + FREQUENCY[0], PHASE * beta
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight [K,H,I] and bias [K,H] of each layer."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from semedit import cameras
 from semedit.allocator import keep_freed_memory
 from semedit.generators.cnerf import CNeRF, CNeRFConfig
-from semedit.generators.march import Rays
+from semedit.generators.rays import Rays
 from semedit.generators.siren import FREQUENCY, PHASE, Sines
 
 
@@ -39,11 +39,8 @@ def network(sines: Sines, k: int, ws: Tensor, x: Tensor) -> list[Tensor]:
     found = []
     for i, linear in enumerate(sines.linears):
         x = F.linear(x, linear.weight[k], linear.bias[k])
-        gamma, beta = (
-            F.linear(ws[i], sines.get_parameter(f"{name}_weight")[k, i])
-            + sines.get_parameter(f"{name}_bias")[k, i]
-            for name in ("gamma", "beta")
-        )
+        gamma = F.linear(ws[i], sines.gamma_weight[k, i]) + sines.gamma_bias[k, i]
+        beta = F.linear(ws[i], sines.beta_weight[k, i]) + sines.beta_bias[k, i]
         gamma, beta = FREQUENCY[1] * gamma + FREQUENCY[0], PHASE * beta
         x = torch.sin(gamma * x + beta)
         found.append(x)

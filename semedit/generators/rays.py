@@ -1,0 +1,93 @@
+"""Rays of CNeRF's cameras and the samples on them.
+
+Lengths are in distances of the camera from the head's centre; see cnerf.py for how a label c
+becomes a camera of the network.
+
+Source: Or-El et al. 2022 (StyleSDF), arXiv:2112.11427.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from semedit import cameras
+
+if TYPE_CHECKING:
+    from semedit.generators.cnerf import CNeRFConfig
+
+SLAB = 8  # samples of a ray evaluated before it is asked whether anything behind is seen;
+# where samples are moved at random, to train, rays are few and evaluated at once
+FAR = 1e10  # length of the last sample: it stops what is left
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays [M]: origins, directions (of length 1 along the camera's axis), views (unit, what the
+    networks are told), all [M,3]; t [M,S]: samples along the axis; step
+    between them; slab: how many are evaluated before asking for what is behind. `of` gives
+    an axis of views in front."""
+
+    origins: Tensor
+    directions: Tensor
+    views: Tensor
+    t: Tensor
+    step: float
+    slab: int = SLAB
+
+    @classmethod
+    def of(cls, c: Tensor, config: CNeRFConfig, pixels: Tensor | None, jitter: bool) -> Rays:
+        """Of cameras c [V,25]; see CNeRF.volume."""
+        cam2world, k = cameras.split(c.float())
+        zoomed = cameras.join(cam2world, _zoom(k, config.focal / cameras.FOCAL))
+        origins, unit = cameras.rays(zoomed, config.neural)
+        if pixels is not None:
+            chosen = pixels[:, :, None].expand(-1, -1, 3)
+            origins, unit = origins.gather(1, chosen), unit.gather(1, chosen)
+        axis = cam2world[:, :3, 2]
+        directions = unit / (unit @ axis[:, :, None])
+        views = unit
+        if config.static_views:
+            flip = torch.tensor([1.0, -1.0, -1.0], device=c.device)  # x right, y up, z backward
+            views = (unit @ cam2world[:, :3, :3]) * flip
+        step = 2 * config.depth / config.samples
+        t = 1 - config.depth + step * torch.arange(config.samples, device=c.device)
+        t = t.expand(*unit.shape[:2], -1)
+        if jitter:
+            t = t + step * torch.rand(*unit.shape[:2], 1, device=c.device)
+        slab = config.samples if jitter else SLAB
+        return cls(origins / cameras.RADIUS, directions, views, t, step, slab)
+
+    def of_views(self, first: int, count: int) -> Rays:
+        """Those of some views, in one row."""
+        return self._each(lambda x: x[first : first + count].flatten(0, 1))
+
+    def split(self, count: int) -> Iterator[Rays]:
+        """In parts of at most `count`."""
+        for begin in range(0, len(self.t), count):
+            yield self._each(lambda x, b=begin: x[b : b + count])
+
+    def _each(self, change: Any) -> Rays:
+        origins, directions = change(self.origins), change(self.directions)
+        return Rays(origins, directions, change(self.views), change(self.t), self.step, self.slab)
+
+    def points(self) -> Tensor:
+        """[M,S,3]."""
+        return self.origins[:, None] + self.directions[:, None] * self.t[..., None]
+
+    def lengths(self) -> Tensor:
+        """What each sample stands for [M,S]."""
+        size = self.directions.norm(dim=-1, keepdim=True)
+        steps = torch.full_like(self.t, self.step)
+        steps[:, -1] = FAR
+        return steps * size
+
+
+def _zoom(k: Tensor, factor: float) -> Tensor:
+    """Intrinsics [V,3,3] with another focal length."""
+    scale = torch.tensor([[factor, factor, 1.0], [factor, factor, 1.0], [1.0, 1.0, 1.0]])
+    return k * scale.to(k)
