@@ -8,9 +8,11 @@ import torch
 
 from semedit import torchvision_ops, weights
 from semedit.checkpoints import eg3d as eg3d_file
+from semedit.checkpoints import ide3d_encoder as ide3d_file
 from semedit.checkpoints import stylegan2_keys as keys
 from semedit.generators.e4e import E4E, E4EConfig
 from semedit.generators.eg3d import EG3D, EG3DConfig
+from semedit.generators.ide3d_encoder import HybridEncoder, HybridEncoderConfig
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
 from tests import golden
 
@@ -83,3 +85,12 @@ def test_arcface_has_the_published_names(shared: Path) -> None:
     head = {k: list(v.shape) for k, v in own.items() if not k.startswith("output_layer.")}
     assert head == published
     assert list(own["output_layer.3.weight"].shape) == [512, 512 * 7 * 7]
+
+
+@torch.no_grad()
+def test_ide3ds_encoder(shared: Path) -> None:
+    facts = golden.read(shared, "ide3d-hybrid-encoder")
+    encoder = HybridEncoder(HybridEncoderConfig())
+    tensors = ide3d_file.renamed(facts.state()) | {"mean": torch.zeros(18, 512)}
+    weights.fill(encoder, tensors, "golden")
+    facts.check("codes", encoder.offsets(facts.input("x"), facts.input("seg")))

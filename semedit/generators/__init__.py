@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -93,12 +94,13 @@ def build_generator(kind: str, config: dict[str, Any], name: str) -> nn.Module:
 
 def files_of(name: str) -> list[Path]:
     """The files that `load_generator` reads: the generator's and, where it lies beside it, that
-    of the encoder it names.
+    of the encoder it names; where it names none, of the encoder NAME-encoder.
 
     Raises: WeightsError: no such weights.
     """
     path = weights.resolve(name)
-    encoder = path.with_name(weights.metadata(path).get("encoder", "") + ".safetensors")
+    named = weights.metadata(path).get("encoder", f"{path.stem}-encoder")
+    encoder = path.with_name(named + ".safetensors")
     return [path, encoder] if encoder.is_file() else [path]
 
 
@@ -118,5 +120,5 @@ def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
     generator: Any = build_generator(kind, json.loads(metadata["config"]), path.stem)
     weights.fill(generator, tensors, name)
     for encoder in encoders:
-        generator.attach(load_encoder(str(encoder), device))
+        generator.attach(partial(load_encoder, str(encoder), device))
     return generator.eval().requires_grad_(False).to(device)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import cameras, weights
 from ..errors import TraitError, WeightsError
-from . import e4e
+from . import e4e, ide3d_encoder
 from .layers import Conv, Linear, activate
 
 KIND = "encoder"
@@ -120,7 +121,8 @@ class WithEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._encoder: tuple[nn.Module, ...] = ()  # in a tuple: not among the weights
+        # In a tuple: not among the weights. A function reads it when it is first needed.
+        self._encoder: tuple[nn.Module | Callable[[], nn.Module], ...] = ()
 
     def encode(self, images: Tensor, labels: Tensor, c: Tensor) -> dict[str, Tensor]:
         """Codes of images [N,3,R,R] with labels int64 [N,R,R], seen by cameras c [N,25].
@@ -134,10 +136,17 @@ class WithEncoder(nn.Module):
     @property
     def encoder(self) -> nn.Module | None:
         """What `encode` uses."""
-        return self._encoder[0] if self._encoder else None
+        if not self._encoder:
+            return None
+        found = self._encoder[0]
+        if not isinstance(found, nn.Module):
+            found = found()
+            self._encoder = (found,)
+        return found
 
-    def attach(self, encoder: nn.Module) -> Self:
-        """Let `encode` use a network (images, labels, c) -> ws."""
+    def attach(self, encoder: nn.Module | Callable[[], nn.Module]) -> Self:
+        """Let `encode` use a network (images, labels, c) -> ws, or what a function reads when it
+        is first needed: encoders of other projects are larger than their generators."""
         self._encoder = (encoder,)
         self.traits = type(self).traits | {"encode"}
         return self
@@ -167,4 +176,5 @@ def build_encoder(kind: str, config: dict[str, Any]) -> nn.Module:
 ENCODERS: dict[str, tuple[type[nn.Module], type]] = {
     KIND: (Encoder, EncoderConfig),
     e4e.KIND: (e4e.E4E, e4e.E4EConfig),
+    ide3d_encoder.KIND: (ide3d_encoder.HybridEncoder, ide3d_encoder.HybridEncoderConfig),
 }
