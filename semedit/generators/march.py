@@ -228,18 +228,42 @@ def _windowed(
     assert factors is not None
     factors[config.regions.index("background")] = last.to(factors)
     wide = [k for k in regions if config.regions[k] not in ("background", *WINDOWS)]
-    masks, total = {}, torch.zeros_like(factors[0])
-    for group in [wide, *([k] for k in regions if k not in wide)]:
-        factor = factors[group]
-        rows = torch.arange(len(inner)) if group is wide else factor[0].nonzero()[:, 0]
-        early = evaluate(face.field.shape().pick(group), inner[rows], remember)[0]
-        factor = factor[:, rows]
-        mask = (early[..., 0] + view[group][:, rows]) * factor
-        sdf = (early[..., 1] + face.sdf_bias[group][:, None]) * factor
-        total = total.index_add(0, rows, sdf.sum(0))
-        for k, values in zip(group, mask, strict=True):
-            masks[k] = torch.zeros_like(total).index_copy(0, rows, values)
-    return torch.stack([masks[k] for k in regions]), total
+    small = [k for k in regions if k not in wide]
+    field = face.field.shape()
+    early = evaluate(field.pick(wide), inner, remember)[0]
+    masks = torch.zeros_like(factors).index_copy(0, torch.tensor(wide), early[..., 0] + view[wide])
+    total = (early[..., 1] + face.sdf_bias[wide][:, None]).sum(0)
+    own = Chosen.of([factors[k].nonzero()[:, 0] for k in small])
+    early = own.cut(evaluate(field.pick(small), inner[own.padded], remember)[0])
+    region = torch.tensor(small)[own.region]
+    factor = factors[region, own.row]
+    mask = (early[:, 0] + view[region, own.row]) * factor
+    total = total.index_add(0, own.row, (early[:, 1] + face.sdf_bias[region]) * factor)
+    return masks.index_put((region, own.row), mask), total
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Points that each of K networks sees, T together: padded int64 [K,M], network by network,
+    filled up with the first point; there bool [K,M]; region and row int64 [T] of those there."""
+
+    padded: Tensor
+    there: Tensor
+    region: Tensor
+    row: Tensor
+
+    @classmethod
+    def of(cls, rows: list[Tensor]) -> Chosen:
+        """rows: of each network, int64 [M_k]."""
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        sizes = torch.tensor([len(r) for r in rows], device=padded.device)
+        there = torch.arange(padded.shape[1], device=padded.device) < sizes[:, None]
+        region = torch.arange(len(rows), device=padded.device).repeat_interleave(sizes)
+        return cls(padded, there, region, torch.cat(rows))
+
+    def cut(self, values: Tensor) -> Tensor:
+        """[K,M,C] -> [T,C]."""
+        return values[self.there]
 
 
 def _density(sdf: Tensor, beta: Tensor) -> Tensor:
@@ -343,15 +367,14 @@ def _seen(
     inner = (rays.points() / local.config.depth).flatten(0, 1)
     view = torch.einsum("mv,kcv->kmc", rays.views, face.colour_view) + face.colour_bias[:, None]
     flat, share = mask.flatten(1), (weights * mask).flatten(1)
-    mixed = inner.new_zeros(m * s, 3)
-    sums = []
-    for k in range(len(mask)):
-        rows = (share[k].detach().abs() > local.config.skip_weight).nonzero()[:, 0]
-        ray = rows // s
-        _, colour, h = evaluate(face.field.pick([k]), inner[rows], True, features)
-        colour = (colour[0] + view[k][ray]) * flat[k][rows, None]
-        mixed = mixed.index_add(0, rows, colour)
-        if features:
-            empty = inner.new_zeros(m, h.shape[2])
-            sums.append(empty.index_add(0, ray, h[0] * share[k][rows, None]))
-    return mixed.view(m, s, 3), torch.stack(sums, 1) if features else None
+    limit = local.config.skip_weight
+    seen = Chosen.of([(row.abs() > limit).nonzero()[:, 0] for row in share.detach()])
+    ray, at = seen.row // s, (seen.region, seen.row)
+    _, colour, h = evaluate(face.field, inner[seen.padded], True, features)
+    colour = (seen.cut(colour) + view[seen.region, ray]) * flat[at][:, None]
+    mixed = inner.new_zeros(m * s, 3).index_add(0, seen.row, colour)
+    if not features:
+        return mixed.view(m, s, 3), None
+    sums = inner.new_zeros(m * len(mask), h.shape[2])
+    sums = sums.index_add(0, ray * len(mask) + seen.region, seen.cut(h) * share[at][:, None])
+    return mixed.view(m, s, 3), sums.view(m, len(mask), -1)

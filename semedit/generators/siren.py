@@ -130,14 +130,15 @@ def evaluate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values of the networks at points.
 
-    Args:    points [P,3], without gradient.
+    Args:    points [P,3], or of each network its own [K,P,3]; without gradient.
              remember: keep the layers' values for the backward pass; else it computes them anew.
              hidden: return the last layer, too.
     Returns: early [K,P,A], late [K,P,B], and the last layer [K,P,H] or [K,0,H].
     """
     flat = [t for layer in field.layers for t in layer]
     return _Evaluate.apply(
-        points, field.depth, remember, hidden, field.gamma, field.beta, field.early, field.late,
+        points if points.ndim == 3 else points[None],
+        field.depth, remember, hidden, field.gamma, field.beta, field.early, field.late,
         *flat,
     )  # fmt: skip
 
@@ -166,16 +167,17 @@ class _Evaluate(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         folded = _fold(gamma, beta, flat)
         count, _, width = gamma.shape
+        size = points.shape[1]
         reads = early.transpose(1, 2), late.transpose(1, 2)
-        out_early = points.new_empty(count, len(points), early.shape[1])
-        out_late = points.new_empty(count, len(points), late.shape[1])
-        out_hidden = points.new_empty(count, len(points) if hidden else 0, width)
+        out_early = points.new_empty(count, size, early.shape[1])
+        out_late = points.new_empty(count, size, late.shape[1])
+        out_hidden = points.new_empty(count, size if hidden else 0, width)
         kept = remember and any(ctx.needs_input_grad)
         # One block each: many of a piece's size would leave holes that nothing else fits.
-        ctx.kept = points.new_empty((len(folded) - 1) * count * len(points) * width * kept)
-        free = points.new_empty(2, count * min(_piece(gamma), len(points)) * width)
+        ctx.kept = points.new_empty((len(folded) - 1) * count * size * width * kept)
+        free = points.new_empty(2, count * min(_piece(gamma), size) * width)
         for begin, end in _pieces(gamma, points):
-            h = points[begin:end].expand(count, -1, 3)
+            h = points[:, begin:end].expand(count, -1, 3)
             own = _of_piece(ctx.kept, begin, end, len(folded) - 1, gamma)
             for layer, (a, offset) in enumerate(folded):
                 rooms = [x[: count * (end - begin) * width].view(count, -1, width) for x in free]
@@ -203,7 +205,7 @@ class _Evaluate(torch.autograd.Function):
             for part, most in zip(parts, large, strict=True):
                 if part.numel():
                     seen |= part.abs().amax((0, 2)) > 1e-7 * most
-            sweep(points[begin:end], keep, parts, seen)
+            sweep(points[:, begin:end], keep, parts, seen)
         ctx.kept = None
         return sweep.result()
 
@@ -227,13 +229,13 @@ class _Sweep:
     def __call__(
         self, points: Tensor, keep: list[Tensor], parts: list[Tensor], seen: Tensor
     ) -> None:
-        """One piece: points [M,3], values that were kept, gradients of the three results."""
+        """One piece: points [1 or K,M,3], values that were kept, gradients of the three results."""
         share = float(seen.float().mean())
         if share == 0.0:
             return
         if share < 0.75:
             rows = seen.nonzero()[:, 0]
-            points = points[rows]
+            points = points[:, rows]
             keep = [k[:, rows] for k in keep]
             parts = [p[:, rows] if p.shape[1] else p for p in parts]
         pres = self._values(points, keep)
@@ -311,7 +313,7 @@ def _piece(gamma: Tensor) -> int:
 
 
 def _pieces(gamma: Tensor, points: Tensor) -> Iterator[tuple[int, int]]:
-    count, step = len(points), _piece(gamma)
+    count, step = points.shape[1], _piece(gamma)
     return ((begin, min(begin + step, count)) for begin in range(0, count, step))
 
 
