@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor, nn
 
 from semedit import latents
-from semedit.errors import TraitError
-from semedit.faces import networks
+from semedit.batch import Item
+from semedit.errors import InputError, TraitError
+from semedit.faces import Face, networks
 from semedit.generators.stylegan2 import StyleGAN2
+from semedit.images import write_image, write_labels
 from semedit.inverters import INVERTERS, Hybrid, Optimize
 from semedit.inverters.coarse import phases
+from semedit.tasks import face_inputs, load_face
+from semedit.workspace import Workspace
 from tests.test_contracts import small_stylegan2
 from tests.test_inverters import FAST
 
@@ -105,3 +111,28 @@ def test_phases_share_the_steps(generator: StyleGAN2) -> None:
     # What is no lower resolution, or leaves no steps for the end, is one phase.
     assert len(phases(generator, images, labels, 8, 16)) == 1
     assert len(phases(generator, images, labels, 1, 8)) == 1
+
+
+def test_a_face_without_a_camera_will_do(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    face = Face(
+        name="a",
+        source="a.jpg",
+        source_sha256="0" * 64,
+        index=0,
+        size=16,
+        quad=np.zeros((4, 2), np.float32),
+        landmarks=np.zeros((68, 2), np.float32),
+        c=np.zeros(25, np.float32),
+        attributes=None,
+        backends={},
+        flags=(),
+    )
+    item = Item("a", face_inputs(space, "a"), data=space)
+    item.inputs["face"].parent.mkdir(parents=True, exist_ok=True)
+    item.inputs["face"].write_text(face.to_json(), "utf-8")
+    write_image(item.inputs["crop"], np.zeros((16, 16, 3), np.uint8))
+    write_labels(item.inputs["labels"], torch.zeros(16, 16, dtype=torch.int64))
+    with pytest.raises(InputError, match="no camera"):
+        load_face(item)
+    assert load_face(item, camera=False).image.shape == (1, 3, 16, 16)

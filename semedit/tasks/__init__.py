@@ -125,8 +125,11 @@ def read_face(path: Path) -> Face:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def load_face(item: Item) -> Aligned:
+def load_face(item: Item, camera: bool = True) -> Aligned:
     """Read the files that `face_inputs` names.
+
+    Args:
+        camera: whether the face must have one.
 
     Raises:
         InputError: one is missing or damaged; the face has no camera.
@@ -135,7 +138,7 @@ def load_face(item: Item) -> Aligned:
     if not item.inputs["labels"].is_file():
         raise InputError(f"{item.name} has no label map", "run `semedit parse` first")
     face = read_face(item.inputs["face"])
-    if not face.c.any():
+    if camera and not face.c.any():
         raise InputError(f"{item.name} has no camera", "run `semedit pose` first")
     image = to_tensor(read_photo(item.inputs["crop"]).pixels)
     labels, _ = fit_labels(read_labels(item.inputs["labels"]), *image.shape[-2:])

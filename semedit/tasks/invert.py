@@ -68,7 +68,8 @@ class Invert:
         ]
 
     def load(self, item: Item) -> Aligned:
-        return load_face(item).at(self.generator.resolution)
+        aligned = load_face(item, "camera" in self.generator.traits)
+        return aligned.at(self.generator.resolution)
 
     def work(self, items: list[Item], loaded: list[Aligned]) -> list[Result]:
         images = torch.cat([one.image for one in loaded]).to(self.device)
