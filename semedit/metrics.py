@@ -113,6 +113,7 @@ def frechet(features: Tensor, other: Tensor) -> float:
     mean = (a.mean(0) - b.mean(0)).square().sum()
     a = (a - a.mean(0)) / max(1, len(a) - 1) ** 0.5
     b = (b - b.mean(0)) / max(1, len(b) - 1) ** 0.5
-    # The eigenvalues of C1 C2 are the squared singular values of a b^T.
+    # The eigenvalues of C1 C2 are the squared singular values of a b^T, and a = Q R with R small.
+    a, b = (torch.linalg.qr(rows, mode="r").R for rows in (a, b))
     mixed = torch.linalg.svdvals(a @ b.T).sum()
     return float(mean + a.square().sum() + b.square().sum() - 2 * mixed)
