@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from semedit import cameras
 from semedit.checkpoints import examine
 from semedit.errors import WeightsError
 from semedit.generators.encoder import load_encoder
+from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.generators.ide3d_encoder import HybridEncoder, HybridEncoderConfig
 from tests.test_checkpoints import FILTER, module, nvidia  # noqa: F401
+from tests.tiny import SMALL_IDE3D, small_ide3d
 
 SMALL_ENCODER = HybridEncoderConfig(16, (6, 8, 12), 3, 5, 12, angles=2)
 
@@ -82,3 +86,69 @@ def test_an_encoder_that_ends_in_something_else_is_refused(tmp_path: Path) -> No
     torch.save(tensors, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="not in styles of 12"):
         examine(tmp_path / "x.pt")
+
+
+# The generator -----------------------------------------------------------------------------------
+
+
+def test_the_papers_sizes() -> None:
+    with torch.device("meta"):
+        generator = IDE3D(IDE3DConfig())
+    assert generator.num_ws == 18 and generator.num_shape == 8
+    assert generator.resolution == 512 and generator.z_dim == 512
+    assert generator.texture.num_ws == 5 and generator.upsampler.num_ws == 5
+    # Shared features of 64 x 64 x 64; three branches of their own to 256 x 256 x 32.
+    assert generator.config.plane_resolution == 64 and generator.config.trunk[-1] == 64
+    assert len(generator.texture.branches) == 3
+    for decoder, outputs in ((generator.shape_decoder, 20), (generator.texture_decoder, 32)):
+        assert decoder.first.weight.shape[0] == 64 and decoder.last.weight.shape[0] == outputs
+
+
+@torch.no_grad()
+def test_texture_styles_leave_shape_and_low_label_map() -> None:
+    generator, c = small_ide3d(), cameras.orbit(0.2, 0.0)
+    ws = generator.mapping(torch.randn(1, 6), c)["ws"]
+    moved = ws.clone()
+    moved[:, generator.num_shape :] += torch.randn(1, ws.shape[1] - generator.num_shape, 12)
+    planes = [generator.planes({"ws": x}) for x in (ws, moved)]
+    assert planes[0]["texture"].shape == (1, 3, 64, 64, 4)
+    assert planes[0]["shape"].shape == (1, 3, 16, 16, 4)
+    assert torch.equal(planes[0]["shape"], planes[1]["shape"])
+    first, second = (generator.render(p, c) for p in planes)
+    assert first.low is not None and second.low is not None
+    assert first.low.seg is not None and second.low.seg is not None
+    assert torch.equal(first.low.seg, second.low.seg)
+    assert first.depth is not None and second.depth is not None
+    assert torch.equal(first.depth, second.depth)
+    assert not torch.equal(first.low.image, second.low.image)
+
+
+@torch.no_grad()
+def test_the_style_knows_the_camera() -> None:
+    generator, z = small_ide3d(), torch.randn(1, 6)
+    one, other = (generator.mapping(z, cameras.orbit(yaw, 0.0))["ws"] for yaw in (0.0, 0.6))
+    assert not torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_more_samples_change_little() -> None:
+    pictures = []
+    for samples, fine in ((24, 24), (96, 96)):
+        torch.manual_seed(0)
+        config = replace(SMALL_IDE3D, samples=samples, fine=fine, density_scale=20.0)
+        generator = IDE3D(config, "small")
+        pictures.append(generator.synthesis(generator.mean_codes(), cameras.orbit(0.1, 0.0)))
+    first, second = (p.low.image for p in pictures)
+    assert float((first - second).abs().mean()) < 0.02 * float(second.std())
+
+
+@torch.no_grad()
+def test_the_neural_resolution_may_rise_and_samples_be_drawn() -> None:
+    generator, c = small_ide3d(), cameras.orbit(0.1, 0.0)
+    planes = generator.planes(generator.mean_codes())
+    finer = generator.render(planes, c, neural=16, jitter=True)
+    assert finer.low is not None and finer.low.image.shape == (1, 3, 16, 16)
+    assert finer.image.shape == (1, 3, 32, 32) and finer.seg is not None
+    assert finer.seg.shape == (1, 19, 32, 32)
+    again = generator.render(planes, c, neural=16, jitter=True)
+    assert not torch.equal(finer.image, again.image)

@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras
-from semedit.generators import EG3D, EG3DConfig, Output, StyleGAN2, StyleGAN2Config
+from semedit.generators import (
+    EG3D,
+    IDE3D,
+    EG3DConfig,
+    IDE3DConfig,
+    Output,
+    StyleGAN2,
+    StyleGAN2Config,
+)
 from semedit.images import ATTRIBUTES, LABELS
 
 SAMPLES = 6  # per ray
@@ -155,3 +163,29 @@ def small_eg3d(config: EG3DConfig = SMALL_EG3D) -> EG3D:
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)
     return generator
+
+
+SMALL_IDE3D = IDE3DConfig(
+    z_dim=6,
+    w_dim=12,
+    mapping_layers=2,
+    trunk=(12, 10, 8),
+    shape_channels=4,
+    branches=(8, 6),
+    texture_channels=4,
+    features=6,
+    decoder=16,
+    neural=8,
+    up=(8, 6),
+    up_input=8,
+    samples=6,
+    fine=6,
+    grid=8,
+    density_start=2.0,
+)
+
+
+def small_ide3d() -> IDE3D:
+    """Random weights; as many kinds of layers as the paper's."""
+    torch.manual_seed(0)
+    return IDE3D(SMALL_IDE3D, "small")

@@ -66,6 +66,7 @@ class Generator(Protocol):
 from .cnerf import CNeRF, CNeRFConfig  # noqa: E402  (needs Output)
 from .eg3d import EG3D, EG3DConfig  # noqa: E402  (needs Output)
 from .encoder import load_encoder  # noqa: E402
+from .ide3d import IDE3D, IDE3DConfig  # noqa: E402  (needs Output)
 from .l2sae import L2SAE, L2SAEConfig  # noqa: E402  (needs Output)
 from .stylegan2 import StyleGAN2, StyleGAN2Config  # noqa: E402  (needs Output)
 from .triplane import Triplane, TriplaneConfig  # noqa: E402  (needs Output)
@@ -76,6 +77,7 @@ GENERATORS: dict[str, type[nn.Module]] = {
     "l2sae": L2SAE,
     "cnerf": CNeRF,
     "eg3d": EG3D,
+    "ide3d": IDE3D,
 }
 CONFIGS: dict[str, Callable[..., Any]] = {
     "triplane": TriplaneConfig,
@@ -83,6 +85,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "l2sae": L2SAEConfig,
     "cnerf": CNeRFConfig,
     "eg3d": EG3DConfig,
+    "ide3d": IDE3DConfig,
 }
 
 

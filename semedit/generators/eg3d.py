@@ -230,18 +230,20 @@ class EG3D(WithEncoder):
         return out.index_add(0, seen // weights.shape[1], values)
 
 
-def spaced(near: Tensor, far: Tensor, count: int, place: float) -> Tensor:
-    """Samples [M,count] from near to far [M]; `place` moves each into the interval behind it."""
+def spaced(near: Tensor, far: Tensor, count: int, place: float | Tensor) -> Tensor:
+    """Samples [M,count] from near to far [M]; `place`, in [0,1], a number or [M,count], moves each
+    into the interval behind it."""
     steps = torch.linspace(0, 1, count, device=near.device) + place / (count - 1)
     return near[:, None] + steps * (far - near)[:, None]
 
 
-def weigh(t: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def weigh(t: Tensor, sigma: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Weights [M,S-1] of the intervals between samples, and their sum of distances [M,1].
 
     Args: t [M,S] ascending; sigma [M,S] before the softplus, which sees the mean of two.
+          scale: density of a softplus of 1, 1 / world units.
     """
-    density = F.softplus((sigma[:, 1:] + sigma[:, :-1]) / 2 - 1)
+    density = F.softplus((sigma[:, 1:] + sigma[:, :-1]) / 2 - 1) * scale
     weights, _ = volume.composite(density, t.diff(dim=1))
     return weights, (weights * (t[:, 1:] + t[:, :-1]) / 2).sum(1, keepdim=True)
 
@@ -254,14 +256,15 @@ def shares(weights: Tensor, order: Tensor) -> Tensor:
     return torch.zeros_like(each).scatter(1, order, each)
 
 
-def concentrated(t: Tensor, weights: Tensor, count: int) -> Tensor:
-    """Samples [M,count], evenly spaced in the smoothed distribution of weights [M,S-1] between
-    samples t [M,S]."""
+def concentrated(t: Tensor, weights: Tensor, count: int, drawn: Tensor | None = None) -> Tensor:
+    """Samples [M,count] of the smoothed distribution of weights [M,S-1] between samples t [M,S]:
+    at its quantiles `drawn` [M,count] in [0,1], or evenly spaced ones."""
     smooth = F.avg_pool1d(F.max_pool1d(weights[:, None], 2, 1, padding=1), 2, 1)[:, 0] + 0.01
     chance = smooth[:, 1:-1] + 1e-5
     ends = F.pad((chance / chance.sum(1, keepdim=True)).cumsum(1), (1, 0))
     middles = (t[:, 1:] + t[:, :-1]) / 2
-    u = torch.linspace(0, 1, count, device=t.device).expand(len(t), -1).contiguous()
+    even = torch.linspace(0, 1, count, device=t.device).expand(len(t), -1)
+    u = (even if drawn is None else drawn).contiguous()
     above = torch.searchsorted(ends, u)
     below = (above - 1).clamp(min=0)
     above = above.clamp(max=chance.shape[1])
