@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from semedit import cameras
+from semedit import cameras, weights
 from semedit.checkpoints import examine
 from semedit.errors import WeightsError
+from semedit.generators import load_generator
 from semedit.generators.encoder import load_encoder
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.generators.ide3d_encoder import HybridEncoder, HybridEncoderConfig
+from semedit.generators.stylegan2 import MappingNetwork, StyleGAN2Config
 from tests.test_checkpoints import FILTER, module, nvidia  # noqa: F401
 from tests.tiny import SMALL_IDE3D, small_ide3d
 
@@ -86,6 +88,43 @@ def test_an_encoder_that_ends_in_something_else_is_refused(tmp_path: Path) -> No
     torch.save(tensors, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="not in styles of 12"):
         examine(tmp_path / "x.pt")
+
+
+def official(path: Path) -> Path:
+    """A generator in the official pickle's form, as its callers' code tells it."""
+    torch.manual_seed(0)
+    mapping = MappingNetwork(StyleGAN2Config(z_dim=6, w_dim=12, c_dim=25, mapping_layers=2))
+    tensors = {f"mapping.{key}": value for key, value in mapping.state_dict().items()}
+    for side in (4, 8):
+        for layer in ("conv1", "torgb", "toseg"):
+            tensors[f"synthesis.vb{side}.{layer}.weight"] = torch.randn(4, 4, 1, 1)
+    tensors["synthesis.vb4.const"] = torch.randn(4, 4, 4)
+    tensors["synthesis.b16.conv0.weight"] = torch.randn(4, 4, 3, 3)
+    tensors["synthesis.renderer.net.0.weight"] = torch.randn(4, 4)
+    contents = {"G": None, "D": None, "G_ema": module("Generator", tensors)}
+    path.write_bytes(pickle.dumps(contents, protocol=4))
+    return path
+
+
+@torch.no_grad()
+def test_of_the_official_generator_the_mapping_network_is_loaded_and_the_rest_told(
+    nvidia: list[str],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "weights"))
+    plan = examine(official(tmp_path / "ide3d-ffhq.pkl"))
+    assert plan.format.name == "IDE-3D's generator" and not plan.coverages[0].complaints
+    told = " / ".join(plan.parts[0].notes)
+    for part in ("tri-plane blocks 4 (4 tensors), 8 (3 tensors)", "up-sampling blocks 16", "never"):
+        assert part in told
+    assert "other parts of the synthesis renderer (1 tensors)" in told
+    (written,) = plan.write()
+    assert not nvidia  # nothing in it ran
+    held, facts = weights.load(written)
+    assert facts["kind"] == "mapping" and len(held) == 7
+    with pytest.raises(WeightsError, match="no generator"):
+        load_generator("ide3d-ffhq")
 
 
 # The generator -----------------------------------------------------------------------------------

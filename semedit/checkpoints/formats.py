@@ -17,6 +17,7 @@ from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import WeightsError
 from semedit.generators import GENERATORS, build_generator
 from semedit.generators.encoder import ENCODERS, build_encoder
+from semedit.generators.stylegan2 import MappingNetwork, StyleGAN2Config
 
 MEAN_SAMPLES = 10000  # mapped to find a mean style that a checkpoint lacks
 
@@ -26,12 +27,13 @@ class Part:
     """One network of a checkpoint, under semedit's names.
 
     Attributes:
-        kind: of GENERATORS or ENCODERS; config: fields of its configuration.
+        kind: of GENERATORS or ENCODERS, or "mapping"; config: fields of its configuration.
         tensors: semedit's name -> value; names that the format does not know as they are.
         ignored: the file's names that are known and not needed, like filters.
         beside: other entries of the file, like a discriminator.
         suffix: of the weights' name, for a part that is not the main one.
         complete: makes tensors that the file lacks from a network that has all others.
+        notes: what a user has to know of it, a line each.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Part:
     beside: tuple[str, ...] = ()
     suffix: str = ""
     complete: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """The network with random weights."""
@@ -48,6 +51,8 @@ class Part:
             return build_generator(self.kind, self.config, self.kind)
         if self.kind in ENCODERS:
             return build_encoder(self.kind, self.config)
+        if self.kind == "mapping":
+            return MappingNetwork(StyleGAN2Config(**self.config))
         raise WeightsError(f"there is no network of the kind {self.kind!r}")
 
 

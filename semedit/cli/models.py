@@ -274,6 +274,8 @@ def _coverages(plan: Plan) -> None:
         lists = (found.used, found.ignored, found.unknown, found.missing, found.mismatched)
         table.add_row(part.kind, *(str(len(names)) for names in lists))
     stdout.print(table)
+    for note in (note for part in plan.parts for note in part.notes):
+        stdout.print(note, markup=False, highlight=False, soft_wrap=True)
     for found in plan.coverages:
         wrong = [f"unknown: {key}" for key in found.unknown]
         wrong += [f"missing: {key}" for key in found.missing]
