@@ -67,7 +67,7 @@ LEFT, RIGHT = (4, 6, 8), (5, 7, 9)  # labels at x > 0 and x < 0
 LOGIT = 8.0  # of a label whose region covers a pixel alone
 SHARED = 4.0  # taken off the logit of a label that shares a region
 RAYS = 512  # rays marched together
-MEMORY = 2 << 30  # bytes kept for a backward pass; beyond it, values are computed anew
+MEMORY = 3 << 29  # bytes kept for a backward pass; beyond it, values are computed anew
 INNER, OUTER = 3, 2  # published layers of shape and of texture
 
 
