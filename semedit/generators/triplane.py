@@ -128,6 +128,11 @@ class Triplane(WithEncoder):
         sigma = self._sigma(self.shape_decoder(volume.lookup(shape, points, face))[:, 0])
         return sigma.view(n, 1, side, side, side)
 
+    def raw_density(self, shape: Tensor, points: Tensor, face: Tensor) -> Tensor:
+        """Density before its softplus [M] in planes [N,3,H,W,C] at points [M,3] in the box's
+        units, of faces int64 [M]."""
+        return self.shape_decoder(volume.lookup(shape, points, face))[:, 0]
+
     def _sigma(self, raw: Tensor) -> Tensor:
         return F.softplus(raw.float() - 1.0) * self.config.density_scale
 

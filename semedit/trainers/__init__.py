@@ -9,6 +9,7 @@ from .celebamask import DeepLabTrainer
 from .cnerf import CNeRFTrainer
 from .encoder import EncoderTrainer
 from .faces import FaceTrainer, JudgeTrainer
+from .ide3d import IDE3DTrainer
 from .l2sae import L2SAETrainer
 from .landmarks import LandmarkTrainer
 from .stylegan2 import StyleGAN2Trainer
@@ -25,4 +26,5 @@ TRAINERS: dict[str, Any] = {
     "stylegan2": StyleGAN2Trainer,
     "l2sae": L2SAETrainer,
     "cnerf": CNeRFTrainer,
+    "ide3d": IDE3DTrainer,
 }

@@ -1,9 +1,11 @@
 """Networks that tell real pictures from generated ones, and what keeps them honest.
 
-    Discriminator   the residual network of StyleGAN2
-    Augment         adaptive discriminator augmentation (ADA)
+    Discriminator       the residual network of StyleGAN2
+    DualDiscriminator   one such network for pictures and one for label maps, of IDE-3D
+    Augment             adaptive discriminator augmentation (ADA)
 
-Source: Karras et al. 2020, arXiv:1912.04958 (StyleGAN2) and arXiv:2006.06676 (ADA).
+Source: Karras et al. 2020, arXiv:1912.04958 (StyleGAN2) and arXiv:2006.06676 (ADA); Sun et al.
+2022 (IDE-3D), arXiv:2205.15517, supplement, figure 11.
 Departs: pictures are halved by a 2x2 mean; ADA draws from the augmentations that helped most in
 the paper's table: flips, similarities and colour.
 """
@@ -17,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit.generators.layers import Conv, Linear, activate
+from semedit.generators.layers import Conv, Linear, activate, normalize
 
 GROUP = 4  # pictures whose spread the last layers see
 
@@ -43,6 +45,79 @@ class Discriminator(nn.Module):
             x = block(x)
         x = self.last(torch.cat([x, spread(x)], 1))
         return self.out(activate(self.hidden(x.flatten(1))))[:, 0].float()
+
+
+class DualDiscriminator(nn.Module):
+    """Pictures and label maps, each at two resolutions, and cameras -> logits [N,outputs].
+
+    Each kind passes blocks of its own. Apart, it also gets a verdict of its own: two outputs, the
+    variant (b) of the supplement, which the paper found better. Joint, the features of both are
+    put together before their spread is taken: one output, variant (a).
+
+    Args: resolution: R. channels: of the pictures' blocks at R, R/2, ..., 4 pixels; of_labels: of
+          the label maps'. classes: of the label maps. c_dim: entries of a camera.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        channels: tuple[int, ...],
+        of_labels: tuple[int, ...],
+        classes: int = 19,
+        c_dim: int = 25,
+        joint: bool = False,
+    ) -> None:
+        super().__init__()
+        assert resolution == 4 * 2 ** (len(channels) - 1) == 4 * 2 ** (len(of_labels) - 1)
+        self.joint = joint
+        self.pictures, self.maps = Branch(2 * 3, channels), Branch(2 * classes, of_labels)
+        ends = (channels[-1], of_labels[-1])
+        self.verdicts = nn.ModuleList(
+            Verdict(width, c_dim) for width in ((sum(ends),) if joint else ends)
+        )
+
+    def forward(self, images: Tensor, maps: Tensor, c: Tensor) -> Tensor:
+        """images [N,6,R,R]: the picture and the enlarged low one; maps [N,2K,R,R] likewise, in
+        [-1,1]; c [N,c_dim] -> logits [N,1] or [N,2]: of pictures, of maps."""
+        ends = [self.pictures(images), self.maps(maps)]
+        if self.joint:
+            ends = [torch.cat(ends, 1)]
+        found = [verdict(x, c) for verdict, x in zip(self.verdicts, ends, strict=True)]
+        return torch.stack(found, 1)
+
+
+class Branch(nn.Module):
+    """[N,inputs,R,R] -> features [N,C,4,4]."""
+
+    def __init__(self, inputs: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.colour = Conv(inputs, channels[0], kernel=1)
+        self.blocks = nn.ModuleList(Halving(a, b) for a, b in pairwise(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.colour(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Verdict(nn.Module):
+    """Features [N,C,4,4] and cameras [N,c_dim] -> logits [N]: how far a mapped camera and what
+    the features say of it point the same way."""
+
+    def __init__(self, channels: int, c_dim: int) -> None:
+        super().__init__()
+        self.last = Conv(channels + 1, channels)
+        self.hidden = Linear(channels * 16, channels)
+        self.out = Linear(channels, channels)
+        self.embed = Linear(c_dim, channels)
+        self.camera = Linear(channels, channels)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        x = self.last(torch.cat([x, spread(x)], 1))
+        said = self.out(activate(self.hidden(x.flatten(1))))
+        mapped = activate(self.camera(normalize(self.embed(c))))
+        return (said * mapped).sum(1).float() / math.sqrt(said.shape[1])
 
 
 class Halving(nn.Module):

@@ -1,0 +1,112 @@
+"""Training of IDE-3D: its discriminators, its losses, and runs that repeat and resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from semedit import cameras
+from semedit.generators import load_generator
+from semedit.generators.ide3d import IDE3D
+from semedit.trainers.discriminators import DualDiscriminator
+from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, Poses, blurred, config_of
+from semedit.trainers.loop import CHECKPOINT, Schedule, train
+from semedit.trainers.rendered import read_views
+from tests.test_trainers_triplane import SIDE, write_heads
+from tests.tiny import SMALL_IDE3D
+
+
+@dataclass(frozen=True)
+class SmallTrainer(IDE3DTrainer):
+    """The trainer with tiny networks."""
+
+    output: str = "small"
+    batch_size: int = 2
+    critic: tuple[int, ...] = (4, 6, 8)
+    critic_labels: tuple[int, ...] = (4, 6, 8)
+    r1_every: int = 2
+    density_points: int = 20
+    regression: float = 0.0
+    # As long as runs of different lengths are to agree.
+    first_stage: float = 0.0
+    blur: float = 0.0
+    held_out: int = 2
+
+    def start(self, data: Path, seed: int) -> IDE3DTask:
+        config = replace(SMALL_IDE3D, z_dim=5, up=(6,))
+        return IDE3DTask(self, read_views(data, SIDE), IDE3D(config, self.output))
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_both_variants_of_the_discriminator(joint: bool) -> None:
+    torch.manual_seed(0)
+    critic = DualDiscriminator(16, (4, 6, 8), (4, 6, 8), joint=joint)
+    images = torch.randn(4, 6, 16, 16, requires_grad=True)
+    maps = torch.randn(4, 38, 16, 16, requires_grad=True)
+    c = cameras.orbit(torch.linspace(-0.3, 0.3, 4), 0.0)
+    logits = critic(images, maps, c)
+    assert logits.shape == (4, 1 if joint else 2)
+    slopes = torch.autograd.grad(logits[:, 0].sum(), (images, maps))
+    assert bool((slopes[0].abs().sum(1) > 0).all())
+    # Apart, the verdict on pictures does not look at label maps.
+    assert bool((slopes[1] != 0).any()) == joint
+    assert not torch.equal(critic(images, maps, c.flip(0)), logits)
+
+
+def test_blur_is_a_gaussian_that_fades_to_nothing() -> None:
+    x = torch.zeros(1, 1, 33, 33)
+    x[..., 16, 16] = 1
+    found = blurred(x, 2 / 33)[0, 0]
+    line = torch.arange(33.0) - 16
+    assert float((found * line.square()).sum()) == pytest.approx(4, rel=0.05)
+    assert float(found.sum()) == pytest.approx(1, abs=1e-4)
+    assert torch.equal(blurred(x, 0.0), x)
+
+
+def test_poses_are_those_of_the_data() -> None:
+    torch.manual_seed(0)
+    c = cameras.orbit(0.3 * torch.randn(500) + 0.1, 0.1 * torch.randn(500))
+    six = cameras.to_six(Poses.of(c).sample(4000))
+    assert float(six[:, 0].mean()) == pytest.approx(0.1, abs=0.04)
+    assert float(six[:, 0].std()) == pytest.approx(0.3, rel=0.1)
+    assert float(six[:, 2:].abs().max()) < 1e-3
+
+
+def test_presets() -> None:
+    with torch.device("meta"):
+        paper, heads = (IDE3D(config_of(name, 7)) for name in ("paper", "heads"))
+    assert paper.num_ws == 18 and paper.resolution == 512 and paper.config.neural == 128
+    assert heads.num_shape == 8 and heads.resolution == 128 and heads.z_dim == 7
+
+
+def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
+    data = write_heads(tmp_path / "heads")
+    for name, ends in (("whole", (0.01,)), ("broken", (0.004, 0.01))):
+        for kimg in ends:
+            schedule = Schedule(kimg=kimg, final_rate=1.0)
+            figures = train(SmallTrainer(), data, tmp_path / name, schedule, quiet=True)
+            assert figures["mapped_db"] > 0 and 0 <= figures["mapped_labels"] <= 1
+    held = [
+        torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "broken")
+    ]
+    assert held[0]["modules"]["memory"]["steps"] == 5
+    for module, values in held[0]["modules"].items():
+        for key, value in values.items():
+            assert torch.equal(value, held[1]["modules"][module][key]), (module, key)
+    generator = load_generator(str(tmp_path / "whole" / "small.safetensors"))
+    c = cameras.orbit(0.0, 0.0)
+    assert generator.synthesis(generator.mean_codes(), c).image.shape == (1, 3, SIDE, SIDE)
+
+
+def test_regression_learns(tmp_path: Path) -> None:
+    data = write_heads(tmp_path / "heads")
+    trainer = SmallTrainer(regression=1.0, first_stage=0.5)
+    figures = []
+    for name, kimg in (("none", 0.002), ("run", 0.4)):
+        schedule = Schedule(kimg=kimg, warmup_steps=10)
+        figures.append(train(trainer, data, tmp_path / name, schedule, quiet=True))
+    # Of held-out heads of random parameters, only what all have in common can be learned.
+    assert figures[1]["mapped_labels"] > figures[0]["mapped_labels"] + 0.1
