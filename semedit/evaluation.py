@@ -21,7 +21,7 @@ from semedit.errors import MaskError, OptionError
 from semedit.faces.align import square_quad
 from semedit.faces.attributes import Judge
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
-from semedit.faces.networks import describe
+from semedit.faces.networks import describe, traits
 from semedit.faces.parsing import BuiltinParser
 from semedit.faces.pose import camera
 from semedit.heads.truth import Truth
@@ -211,7 +211,7 @@ def face_figures(truths: Sequence[Truth], tell: Progress) -> dict[str, float]:
         placed = landmarks(truth.image, [proposal(truth)]).points
         true_points = torch.from_numpy(truth.landmarks)[None]
         points.append(metrics.landmark_error(torch.from_numpy(placed), true_points))
-        found.append(seen.attributes[0] > 0)
+        found.append(traits(image)[0] > 0)
         tell("faces", i + 1, len(truths))
     true = torch.from_numpy(np.stack([truth.attributes for truth in truths])).bool()
     accuracy = metrics.balanced_accuracy(torch.stack(found), true)

@@ -220,10 +220,13 @@ def test_networks_take_any_resolution_and_pass_gradients(name: str) -> None:
         assert out.face.shape == (2,)
         loss = out.points.sum() + out.face.sum()
     elif name == "faces":
-        assert out.seg.shape == (2, len(LABELS), 128, 128)
+        assert out.seg.shape == (2, len(LABELS), 256, 256)
         assert out.six.shape == (2, 6)
-        assert out.attributes.shape == (2, len(ATTRIBUTES))
         assert [f.ndim for f in network.features(images)] == [4] * 4
+        loss = out.seg.square().sum() + out.six.sum()
+    elif name == "traits":
+        assert out.attributes.shape == (2, len(ATTRIBUTES))
+        assert out.seg is None
         loss = out.attributes.sum()
     else:
         assert out.shape == (2, len(ATTRIBUTES))
@@ -237,11 +240,15 @@ def test_networks_take_any_resolution_and_pass_gradients(name: str) -> None:
 
 def test_a_part_of_the_labels_is_that_of_the_whole() -> None:
     torch.manual_seed(0)
-    network = networks.build("faces", {"tower": [8, 8]}).eval()
-    images = torch.rand(1, 3, 128, 128) * 2 - 1
+    network = networks.build("faces").eval()
+    images = torch.rand(1, 3, 256, 256) * 2 - 1
     whole, part = network(images), network(images, part=(1, 0))
     torch.testing.assert_close(part.seg, whole.seg[:, :, 1::2, 0::2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(part.six, whole.six)
+    traits = networks.build("traits", {"tower": [8, 8]}).eval()
+    whole, part = traits(images), traits(images, part=(1, 0))
     torch.testing.assert_close(part.attributes, whole.attributes)
+    assert part.seg.shape == (1, len(LABELS), 64, 64)
 
 
 def test_network_survives_its_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,13 @@ from semedit.images import ATTRIBUTES
 
 
 class Classifier:
-    """FaceNet's attribute head; gradients reach the images."""
+    """TraitNet; gradients reach the images."""
 
     name = "builtin"
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        self.network = networks.load("faces", device)
+        self.network = networks.load("traits", device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images float32 [N,3,R,R] in [-1,1] -> logits [N,A] in the order of ATTRIBUTES."""

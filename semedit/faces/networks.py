@@ -1,7 +1,8 @@
 """The built-in face networks: small, convolutional, trained on rendered heads.
 
     LandmarkNet   crop about a box   -> 68 landmarks, their visibility, is it a face at all
-    FaceNet       aligned crop       -> label map, camera, attributes: one backbone for the three
+    FaceNet       aligned crop       -> label map and camera
+    TraitNet      aligned crop       -> attributes
     JudgeNet      aligned crop       -> attributes; a second opinion, for evaluation only
 
 All take float32 [N,3,R,R], sRGB in [-1,1], of any R and resize to their own `size`. Layers are
@@ -152,19 +153,99 @@ class LandmarkNet(nn.Module):
 
 @dataclass(frozen=True)
 class FaceOutput:
-    """seg logits [N,19,S,S]; six [N,6] as cameras.to_six; attributes logits [N,A]."""
+    """seg logits [N,19,S,S]; six [N,6] as cameras.to_six."""
 
     seg: Tensor
     six: Tensor
-    attributes: Tensor
+
+
+def every_second(seg: nn.ConvTranspose2d, features: Tensor, part: tuple[int, int]) -> Tensor:
+    """Every second pixel of what a 2x2 transposed convolution gives, from (row, column) `part`.
+
+    Training needs no more of a label map at a time. features [N,C,h,w] -> logits [N,19,h,w].
+    """
+    kernel = seg.weight.transpose(0, 1)[:, :, part[0], part[1], None, None]
+    return F.conv2d(features, kernel, seg.bias)
 
 
 class FaceNet(nn.Module):
-    """Label map, camera and attributes of an aligned crop, from one backbone.
+    """Label map and camera of an aligned crop, from one backbone.
 
-    Attributes look where they are: features and colours are averaged over each label's own
-    region, so that hair colour is judged on hair and lipstick on lips; and a small tower, where
-    there is one, looks at shapes such as that of brows in the finest features and labels.
+    The backbone sees the crop at half its size. What is thin (brows, lids, lips, chains) is drawn
+    by a shallow branch at full size, which takes the backbone's features for what they mean.
+    """
+
+    def __init__(
+        self,
+        size: int = 256,
+        widths: tuple[int, ...] = (24, 48, 72, 112, 160),
+        depths: tuple[int, ...] = (1, 1, 1, 2),
+        fine: int = 24,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.config = {
+            "size": size,
+            "widths": list(widths),
+            "depths": list(depths),
+            "fine": fine,
+            "hidden": hidden,
+        }
+        self.encoder = Encoder(tuple(widths), tuple(depths))
+        self.decoder = Decoder(tuple(widths))
+        self.detail = convolution(3, fine, stride=2, kernel=5)
+        self.meaning = nn.Conv2d(widths[0], fine, 1, bias=False)
+        self.fuse = nn.Sequential(convolution(fine, fine), convolution(fine, fine))
+        self.seg = nn.ConvTranspose2d(fine, len(LABELS), 2, 2)
+        cells = (size // 2 ** (len(widths) + 1)) ** 2
+        self.view = nn.Sequential(
+            nn.Conv2d(widths[-1], 48, 1, bias=False),
+            nn.BatchNorm2d(48),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(48 * cells, hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.camera = nn.Linear(hidden, SIX)
+        self.register_buffer("six_scale", torch.tensor(SIX_SCALE), persistent=False)
+
+    def forward(self, images: Tensor, part: tuple[int, int] | None = None) -> FaceOutput:
+        """
+        Args:
+            images: [N,3,R,R] in [-1,1], aligned crops; R any, the outputs' S is `size`.
+            part: (row, column), each 0 or 1: seg only for every second pixel from there
+                [N,19,S/2,S/2]; training needs no more of it at a time.
+        """
+        images = fit(images, self.size)
+        maps = self.encoder(F.avg_pool2d(images, 2))
+        fused = self.decoder(maps)
+        meaning = F.interpolate(self.meaning(fused[0]), scale_factor=2.0, mode="nearest")
+        fine = self.fuse(self.detail(images) + meaning)
+        seg = self.seg(fine) if part is None else every_second(self.seg, fine, part)
+        six = self.camera(self.view(maps[-1])).float() * self.six_scale
+        return FaceOutput(seg.float().contiguous(), six)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps [N,C,H,W] of the encoder's first four levels, finest first: what the perceptual
+        distance falls back to where lpips has no weights."""
+        return self.encoder(F.avg_pool2d(fit(images, self.size), 2))[:4]
+
+
+@dataclass(frozen=True)
+class TraitOutput:
+    """attributes logits [N,A]; seg logits [N,19,S/2,S/2], or None where not asked for."""
+
+    attributes: Tensor
+    seg: Tensor | None
+
+
+class TraitNet(nn.Module):
+    """Attributes of an aligned crop, looked for where they are.
+
+    Features and colours are averaged over each label's own region, so that hair colour is judged
+    on hair and lipstick on lips; and a small tower looks at shapes such as that of brows in the
+    finest features and labels. The labels are the network's own, coarse ones.
     """
 
     def __init__(
@@ -173,7 +254,7 @@ class FaceNet(nn.Module):
         widths: tuple[int, ...] = (24, 48, 72, 112, 160),
         depths: tuple[int, ...] = (1, 1, 1, 2),
         hidden: int = 128,
-        tower: tuple[int, ...] = (),
+        tower: tuple[int, ...] = (64, 96, 128),
     ) -> None:
         super().__init__()
         self.size = size
@@ -196,47 +277,32 @@ class FaceNet(nn.Module):
             nn.Linear(48 * cells, hidden),
             nn.ReLU(inplace=True),
         )
-        self.camera = nn.Linear(hidden, SIX)
-        regions = len(LABELS) * (widths[1] + 4)
-        self.tower: nn.Module | None = None
-        if tower:
-            steps = [convolution(a, b, 2) for a, b in pairwise((widths[0] + len(LABELS), *tower))]
-            self.tower = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(4), nn.Flatten())
-            regions += 16 * tower[-1]
+        steps = [convolution(a, b, 2) for a, b in pairwise((widths[0] + len(LABELS), *tower))]
+        self.tower = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        known = len(LABELS) * (widths[1] + 4) + 16 * tower[-1] + hidden
         self.traits = nn.Sequential(
-            nn.Linear(regions + hidden, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, len(ATTRIBUTES)),
+            nn.Linear(known, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, len(ATTRIBUTES))
         )
-        self.register_buffer("six_scale", torch.tensor(SIX_SCALE), persistent=False)
 
-    def forward(self, images: Tensor, part: tuple[int, int] | None = None) -> FaceOutput:
+    def forward(self, images: Tensor, part: tuple[int, int] | None = None) -> TraitOutput:
         """
         Args:
-            images: [N,3,R,R] in [-1,1], aligned crops; R any, the outputs' S is `size`.
-            part: (row, column), each 0 or 1: seg only for every second pixel from there
-                [N,19,S/2,S/2]; training needs no more of it at a time.
+            images: [N,3,R,R] in [-1,1], aligned crops.
+            part: (row, column), each 0 or 1: give seg as well, every second pixel from there.
         """
         images = fit(images, self.size)
         maps = self.encoder(images)
         fused = self.decoder(maps)
-        weight = self.seg.weight.transpose(0, 1)
-        if part is None:
-            seg = self.seg(fused[0])
-        else:
-            kernel = weight[:, :, part[0], part[1], None, None]
-            seg = F.conv2d(fused[0], kernel, self.seg.bias)
+        seg = None if part is None else every_second(self.seg, fused[0], part).float()
         # What averaging the full map over 2x2 pixels would give.
-        coarse = F.conv2d(fused[0], weight.mean((2, 3), keepdim=True), self.seg.bias)
-        view = self.view(maps[-1])
-        six = self.camera(view).float() * self.six_scale
+        weight = self.seg.weight.transpose(0, 1).mean((2, 3), keepdim=True)
+        coarse = F.conv2d(fused[0], weight, self.seg.bias)
         # While training, the label map answers for the labels only.
         area = (coarse.detach() if self.training else coarse).float().softmax(1)
-        known = [self._regions(images, fused[1], area), view]
-        if self.tower is not None:
-            known.append(self.tower(torch.cat([fused[0], area.to(fused[0].dtype)], 1)))
-        attributes = self.traits(torch.cat([part.float() for part in known], 1))
-        return FaceOutput(seg.float().contiguous(), six, attributes.float())
+        shapes = self.tower(torch.cat([fused[0], area.to(fused[0].dtype)], 1))
+        known = [self._regions(images, fused[1], area), self.view(maps[-1]), shapes]
+        attributes = self.traits(torch.cat([one.float() for one in known], 1))
+        return TraitOutput(attributes.float(), seg)
 
     def _regions(self, images: Tensor, features: Tensor, area: Tensor) -> Tensor:
         """Mean features and colours over each label's region, and its size: [N,19*(C+4)]."""
@@ -248,14 +314,9 @@ class FaceNet(nn.Module):
         share = (total + 1.0).log() / 4.0
         return torch.cat([mean, share], -1).flatten(1)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Maps [N,C,H,W] of the encoder's first four levels, finest first: what the perceptual
-        distance falls back to where lpips has no weights."""
-        return self.encoder(fit(images, self.size))[:4]
-
 
 class JudgeNet(nn.Module):
-    """Attributes only, by a plain network of another shape than FaceNet's."""
+    """Attributes, by a plain network of another shape than TraitNet's."""
 
     def __init__(
         self, size: int = 128, widths: tuple[int, ...] = (16, 32, 64, 96, 128), hidden: int = 96
@@ -287,6 +348,7 @@ class JudgeNet(nn.Module):
 KINDS: dict[str, type[nn.Module]] = {
     "landmarks": LandmarkNet,
     "faces": FaceNet,
+    "traits": TraitNet,
     "judge": JudgeNet,
 }
 
@@ -326,5 +388,15 @@ def describe(images: Tensor) -> FaceOutput:
     return FaceOutput(
         (here.seg + there.seg.flip(-1)[:, MIRROR_LABELS]) / 2,
         (here.six + there.six * there.six.new_tensor(MIRROR_SIX)) / 2,
-        (here.attributes + there.attributes) / 2,
     )
+
+
+def traits(images: Tensor) -> Tensor:
+    """TraitNet's answer about aligned crops, averaged with that about their mirror images.
+
+    Args:    images float32 [N,3,R,R] in [-1,1], on the device to run on.
+    Returns: logits [N,A] in the order of ATTRIBUTES.
+    """
+    network = load("traits", str(images.device))
+    with torch.inference_mode():
+        return (network(images).attributes + network(images.flip(-1)).attributes) / 2

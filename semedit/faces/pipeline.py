@@ -192,7 +192,7 @@ class FacePipeline:
         if self.parser is None and self.pose is None:
             return [(None, np.zeros(25, np.float32), None)] * len(crops)
         images = to_tensor(np.stack(crops)).to(self.device)
-        own = networks.describe(images)  # one pass answers all three questions
+        own = networks.describe(images)  # one pass answers both questions
         seg = None
         if self.parser is not None:
             shared = self.parser.name == "builtin"
@@ -201,7 +201,7 @@ class FacePipeline:
         if self.pose is not None:
             c = pose.camera(own.six) if self.pose.name == "builtin" else self.pose(images)
         labels = [None] * len(crops) if seg is None else list(seg.argmax(1).cpu().numpy())
-        return list(zip(labels, list(c.numpy()), named(own.attributes), strict=True))
+        return list(zip(labels, list(c.numpy()), named(networks.traits(images)), strict=True))
 
 
 def flags(

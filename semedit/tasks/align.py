@@ -29,7 +29,7 @@ from semedit.images import (
 from semedit.tasks import read_face, used
 from semedit.workspace import Found, Workspace, photographs
 
-BUILTIN = ("landmarks", "faces")
+BUILTIN = ("landmarks", "faces", "traits")
 LONGEST_NAME = 240  # bytes; file systems allow 255, suffixes like .safetensors included
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from .celeba import AttributeTrainer
-from .celebamask import DeepLabTrainer
-from .cnerf import CNeRFTrainer
-from .encoder import EncoderTrainer
-from .faces import FaceTrainer, JudgeTrainer
-from .ide3d import IDE3DTrainer
-from .l2sae import L2SAETrainer
-from .landmarks import LandmarkTrainer
-from .stylegan2 import StyleGAN2Trainer
-from .triplane import HeadsTrainer
+from semedit.trainers.celeba import AttributeTrainer
+from semedit.trainers.celebamask import DeepLabTrainer
+from semedit.trainers.cnerf import CNeRFTrainer
+from semedit.trainers.encoder import EncoderTrainer
+from semedit.trainers.faces import FaceTrainer, JudgeTrainer, TraitTrainer
+from semedit.trainers.ide3d import IDE3DTrainer
+from semedit.trainers.l2sae import L2SAETrainer
+from semedit.trainers.landmarks import LandmarkTrainer
+from semedit.trainers.stylegan2 import StyleGAN2Trainer
+from semedit.trainers.triplane import HeadsTrainer
 
 TRAINERS: dict[str, Any] = {
     "landmarks": LandmarkTrainer,
     "faces": FaceTrainer,
+    "traits": TraitTrainer,
     "judge": JudgeTrainer,
     "heads-128": HeadsTrainer,
     "encoder": EncoderTrainer,

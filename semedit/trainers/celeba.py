@@ -25,11 +25,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from semedit import weights
+from semedit import metrics, weights
 from semedit.errors import InputError
 from semedit.faces.branched import WEIGHTS, BranchedNet
 from semedit.faces.networks import tensors
-from semedit.trainers.faces import balanced_accuracy
 from semedit.trainers.loop import Schedule
 
 # What of an aligned CelebA picture FFHQ's crop shows, from the mean landmarks of these pictures:
@@ -184,7 +183,9 @@ class AttributeTask:
         right = ((logits > 0) == (truth > 0.5)).float().mean()
         return {
             "attribute_accuracy": float(right),
-            "attribute_balanced_accuracy": balanced_accuracy(logits, truth),
+            "attribute_balanced_accuracy": float(
+                metrics.balanced_accuracy(logits > 0, truth > 0.5).nanmean()
+            ),
         }
 
     def export(

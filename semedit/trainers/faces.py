@@ -1,6 +1,7 @@
 """Trainers on aligned crops of rendered heads (the folders `semedit heads` writes).
 
-    faces      FaceNet: label map (cross-entropy + dice), camera, attributes
+    faces      FaceNet: label map (cross-entropy + dice) and camera
+    traits     TraitNet: attributes, and the label map that tells it where to look
     judge      JudgeNet: attributes
 
 Every twentieth head is held out for the figures.
@@ -9,6 +10,7 @@ Every twentieth head is held out for the figures.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import weights
+from semedit import metrics, weights
 from semedit.faces import align, networks
 from semedit.images import LABELS
 from semedit.trainers import augment
@@ -26,7 +28,6 @@ from semedit.trainers.augment import View, chance
 from semedit.trainers.clutter import clutter
 from semedit.trainers.rendered import Heads, read_heads
 
-TOWER = (64, 96, 128)  # channels of the part of FaceNet that looks at shapes
 IGNORED = 255  # label of pixels that a blob covers
 STORED = 160  # px a side of the pictures that small networks are trained on
 
@@ -56,28 +57,10 @@ def moved_six(six: Tensor, view: View) -> Tensor:
     return out * sign
 
 
-def balanced_accuracy(logits: Tensor, truth: Tensor) -> float:
-    """Mean of (sensitivity + specificity) / 2 over the attributes that occur with both values.
-
-    Args: logits, truth [N,A].
-    """
-    said, truth = logits > 0, truth > 0.5
-    right = [
-        ((said & truth).sum(0) / truth.sum(0).clamp(min=1)),
-        ((~said & ~truth).sum(0) / (~truth).sum(0).clamp(min=1)),
-    ]
-    both = truth.any(0) & (~truth).any(0)
-    return float(((right[0] + right[1]) / 2)[both].mean())
-
-
 def mean_iou(said: Tensor, truth: Tensor) -> float:
-    """Mean over the labels that occur of intersection over union, all pixels pooled."""
+    """Mean IoU over the labels that occur in truth, where it is not IGNORED."""
     known = truth != IGNORED
-    pairs = torch.bincount((truth[known] * len(LABELS) + said[known]).flatten(), minlength=19 * 19)
-    table = pairs.view(19, 19).double()
-    union = table.sum(0) + table.sum(1) - table.diag()
-    occurs = table.sum(1) > 0
-    return float((table.diag() / union.clamp(min=1))[occurs].mean())
+    return metrics.mean_iou(metrics.confusion(said[known], truth[known]))
 
 
 def channels(pictures: np.ndarray) -> Tensor:
@@ -113,7 +96,7 @@ def seg_loss(seg: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass
 class FaceTask:
-    """What the three tasks share: data, one network, one optimiser, export."""
+    """What the tasks share: data, one network, one optimiser, export."""
 
     name: str
     heads: Heads
@@ -219,31 +202,40 @@ def whole_training(record: dict[str, Any], before: dict[str, Any]) -> dict[str, 
     return {**record, **sums, "options": options, "before": before}
 
 
-class MultiTask(FaceTask):
-    """FaceNet: labels, camera and attributes at once."""
+@dataclass(frozen=True)
+class Crops:
+    """Augmented crops: images [N,3,R,R] in [0,1]; labels int64 [N,R,R], IGNORED where covered;
+    view: where each looks; true: how many of the first ones show a face."""
 
-    def __init__(self, options: FaceTrainer, heads: Heads) -> None:
-        network = networks.FaceNet(tower=TOWER)
+    images: Tensor
+    labels: Tensor
+    view: View
+    true: int
+
+
+class CropTask(FaceTask):
+    """What FaceNet and TraitNet share: crops with label maps."""
+
+    def __init__(
+        self, options: FaceTrainer | TraitTrainer, heads: Heads, network: nn.Module
+    ) -> None:
         before = take_over(network, options.start_from) if options.start_from else {}
-        super().__init__("faces", heads, network, options.lr, options.half, before)
-        self.options = options
+        super().__init__(options.name, heads, network, options.lr, options.half, before)
+        self.options: Any = options
         some = heads.labels(heads.train[:: max(1, len(heads.train) // 400)]).numpy()
         share = np.bincount(some.ravel(), minlength=256)[: len(LABELS)] / some.size
         weight = (share + 1e-4) ** -options.rare
         self.label_weight = torch.from_numpy(weight / (weight * share).sum()).float()
         self.rate = heads.attributes[heads.train].mean(0).clamp(0.02, 0.98)
 
-    def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
-        """One update on augmented crops."""
-        del progress
+    def crops(self, indices: np.ndarray) -> Crops:
+        """Pictures as photographs would show them; the last ones show no face."""
         n = len(indices)
         true = n - int(n * self.options.negatives)
         view = crop_views(n, self.options.jitter)
         places = augment.grid(view, self.resolution)
-        seen, labels = (
-            augment.see(self.heads.pictures(indices), places),
-            self.labels(indices, places),
-        )
+        seen = augment.see(self.heads.pictures(indices), places)
+        labels = self.labels(indices, places)
         around = augment.sized(self.scenes(n), self.resolution)
         seen = augment.rescene(seen, labels, around)
         seen[true:], labels[true:] = around[true:], 0  # no face: nothing but background
@@ -251,39 +243,75 @@ class MultiTask(FaceTask):
         seen, covered = augment.occlude(seen, 0.25)
         labels = mirrored_labels(labels, view.mirror)
         labels[covered] = IGNORED
-        six = moved_six(self.heads.six[indices], view)[:true]
-        truth = self.heads.attributes[indices][:true]
+        return Crops(seen, labels, view, true)
+
+
+class MapTask(CropTask):
+    """FaceNet: label map and camera at once."""
+
+    def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
+        """One update on augmented crops."""
+        del progress
+        crops = self.crops(indices)
+        true = crops.true
+        six = moved_six(self.heads.six[indices], crops.view)[:true]
         row, column = torch.randint(0, 2, (2,)).tolist()
-        out = self.run(seen, part=(row, column))
-        labels = labels[:, row::2, column::2]
+        out = self.run(crops.images, part=(row, column))
+        labels = crops.labels[:, row::2, column::2]
         seg = seg_loss(out.seg, labels, self.label_weight)
         scale = torch.tensor(networks.SIX_SCALE)
         camera = F.smooth_l1_loss(out.six[:true] / scale, six / scale, beta=0.1)
-        traits = attribute_loss(out.attributes[:true], truth, self.rate)
-        self.update(seg + camera + self.options.attributes * traits)
+        self.update(seg + self.options.camera * camera)
         with torch.no_grad():
             angle = torch.rad2deg((out.six[:true] - six)[:, :3].abs().mean())
             iou = mean_iou(out.seg[:4].argmax(1), labels[:4])
-        values: dict[str, Any] = {"seg": seg, "camera": camera, "traits": traits}
-        values |= {"angle_deg": angle, "iou": iou}
+        values: dict[str, Any] = {"seg": seg, "camera": camera, "angle_deg": angle, "iou": iou}
         return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        """parse_miou, pose_mae_deg and attribute_balanced_accuracy of held-out crops."""
+        """parse_miou and pose_mae_deg of held-out crops."""
         network, held = modules["network"], self.heads.held[:1000]
-        said, angle, logits = [], [], []
+        counts = torch.zeros(len(LABELS), len(LABELS), dtype=torch.long)
+        angle = []
         for chosen in np.array_split(held, max(1, len(held) // 32)):
             out = network(self.heads.pictures(chosen) * 2 - 1)
-            said.append(augment.sized(out.seg, self.heads.size).argmax(1))
+            said = augment.sized(out.seg, self.heads.size).argmax(1)
+            counts += metrics.confusion(said, self.labels(chosen))
             angle.append((out.six - self.heads.six[chosen])[:, :3].abs())
-            logits.append(out.attributes)
         return {
-            "parse_miou": mean_iou(torch.cat(said), self.labels(held)),
+            "parse_miou": metrics.mean_iou(counts),
             "pose_mae_deg": float(torch.rad2deg(torch.cat(angle).mean())),
-            "attribute_balanced_accuracy": balanced_accuracy(
-                torch.cat(logits), self.heads.attributes[held]
-            ),
         }
+
+
+class TraitTask(CropTask):
+    """TraitNet: attributes, beside a coarse label map."""
+
+    def step(self, indices: np.ndarray, progress: float) -> dict[str, float]:
+        """One update on augmented crops."""
+        del progress
+        crops = self.crops(indices)
+        row, column = torch.randint(0, 2, (2,)).tolist()
+        out = self.run(crops.images, part=(row, column))
+        seg = seg_loss(out.seg, crops.labels[:, row::2, column::2], self.label_weight)
+        truth = self.heads.attributes[indices][: crops.true]
+        traits = attribute_loss(out.attributes[: crops.true], truth, self.rate)
+        self.update(self.options.seg * seg + traits)
+        return {"seg": float(seg.detach()), "traits": float(traits.detach())}
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """attribute_balanced_accuracy of held-out crops."""
+        network = modules["network"]
+        return judged(self.heads, lambda images: network(images).attributes)
+
+
+def judged(heads: Heads, classify: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """attribute_balanced_accuracy of held-out heads; classify: images in [-1,1] -> logits."""
+    held = heads.held[:1000]
+    parts = np.array_split(held, max(1, len(held) // 32))
+    logits = torch.cat([classify(heads.pictures(part) * 2 - 1) for part in parts])
+    right = metrics.balanced_accuracy(logits > 0, heads.attributes[held] > 0.5)
+    return {"attribute_balanced_accuracy": float(right.nanmean())}
 
 
 class JudgeTask(FaceTask):
@@ -308,32 +336,50 @@ class JudgeTask(FaceTask):
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """attribute_balanced_accuracy of held-out crops."""
-        network, held = modules["network"], self.heads.held[:1000]
-        parts = np.array_split(held, max(1, len(held) // 32))
-        logits = torch.cat([network(self.heads.pictures(part) * 2 - 1) for part in parts])
-        truth = self.heads.attributes[held]
-        return {"attribute_balanced_accuracy": balanced_accuracy(logits, truth)}
+        return judged(self.heads, modules["network"])
 
 
 @dataclass(frozen=True)
 class FaceTrainer:
-    """Label map, camera and attributes from aligned crops."""
+    """Label map and camera from aligned crops."""
 
     name: ClassVar[str] = "faces"
+
+    batch_size: int = 24
+    lr: float = 2e-3  # AdamW
+    jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
+    strength: float = 0.5  # of the changes of light, optics and file
+    negatives: float = 0.07  # share of each batch without a face
+    camera: float = 1.0  # weight of the camera's loss
+    rare: float = 0.2  # labels weigh as their share of the pixels to the power of minus this
+    start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
+    half: bool = True  # compute in bfloat16
+
+    def start(self, data: Path, seed: int) -> MapTask:
+        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+        network = networks.FaceNet()
+        return MapTask(self, read_heads(data, network.size), network)
+
+
+@dataclass(frozen=True)
+class TraitTrainer:
+    """Attributes from aligned crops."""
+
+    name: ClassVar[str] = "traits"
 
     batch_size: int = 32
     lr: float = 2e-3  # AdamW
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
     strength: float = 0.5  # of the changes of light, optics and file
-    negatives: float = 0.07  # share of each batch without a face
-    attributes: float = 2.0  # weight of their loss
+    negatives: float = 0.0  # share of each batch without a face
+    seg: float = 0.3  # weight of the label map's loss
     rare: float = 0.35  # labels weigh as their share of the pixels to the power of minus this
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> MultiTask:
+    def start(self, data: Path, seed: int) -> TraitTask:
         """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
-        return MultiTask(self, read_heads(data, networks.FaceNet().size))
+        return TraitTask(self, read_heads(data, STORED), networks.TraitNet())
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from semedit.faces.landmarks import view_of_points
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance, uniform
 from semedit.trainers.clutter import MARGIN, mined
-from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points
+from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points, take_over
 from semedit.trainers.rendered import Heads, read_heads
 
 
@@ -78,7 +78,9 @@ class LandmarkTask(FaceTask):
     """LandmarkNet from squares about faces, well and badly placed, and about no faces."""
 
     def __init__(self, options: LandmarkTrainer, heads: Heads, mistakes: np.ndarray) -> None:
-        super().__init__("landmarks", heads, networks.LandmarkNet(), options.lr, options.half)
+        network = networks.LandmarkNet()
+        before = take_over(network, options.start_from) if options.start_from else {}
+        super().__init__("landmarks", heads, network, options.lr, options.half, before)
         self.options = options
         self.mined = channels(mistakes)
         self.squares = squares(heads.points)
@@ -180,6 +182,7 @@ class LandmarkTrainer:
     strength: float = 0.7  # of the changes of light, optics and file
     negatives: float = 0.4  # share of each batch without a face
     mined: int = 120  # scenes, and as many heads, that are searched for false proposals
+    start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
     def start(self, data: Path, seed: int) -> LandmarkTask:
