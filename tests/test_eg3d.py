@@ -18,6 +18,8 @@ from semedit.checkpoints import examine
 from semedit.errors import OptionError, WeightsError
 from semedit.generators import load_generator, volume
 from semedit.generators.eg3d import EG3D, concentrated, shares, spaced, weigh
+from semedit.inverters import Optimize, Pivotal
+from semedit.latents import synthesize
 from tests.test_checkpoints import EasyDict, module, nvidia  # noqa: F401
 from tests.tiny import SMALL_EG3D as SMALL
 from tests.tiny import small_eg3d
@@ -88,6 +90,28 @@ def test_the_field_is_what_is_rendered() -> None:
     points = torch.rand(50, 3) - 0.5
     sigma, colour = generator.field(planes, points, torch.zeros(50, dtype=torch.int64))
     assert (sigma > 0).all() and colour.shape == (50, 3) and float(colour.abs().max()) < 1.01
+
+
+def test_codes_descend_on_the_low_picture_first_then_planes_are_tuned() -> None:
+    generator, c = small_eg3d().requires_grad_(False), cameras.orbit(0.2, 0.0)
+    torch.manual_seed(3)
+    target = generator.synthesis(generator.mapping(torch.randn(1, 6), c), c).image
+    labels = torch.zeros(1, 32, 32, dtype=torch.int64)
+    sides: list[int | None] = []
+    render = generator.render
+
+    def counted(planes: Any, c: Tensor, resolution: int | None = None) -> Any:
+        sides.append(resolution)
+        return render(planes, c, resolution)
+
+    generator.render = counted  # type: ignore[method-assign]
+    latent = Optimize(steps=8, coarse=8, perceptual="none")(generator, target, labels, c)
+    assert sides == [8] * 6 + [None] * 2
+    assert not torch.equal(latent.codes["ws"], generator.mean_codes()["ws"])
+    tuned = Pivotal(pivot_steps=2, steps=3, layers="", perceptual="none")
+    found = tuned(generator, target, labels, c)
+    assert found.tuned is not None and set(found.tuned) == {"planes.features"}
+    assert synthesize(generator, found).image.shape == (1, 3, 32, 32)
 
 
 # Its files ----------------------------------------------------------------------------------------

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from semedit import cameras
+from semedit.errors import InputError, OptionError
 from semedit.generators import load_generator
 from semedit.generators.ide3d import IDE3D
 from semedit.trainers.discriminators import DualDiscriminator
-from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, Poses, blurred, config_of
+from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, blurred, config_of
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
+from semedit.trainers.posed import Poses, read_faces
 from semedit.trainers.rendered import read_views
 from tests.test_trainers_triplane import SIDE, write_heads
 from tests.tiny import SMALL_IDE3D
@@ -110,3 +115,48 @@ def test_regression_learns(tmp_path: Path) -> None:
         figures.append(train(trainer, data, tmp_path / name, schedule, quiet=True))
     # Of held-out heads of random parameters, only what all have in common can be learned.
     assert figures[1]["mapped_labels"] > figures[0]["mapped_labels"] + 0.1
+
+
+def write_faces(folder: Path, count: int = 6) -> Path:
+    """A data set in the format of EG3D's, with label maps."""
+    (folder / "00000").mkdir(parents=True)
+    (folder / "labels" / "00000").mkdir(parents=True)
+    rows = []
+    for i in range(count):
+        name = f"00000/img{i:08d}.png"
+        labels = np.zeros((32, 32), np.uint8)
+        labels[8:24, 8:24] = 1 + i
+        Image.fromarray(np.full((32, 32, 3), 30 * i, np.uint8)).save(folder / name)
+        Image.fromarray(labels).save(folder / "labels" / name)
+        rows.append([name, cameras.orbit(0.1 * i, 0.0)[0].tolist()])
+    (folder / "dataset.json").write_text(json.dumps({"labels": rows}))
+    return folder
+
+
+def test_pictures_with_cameras_are_read(tmp_path: Path) -> None:
+    data = write_faces(tmp_path / "faces")
+    for _ in range(2):  # written, then read from the cache
+        views = read_faces(data, SIDE)
+        assert views.images.shape == (6, 1, SIDE, SIDE, 3) and views.z.shape == (6, 0)
+        assert views.labels[3, 0, 8, 8] == 4 and int(views.images[2, 0, 0, 0, 0]) == 60
+        torch.testing.assert_close(views.c[4, 0], cameras.orbit(0.4, 0.0)[0])
+    with pytest.raises(OptionError, match="0 parameters a face"):
+        IDE3DTrainer().start(data, 0)
+    (data / "dataset.json").write_text('{"labels": [["x.png", [1, 2]]]}')
+    with pytest.raises(InputError, match="no camera"):
+        read_faces(data, SIDE)
+
+
+def test_an_adversarial_run_on_pictures_without_parameters(tmp_path: Path) -> None:
+    data = write_faces(tmp_path / "faces")
+
+    @dataclass(frozen=True)
+    class OnPictures(SmallTrainer):
+        anchor: float = 0.0
+
+        def start(self, data: Path, seed: int) -> IDE3DTask:
+            config = replace(SMALL_IDE3D, up=(6,), near=0.0, far=0.0)
+            return IDE3DTask(self, read_faces(data, SIDE), IDE3D(config, self.output))
+
+    figures = train(OnPictures(), data, tmp_path / "run", Schedule(kimg=0.004), quiet=True)
+    assert figures == {} and (tmp_path / "run" / "small.safetensors").is_file()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -183,7 +183,7 @@ class EG3D(WithEncoder):
         origins, directions = (r.flatten(0, 1) for r in cameras.rays(c, side))
         views = len(c) // len(planes["features"])
         face = torch.arange(len(origins), device=c.device) // (views * side * side)
-        near, far = self._bounds(origins, directions)
+        near, far = bounds(config, origins, directions)
 
         def sampled(t: Tensor) -> tuple[Tensor, Tensor]:
             points = origins[:, None] + t[..., None] * directions[:, None]
@@ -213,14 +213,6 @@ class EG3D(WithEncoder):
 
         return picture(2 * colour - 1), picture(distance), picture(total)
 
-    def _bounds(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Where rays [M,3] begin and end: [M] twice."""
-        config = self.config
-        if config.near == config.far == 0:
-            return volume.box_interval(origins, directions, config.box / 2)
-        ones = torch.ones_like(origins[:, 0])
-        return config.near * ones, config.far * ones
-
     def _colour(self, hidden: Tensor, weights: Tensor) -> Tensor:
         """Features [M,F] of rays from hidden units [M,S,H] and weights [M,S]."""
         flat = weights.flatten()
@@ -228,6 +220,27 @@ class EG3D(WithEncoder):
         values = self.decoder.colours(hidden.flatten(0, 1)[seen]) * flat[seen, None]
         out = values.new_zeros(len(weights), values.shape[1])
         return out.index_add(0, seen // weights.shape[1], values)
+
+
+class Bounds(Protocol):
+    """A configuration that says where rays begin and end, and how large the box is."""
+
+    @property
+    def near(self) -> float: ...
+
+    @property
+    def far(self) -> float: ...
+
+    @property
+    def box(self) -> float: ...
+
+
+def bounds(config: Bounds, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays [M,3] begin and end: [M] twice."""
+    if config.near == config.far == 0:
+        return volume.box_interval(origins, directions, config.box / 2)
+    ones = torch.ones_like(origins[:, 0])
+    return config.near * ones, config.far * ones
 
 
 def spaced(near: Tensor, far: Tensor, count: int, place: float | Tensor) -> Tensor:

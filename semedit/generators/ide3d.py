@@ -26,7 +26,7 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.generators import volume
-from semedit.generators.eg3d import MIDDLE, concentrated, shares, spaced, weigh
+from semedit.generators.eg3d import MIDDLE, bounds, concentrated, shares, spaced, weigh
 from semedit.generators.triplane import Planes, Triplane
 from semedit.generators.triplane_layers import TriplaneConfig
 
@@ -60,7 +60,7 @@ class IDE3DConfig(TriplaneConfig):
     shift: bool = False
     samples: int = 48  # per ray, evenly
     fine: int = 48  # per ray, where the first are dense
-    near: float = 2.25  # along the rays, world units
+    near: float = 2.25  # along the rays, world units; near = far = 0: where they meet the box
     far: float = 3.3
     density_scale: float = 1.0
     density_start: float = 0.0
@@ -98,9 +98,9 @@ class IDE3D(Triplane):
             found = self.shape_decoder(volume.lookup(planes["shape"], *sampled(t)))
             return found.float().unflatten(0, t.shape)
 
-        ones = torch.ones(rays, device=c.device)
+        near, far = bounds(config, origins, directions)
         place = torch.rand(rays, config.samples, device=c.device) if jitter else MIDDLE
-        t = spaced(config.near * ones, config.far * ones, config.samples, place)
+        t = spaced(near, far, config.samples, place)
         values = decoded(t)
         if config.fine:
             with torch.no_grad():
@@ -115,7 +115,7 @@ class IDE3D(Triplane):
         each = shares(weights, order)
         seg = torch.einsum("mk,mkc->mc", each, values[..., 1:]) + (1 - total) * through
         colour = self._seen(planes, each, *sampled(t))
-        distance = distance + (1 - total) * config.far
+        distance = distance + (1 - total) * far[:, None]
 
         def picture(x: Tensor) -> Tensor:
             return x.view(len(c), side, side, -1).permute(0, 3, 1, 2)

@@ -11,7 +11,8 @@ parameters z, which a CPU can afford; `preset=paper regression=0` is the publish
 
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplement B.
 Departs: the regression; points of the density regularisation are uniform in the box, as EG3D's
-are, and their distance is the absolute one; flips and rebalancing are left to the data.
+are, and their distance is the absolute one; flips and rebalancing are left to the data (EG3D's
+preparation mirrors the pictures).
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import cameras, losses, weights
+from semedit import losses, weights
+from semedit.errors import OptionError
 from semedit.generators import Output
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.images import LABELS
 from semedit.trainers.discriminators import DualDiscriminator
-from semedit.trainers.rendered import Views, read_views
+from semedit.trainers.posed import Poses, read_faces
+from semedit.trainers.rendered import Views
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.triplane import class_weights, decibels, opacity_loss, small_parts
 
@@ -72,11 +75,19 @@ class IDE3DTrainer:
     held_out: int = 32  # heads kept for evaluation
 
     def start(self, data: Path, seed: int) -> IDE3DTask:
-        """Read the data, make the networks."""
-        side = config_of(self.preset, 1).resolution
-        views = read_views(data, side)
-        generator = IDE3D(config_of(self.preset, views.z.shape[1]), self.output)
-        return IDE3DTask(self, views, generator)
+        """Read the data, make the networks.
+
+        Raises: OptionError: a regression, but z is not what the heads' parameters are.
+        """
+        views = read_faces(data, config_of(self.preset, 1).resolution)
+        config = config_of(self.preset, views.z.shape[1] or 128)
+        if (self.regression > 0 or self.anchor > 0) and config.z_dim != views.z.shape[1]:
+            raise OptionError(
+                f"{data} gives {views.z.shape[1]} parameters a face, z has {config.z_dim} entries",
+                hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
+                "-o anchor=0",
+            )
+        return IDE3DTask(self, views, IDE3D(config, self.output))
 
 
 def config_of(preset: str, z_dim: int) -> IDE3DConfig:
@@ -103,8 +114,8 @@ def config_of(preset: str, z_dim: int) -> IDE3DConfig:
         shift=True,
         samples=16,
         fine=16,
-        near=2.2,
-        far=3.2,
+        near=0.0,
+        far=0.0,
         density_scale=50.0,
         density_start=-3.0,
     )
@@ -287,6 +298,8 @@ class IDE3DTask:
         share of right labels."""
         generator = cast(IDE3D, modules["generator"])
         centre(generator, self.poses)
+        if generator.z_dim != self.views.z.shape[1]:
+            return {}
         found, right = [], []
         for heads in torch.arange(self.size, len(self.views)).split(8):
             batch = self._view(heads, torch.zeros_like(heads))
@@ -319,27 +332,6 @@ class IDE3DTask:
         }
         path = folder / f"{self.generator.name}.safetensors"
         weights.save(path, modules["generator"].state_dict(), metadata)
-
-
-@dataclass(frozen=True)
-class Poses:
-    """A normal distribution of the six numbers of cameras: mean [6], factor [6,6] of the
-    covariance."""
-
-    mean: Tensor
-    factor: Tensor
-
-    @classmethod
-    def of(cls, c: Tensor) -> Poses:
-        """Fitted to cameras [M,25]."""
-        six = cameras.to_six(c).double()
-        away = six - six.mean(0)
-        covariance = away.t() @ away / max(1, len(six) - 1) + 1e-10 * torch.eye(6).double()
-        return cls(six.mean(0).float(), torch.linalg.cholesky(covariance).float())
-
-    def sample(self, n: int) -> Tensor:
-        """Cameras [n,25]."""
-        return cameras.from_six(self.mean + torch.randn(n, 6) @ self.factor.t())
 
 
 def shown(output: Output, sigma: float) -> tuple[Tensor, Tensor]:
