@@ -119,6 +119,19 @@ def test_planes_then_render_is_synthesis(make: Callable[[], Any]) -> None:
 
 
 @every
+@torch.no_grad()
+def test_a_field_is_dense_where_something_is_seen(make: Callable[[], Any]) -> None:
+    generator = make()
+    if not hasattr(generator, "field"):
+        pytest.skip("is no field of density and colour in the box")
+    planes = generator.planes(sample(generator)[0])
+    points, face = torch.rand(40, 3) - 0.5, torch.arange(40) % 2
+    sigma, colour = generator.field(planes, points, face)
+    assert sigma.shape == (40,) and colour.shape == (40, 3) and bool((sigma > 0).all())
+    assert not torch.equal(generator.field(planes, points, 1 - face)[0], sigma)
+
+
+@every
 def test_encode_gives_codes_that_fit(make: Callable[[], Any]) -> None:
     generator = make()
     if "encode" not in generator.traits:

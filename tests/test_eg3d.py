@@ -83,15 +83,6 @@ def test_synthesis_ends_at_the_volume_or_at_a_block() -> None:
         generator.synthesis(codes, c, resolution=12)
 
 
-@torch.no_grad()
-def test_the_field_is_what_is_rendered() -> None:
-    generator = small_eg3d()
-    planes = generator.planes(generator.mean_codes())
-    points = torch.rand(50, 3) - 0.5
-    sigma, colour = generator.field(planes, points, torch.zeros(50, dtype=torch.int64))
-    assert (sigma > 0).all() and colour.shape == (50, 3) and float(colour.abs().max()) < 1.01
-
-
 def test_codes_descend_on_the_low_picture_first_then_planes_are_tuned() -> None:
     generator, c = small_eg3d().requires_grad_(False), cameras.orbit(0.2, 0.0)
     torch.manual_seed(3)

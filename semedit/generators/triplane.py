@@ -133,6 +133,14 @@ class Triplane(WithEncoder):
         units, of faces int64 [M]."""
         return self.shape_decoder(volume.lookup(shape, points, face))[:, 0]
 
+    def field(self, planes: Planes, points: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:
+        """Density [M] (1 / world unit) and colour [M,3] at points [M,3], world units, of faces
+        int64 [M]; the colour before up-sampling, about [-1,1]."""
+        points = points * (2 / self.config.box)
+        sigma = self._sigma(self.raw_density(planes["shape"], points, face))
+        features = self.texture_decoder(volume.lookup(planes["texture"], points, face))
+        return sigma, features[:, :3].float()
+
     def _sigma(self, raw: Tensor) -> Tensor:
         return F.softplus(raw.float() - 1.0) * self.config.density_scale
 
