@@ -12,7 +12,6 @@ is no partition, every twentieth picture is held out.
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,11 +24,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from semedit import metrics, weights
+from semedit import metrics
 from semedit.errors import InputError
 from semedit.faces.branched import WEIGHTS, BranchedNet
 from semedit.faces.networks import tensors
-from semedit.trainers.loop import Schedule
+from semedit.trainers.loop import Schedule, write_weights
 
 # What of an aligned CelebA picture FFHQ's crop shows, from the mean landmarks of these pictures:
 # eyes at (69.6, 111.2) and (107.6, 111.3), mouth corners at (71.8, 152.6) and (105.6, 152.6).
@@ -197,17 +196,16 @@ class AttributeTask:
     ) -> None:
         """Write attributes.safetensors."""
         network = modules["network"]
-        metadata = {
-            "kind": WEIGHTS,
-            "config": json.dumps(network.config),
-            "command": "semedit train attributes",
-            "seed": str(record["seed"]),
-            "data": f"{self.size} pictures, {len(self.listed.names)} attributes",
-            "training": json.dumps(record),
-            "figures": json.dumps({k: round(v, 4) for k, v in figures.items()}),
-            "licence": "that of the pictures: CelebA is for research only",
-        }
-        weights.save(folder / f"{WEIGHTS}.safetensors", tensors(network), metadata)
+        write_weights(
+            folder / f"{WEIGHTS}.safetensors",
+            tensors(network),
+            record,
+            figures,
+            f"{self.size} pictures, {len(self.listed.names)} attributes",
+            WEIGHTS,
+            network.config,
+            licence="that of the pictures: CelebA is for research only",
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ A part that a face has not has no file. Every twentieth picture is held out.
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from semedit.faces.deeplab import WEIGHTS, DeepLab
 from semedit.faces.networks import tensors
 from semedit.images import LABELS
 from semedit.trainers.celeba import chosen_device, read_picture
-from semedit.trainers.loop import Schedule
+from semedit.trainers.loop import Schedule, write_weights
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 PER_FOLDER = 2000  # pictures whose masks share a folder
@@ -156,17 +155,16 @@ class DeepLabTask:
     ) -> None:
         """Write deeplab.safetensors."""
         network = modules["network"]
-        metadata = {
-            "kind": WEIGHTS,
-            "config": json.dumps(network.config),
-            "command": "semedit train deeplab",
-            "seed": str(record["seed"]),
-            "data": f"{self.size} pictures of CelebAMask-HQ",
-            "training": json.dumps(record),
-            "figures": json.dumps({k: round(v, 4) for k, v in figures.items()}),
-            "licence": "CelebAMask-HQ: non-commercial research",
-        }
-        weights.save(folder / f"{WEIGHTS}.safetensors", tensors(network), metadata)
+        write_weights(
+            folder / f"{WEIGHTS}.safetensors",
+            tensors(network),
+            record,
+            figures,
+            f"{self.size} pictures of CelebAMask-HQ",
+            WEIGHTS,
+            network.config,
+            licence="CelebAMask-HQ: non-commercial research",
+        )
 
 
 def _begin(network: DeepLab, path: Path) -> None:

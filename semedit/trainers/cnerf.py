@@ -20,8 +20,7 @@ the critics see every n-th pixel of every n-th row, from a random one; R1 has st
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -30,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import cameras, losses, weights
+from semedit import cameras, losses
 from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.cnerf import LOGIT, REGIONS, CNeRF, CNeRFConfig
@@ -44,6 +43,7 @@ from semedit.trainers.cnerf_critics import (
     slopes,
     view_loss,
 )
+from semedit.trainers.loop import write_weights
 from semedit.trainers.rendered import Views, read_views
 from semedit.trainers.triplane import SMALL, decibels
 
@@ -416,18 +416,15 @@ class CNeRFTask:
         record: dict[str, Any],
     ) -> None:
         """Write the generator."""
-        metadata = {
-            "kind": KIND,
-            "config": json.dumps(asdict(self.generator.config)),
-            "command": f"semedit train {self.trainer.name}",
-            "seed": str(record["seed"]),
-            "data": json.dumps(self.views.about),
-            "figures": json.dumps(figures),
-            "training": json.dumps(record),
-            "licence": "MIT",
-        }
-        path = folder / f"{self.generator.name}.safetensors"
-        weights.save(path, modules["generator"].state_dict(), metadata)
+        write_weights(
+            folder / f"{self.generator.name}.safetensors",
+            modules["generator"].state_dict(),
+            record,
+            figures,
+            self.views.about,
+            KIND,
+            self.generator.config,
+        )
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

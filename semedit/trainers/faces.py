@@ -26,6 +26,7 @@ from semedit.images import LABELS
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance
 from semedit.trainers.clutter import clutter
+from semedit.trainers.loop import write_weights
 from semedit.trainers.rendered import Heads, read_heads
 
 IGNORED = 255  # label of pixels that a blob covers
@@ -157,17 +158,15 @@ class FaceTask:
     ) -> None:
         """Write the weight file that semedit/data ships."""
         network = modules["network"]
-        metadata = {
-            "kind": self.name,
-            "config": json.dumps(network.config),
-            "command": f"semedit train {self.name}",
-            "seed": str(record["seed"]),
-            "data": f"{self.size} rendered pictures of heads",
-            "training": json.dumps(whole_training(record, self.before)),
-            "figures": json.dumps({k: round(v, 4) for k, v in figures.items()}),
-            "licence": "MIT",
-        }
-        weights.save(folder / f"{self.name}.safetensors", networks.tensors(network), metadata)
+        write_weights(
+            folder / f"{self.name}.safetensors",
+            networks.tensors(network),
+            whole_training(record, self.before),
+            figures,
+            f"{self.size} rendered pictures of heads",
+            self.name,
+            network.config,
+        )
 
 
 def crop_views(n: int, jitter: float) -> View:

@@ -17,8 +17,7 @@ preparation mirrors the pictures).
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -27,12 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import losses, weights
+from semedit import losses
 from semedit.errors import OptionError
 from semedit.generators import Output
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.images import LABELS
 from semedit.trainers.discriminators import DualDiscriminator
+from semedit.trainers.loop import write_weights
 from semedit.trainers.posed import Poses, read_faces
 from semedit.trainers.rendered import Views
 from semedit.trainers.stylegan2 import lazy_adam
@@ -320,18 +320,15 @@ class IDE3DTask:
         record: dict[str, Any],
     ) -> None:
         """Write the generator."""
-        metadata = {
-            "kind": KIND,
-            "config": json.dumps(asdict(self.generator.config)),
-            "command": f"semedit train {self.trainer.name}",
-            "seed": str(record["seed"]),
-            "data": json.dumps(self.views.about),
-            "figures": json.dumps(figures),
-            "training": json.dumps(record),
-            "licence": "MIT",
-        }
-        path = folder / f"{self.generator.name}.safetensors"
-        weights.save(path, modules["generator"].state_dict(), metadata)
+        write_weights(
+            folder / f"{self.generator.name}.safetensors",
+            modules["generator"].state_dict(),
+            record,
+            figures,
+            self.views.about,
+            KIND,
+            self.generator.config,
+        )
 
 
 def shown(output: Output, sigma: float) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,7 @@ length is a direction of its own, which the decoder shall know.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -32,14 +31,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import losses, weights
+from semedit import losses
 from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
 from semedit.trainers.celeba import chosen_device
 from semedit.trainers.discriminators import Discriminator
 from semedit.trainers.labelled import Labelled, read_labelled
-from semedit.trainers.loop import Schedule
+from semedit.trainers.loop import Schedule, write_weights
 from semedit.trainers.patches import PatchDiscriminator, random_crops
 from semedit.trainers.regions import region_losses, region_masks
 from semedit.trainers.stylegan2 import lazy_adam
@@ -370,19 +369,16 @@ class L2SAETask:
     ) -> None:
         """Write the network."""
         base = self.trainer.base
-        metadata = {
-            "kind": KIND,
-            "config": json.dumps(asdict(self.network.config)),
-            "command": f"semedit train {self.trainer.name}",
-            "seed": str(record["seed"]),
-            "data": json.dumps(self.data.about),
-            "figures": json.dumps(figures),
-            "training": json.dumps(record),
-            "licence": self.data.licence + (f", and that of {base}" if base else ""),
-        }
-        path = folder / f"{self.network.name}.safetensors"
-        tensors = {k: v.cpu() for k, v in modules["network"].state_dict().items()}
-        weights.save(path, tensors, metadata)
+        write_weights(
+            folder / f"{self.network.name}.safetensors",
+            modules["network"].state_dict(),
+            record,
+            figures,
+            self.data.about,
+            KIND,
+            self.network.config,
+            licence=self.data.licence + (f", and that of {base}" if base else ""),
+        )
 
 
 def uniformity(styles: Tensor) -> Tensor:

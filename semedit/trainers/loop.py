@@ -32,7 +32,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from semedit import weights
 from semedit.errors import InputError, OptionError
 
 CHECKPOINT = "checkpoint.pt"
@@ -290,6 +291,39 @@ def _log(state: _Run, run: Path, values: dict[str, float]) -> None:
     }
     with (run / "log.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def write_weights(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    figures: Mapping[str, float],
+    data: object,
+    kind: str,
+    config: object,
+    licence: str = "MIT",
+    **more: str,
+) -> None:
+    """Write a weight file that tells how it was made: what `export` of a task ends with.
+
+    Args:
+        record, figures: as `export` got them. data: what was trained on, text or plain values.
+        kind, config: what the file holds, for whoever loads it; config is a dataclass or plain
+            values. more: other entries of the metadata.
+    """
+    values = asdict(cast(Any, config)) if is_dataclass(config) else config
+    metadata = {
+        "kind": kind,
+        "config": json.dumps(values),
+        "command": f"semedit train {record['trainer']}",
+        "seed": str(record["seed"]),
+        "data": data if isinstance(data, str) else json.dumps(data),
+        "figures": json.dumps({name: round(value, 4) for name, value in figures.items()}),
+        "training": json.dumps(record),
+        "licence": licence,
+        **more,
+    }
+    weights.save(path, {name: value.cpu() for name, value in tensors.items()}, metadata)
 
 
 def _options(trainer: Trainer) -> dict[str, Any]:

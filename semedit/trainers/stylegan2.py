@@ -16,8 +16,7 @@ Departs: the regression; the mapping network learns faster while that lasts.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -25,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semedit import cameras, losses, weights
+from semedit import cameras, losses
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.discriminators import Augment, Discriminator
+from semedit.trainers.loop import write_weights
 from semedit.trainers.rendered import Views, read_views
 from semedit.trainers.triplane import decibels, differences, small_parts
 
@@ -249,18 +249,15 @@ class StyleGAN2Task:
         record: dict[str, Any],
     ) -> None:
         """Write the generator."""
-        metadata = {
-            "kind": KIND,
-            "config": json.dumps(asdict(self.generator.config)),
-            "command": f"semedit train {self.trainer.name}",
-            "seed": str(record["seed"]),
-            "data": json.dumps(self.views.about),
-            "figures": json.dumps(figures),
-            "training": json.dumps(record),
-            "licence": "MIT",
-        }
-        path = folder / f"{self.generator.name}.safetensors"
-        weights.save(path, modules["generator"].state_dict(), metadata)
+        write_weights(
+            folder / f"{self.generator.name}.safetensors",
+            modules["generator"].state_dict(),
+            record,
+            figures,
+            self.views.about,
+            KIND,
+            self.generator.config,
+        )
 
 
 def standard_angles(c: Tensor) -> Tensor:

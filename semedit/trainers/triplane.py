@@ -15,8 +15,7 @@ Departs from IDE-3D: regression in place of a discriminator.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -24,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import weights
 from ..generators.encoder import KIND, Encoder, EncoderConfig
 from ..generators.triplane import Triplane, TriplaneConfig
 from ..images import LABELS
+from .loop import write_weights
 from .rendered import Pair, Views, read_views
 
 SMALL = ("nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
@@ -183,17 +182,11 @@ class HeadsTask:
         }
         files["generator"][2]["encoder"] = "encoder"
         for name, module in modules.items():
-            file, config, metadata = files[name]
-            metadata |= {
-                "config": json.dumps(asdict(config)),
-                "command": f"semedit train {self.trainer.name}",
-                "seed": str(record["seed"]),
-                "data": json.dumps(self.views.about),
-                "figures": json.dumps(figures),
-                "training": json.dumps(record),
-                "licence": "MIT",
-            }
-            weights.save(folder / f"{file}.safetensors", module.state_dict(), metadata)
+            file, config, more = files[name]
+            path = folder / f"{file}.safetensors"
+            write_weights(
+                path, module.state_dict(), record, figures, self.views.about, config=config, **more
+            )
 
 
 def encoder_config(generator: Triplane) -> EncoderConfig:
