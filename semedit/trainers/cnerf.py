@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from semedit.trainers.cnerf_critics import (
     slopes,
     view_loss,
 )
-from semedit.trainers.loop import write_weights
+from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.rendered import Views, read_views
 from semedit.trainers.triplane import SMALL, decibels
 
@@ -156,8 +156,10 @@ class Batch:
         return Batch(*(getattr(self, name)[:count] for name in self.__dataclass_fields__))
 
 
-class CNeRFTask:
+class CNeRFTask(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
+
+    kind = KIND
 
     def __init__(self, trainer: CNeRFTrainer, views: Views, generator: CNeRF) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator
@@ -377,12 +379,6 @@ class CNeRFTask:
     def _one_hot(self, regions: Tensor) -> Tensor:
         return F.one_hot(regions, self.count).movedim(3, 1).float()
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-
     # Results -------------------------------------------------------------------------------------
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
@@ -407,24 +403,6 @@ class CNeRFTask:
             "regions": round(float(hits[0].sum() / hits[2].sum()), 4),
             "miou": round(float((hits[0] / hits[1].clamp(min=1))[there].mean()), 4),
         }
-
-    def export(
-        self,
-        modules: dict[str, nn.Module],
-        figures: dict[str, float],
-        folder: Path,
-        record: dict[str, Any],
-    ) -> None:
-        """Write the generator."""
-        write_weights(
-            folder / f"{self.generator.name}.safetensors",
-            modules["generator"].state_dict(),
-            record,
-            figures,
-            self.views.about,
-            KIND,
-            self.generator.config,
-        )
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

@@ -32,7 +32,7 @@ from semedit.generators import Output
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.images import LABELS
 from semedit.trainers.discriminators import DualDiscriminator
-from semedit.trainers.loop import write_weights
+from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.posed import Poses, read_faces
 from semedit.trainers.rendered import Views
 from semedit.trainers.stylegan2 import lazy_adam
@@ -141,8 +141,10 @@ class Memory(nn.Module):
         self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
 
 
-class IDE3DTask:
+class IDE3DTask(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
+
+    kind = KIND
 
     def __init__(self, trainer: IDE3DTrainer, views: Views, generator: IDE3D) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator
@@ -287,12 +289,6 @@ class IDE3DTask:
         here, there = (self.generator.raw_density(shape, x, face) for x in (points, near))
         return (here - there).abs().mean()
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """On held-out heads drawn from their parameters, where z has as many entries: decibels,
         share of right labels."""
@@ -311,24 +307,6 @@ class IDE3DTask:
             "mapped_db": round(float(torch.cat(found).mean()), 4),
             "mapped_labels": round(float(torch.cat(right).mean()), 4),
         }
-
-    def export(
-        self,
-        modules: dict[str, nn.Module],
-        figures: dict[str, float],
-        folder: Path,
-        record: dict[str, Any],
-    ) -> None:
-        """Write the generator."""
-        write_weights(
-            folder / f"{self.generator.name}.safetensors",
-            modules["generator"].state_dict(),
-            record,
-            figures,
-            self.views.about,
-            KIND,
-            self.generator.config,
-        )
 
 
 def shown(output: Output, sigma: float) -> tuple[Tensor, Tensor]:

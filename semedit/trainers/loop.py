@@ -326,6 +326,40 @@ def write_weights(
     weights.save(path, {name: value.cpu() for name, value in tensors.items()}, metadata)
 
 
+class GeneratorTask:
+    """What the tasks of a single generator share; `views.about` tells what it learns from."""
+
+    kind: ClassVar[str]  # of the weight file
+    generator: Any
+    views: Any
+    optimisers: dict[str, torch.optim.Optimizer]
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        """One step of one optimiser."""
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None:
+        """Write the generator."""
+        write_weights(
+            folder / f"{self.generator.name}.safetensors",
+            modules["generator"].state_dict(),
+            record,
+            figures,
+            self.views.about,
+            self.kind,
+            self.generator.config,
+        )
+
+
 def _options(trainer: Trainer) -> dict[str, Any]:
     if not is_dataclass(trainer):
         raise TypeError("a trainer is a frozen dataclass")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from semedit import cameras, losses
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.discriminators import Augment, Discriminator
-from semedit.trainers.loop import write_weights
+from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.rendered import Views, read_views
 from semedit.trainers.triplane import decibels, differences, small_parts
 
@@ -96,8 +96,10 @@ class Batch:
     z: Tensor
 
 
-class StyleGAN2Task:
+class StyleGAN2Task(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
+
+    kind = KIND
 
     def __init__(self, trainer: StyleGAN2Trainer, views: Views, generator: StyleGAN2) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator
@@ -224,12 +226,6 @@ class StyleGAN2Task:
         ws = torch.where(torch.arange(count)[None, :, None] < cut[:, None, None], first, second)
         return self.generator.synthesis({"ws": ws}, z[:n], noise="random").image, ws
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """mapped_db: decibels of held-out heads drawn from their parameters."""
         generator = cast(StyleGAN2, modules["generator"])
@@ -240,24 +236,6 @@ class StyleGAN2Task:
             codes = generator.mapping(batch.z, batch.z)
             found.append(decibels(generator.synthesis(codes, batch.z).image, batch.images))
         return {"mapped_db": round(float(torch.cat(found).mean()), 4)}
-
-    def export(
-        self,
-        modules: dict[str, nn.Module],
-        figures: dict[str, float],
-        folder: Path,
-        record: dict[str, Any],
-    ) -> None:
-        """Write the generator."""
-        write_weights(
-            folder / f"{self.generator.name}.safetensors",
-            modules["generator"].state_dict(),
-            record,
-            figures,
-            self.views.about,
-            KIND,
-            self.generator.config,
-        )
 
 
 def standard_angles(c: Tensor) -> Tensor:
