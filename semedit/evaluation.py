@@ -384,14 +384,4 @@ def attribute_figures(
     }
 
 
-def evaluate_heads(
-    truths: Sequence[Truth],
-    generator: Any = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> dict[str, float]:
-    """`HeadsEvaluation(**options)` on some heads; all of KEYS by default."""
-    return HeadsEvaluation(**options)(truths, generator, progress)
-
-
-__all__ = ["KEYS", "PARTS", "HeadsEvaluation", "evaluate_heads"]
+__all__ = ["KEYS", "PARTS", "HeadsEvaluation"]

@@ -171,7 +171,8 @@ def edit(
     """Edit faces by a label map that was drawn over, along a direction, or a region's style.
 
     A strip of strengths is a picture to look at, sweeps/NAME/DIRECTION.png, and no step of the
-    face's chain of edits. Regions are edited by heads-l2sae-128 where -w names no other.
+    face's chain of edits. Regions need weights of `semedit train l2sae`, or imported ones:
+    -w NAME, else heads-l2sae-128.
     """
     styled = (style_noise, style_from, structure_noise, as_published or None)
     if region is None and any(value is not None for value in styled):
