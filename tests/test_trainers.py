@@ -109,7 +109,7 @@ def test_average_is_an_exponential_mean() -> None:
 
 
 def test_training_from_a_file_tells_of_both_runs():
-    from semedit.trainers.faces import whole_training
+    from semedit.trainers.chained import whole_training
 
     record = {"options": {"start_from": "/somewhere/faces.safetensors"}, "minutes": 5, "kimg": 1.5}
     before = {"minutes": 20.0, "kimg": 2.0, "sha256": "abc"}

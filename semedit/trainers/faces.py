@@ -9,7 +9,6 @@ Every twentieth head is held out for the figures.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import metrics, weights
+from semedit import metrics
 from semedit.faces import align, networks
 from semedit.images import LABELS
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance
+from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.clutter import clutter
 from semedit.trainers.loop import write_weights
 from semedit.trainers.rendered import Heads, read_heads
@@ -177,28 +177,6 @@ def crop_views(n: int, jitter: float) -> View:
         jitter * torch.randn(n).clamp(-2, 2),
         chance(n, 0.5),
     )
-
-
-def take_over(network: nn.Module, file: str) -> dict[str, Any]:
-    """Copy those tensors of a weight file whose name and shape a network has.
-
-    Returns: how the file was trained, and its sha256.
-    """
-    own = network.state_dict()
-    held, metadata = weights.load(Path(file))
-    fitting = {k: v for k, v in held.items() if k in own and own[k].shape == v.shape}
-    network.load_state_dict(own | fitting)
-    training: dict[str, Any] = json.loads(metadata.get("training", "{}"))
-    return {**training, "sha256": weights.fingerprint(Path(file))}
-
-
-def whole_training(record: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """A run's record with that of the file it started from; minutes and kimg are those of both."""
-    if not before:
-        return record
-    options = {**record["options"], "start_from": before["sha256"]}
-    sums = {k: round(record[k] + before.get(k, 0), 3) for k in ("minutes", "kimg")}
-    return {**record, **sums, "options": options, "before": before}
 
 
 @dataclass(frozen=True)

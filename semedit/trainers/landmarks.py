@@ -19,8 +19,9 @@ from semedit.faces import align, networks
 from semedit.faces.landmarks import view_of_points
 from semedit.trainers import augment
 from semedit.trainers.augment import View, chance, uniform
+from semedit.trainers.chained import take_over
 from semedit.trainers.clutter import MARGIN, mined
-from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points, take_over
+from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points
 from semedit.trainers.rendered import Heads, read_heads
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..generators.encoder import KIND, Encoder, EncoderConfig
 from ..generators.triplane import Triplane, TriplaneConfig
 from ..images import LABELS
+from .chained import take_over, whole_training
 from .loop import write_weights
 from .rendered import Pair, Views, read_views
 
@@ -48,19 +49,26 @@ class HeadsTrainer:
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     coarse: float = 0.5  # part of the run that renders at half the resolution
     held_out: int = 32  # heads kept for evaluation
+    start_from: str = ""  # generator's weight file, its encoder's beside it; "": random weights
 
     def start(self, data: Path, seed: int) -> HeadsTask:
         """Read the data, make both networks."""
         views = read_views(data, TriplaneConfig().resolution)
         generator = Triplane(TriplaneConfig(z_dim=views.z.shape[1]), self.name)
         encoder = Encoder(encoder_config(generator))
-        return HeadsTask(self, views, generator, encoder, ("generator", "encoder"))
+        before = {}
+        if self.start_from:
+            before = take_over(generator, self.start_from)
+            take_over(encoder, Path(self.start_from).with_name("encoder.safetensors"))
+        return HeadsTask(self, views, generator, encoder, ("generator", "encoder"), before)
 
 
 class HeadsTask:
     """The networks, their optimiser and their losses; see loop.Task.
 
-    Args: trained: which of "generator" and "encoder" learn; the other one stays as it is.
+    Args:
+        trained: which of "generator" and "encoder" learn; the other one stays as it is.
+        before: training of the files that it starts from.
     """
 
     def __init__(
@@ -70,8 +78,9 @@ class HeadsTask:
         generator: Triplane,
         encoder: Encoder,
         trained: tuple[str, ...],
+        before: dict[str, Any] | None = None,
     ) -> None:
-        self.trainer, self.views = trainer, views
+        self.trainer, self.views, self.before = trainer, views, before or {}
         self.generator, self.encoder = generator, encoder
         both: dict[str, nn.Module] = {"generator": generator, "encoder": encoder}
         self.modules = {name: both[name] for name in trained}
@@ -181,6 +190,7 @@ class HeadsTask:
             "encoder": ("encoder", self.encoder.config, {"kind": KIND}),
         }
         files["generator"][2]["encoder"] = "encoder"
+        record = whole_training(record, self.before)
         for name, module in modules.items():
             file, config, more = files[name]
             path = folder / f"{file}.safetensors"
