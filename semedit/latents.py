@@ -125,7 +125,8 @@ def stack(latents: Sequence[Latent]) -> Latent:
     """One latent of all faces of one generator; the first one's method and meta.
 
     A face without tuned weights, or without kept pixels, gets differences of zero, or a composite
-    that shows the generator's pixels everywhere, when others have some.
+    that shows the generator's pixels everywhere, when others have some; optional codes of fewer
+    layers, or none, are filled with zeros, which have no effect.
 
     Raises: LatentError: they belong to different generators.
     """
@@ -141,9 +142,28 @@ def stack(latents: Sequence[Latent]) -> Latent:
         return torch.zeros_like(like[name]).repeat_interleave(len(latent), 0)
 
     tuned = {k: torch.cat([differences(x, k) for x in latents]) for k in like}
-    codes = {k: torch.cat([x.codes[k] for x in latents]) for k in first.codes}
+    codes = _codes(latents)
     c = torch.cat([x.c for x in latents])
     return replace(first, codes=codes, c=c, tuned=tuned or None, composite=_composites(latents))
+
+
+def _codes(latents: Sequence[Latent]) -> Codes:
+    """Codes along the batch axis. Those that not all have, and whose layers (axis 1) differ in
+    number, are optional ones (see Generator.optional_codes)."""
+    like = {k: v for x in latents for k, v in x.codes.items()}
+    layers = {k: max(x.codes[k].shape[1] for x in latents if k in x.codes) for k in like}
+
+    def filled(latent: Latent, name: str) -> Tensor:
+        shape = (len(latent), layers[name], *like[name].shape[2:])
+        found = latent.codes.get(name)
+        if found is not None and found.shape == shape:
+            return found
+        out = like[name].new_zeros(shape)
+        if found is not None:
+            out[:, : found.shape[1]] = found
+        return out
+
+    return {k: torch.cat([filled(x, k) for x in latents]) for k in like}
 
 
 def _composites(latents: Sequence[Latent]) -> Composite | None:
@@ -219,6 +239,10 @@ def check(latent: Latent, generator: nn.Module, label: str = "latent") -> None:
     n = len(latent)
     expected = {k: (n, *v.shape[1:]) for k, v in generator.mean_codes().items()}  # type: ignore[operator]
     found = {k: tuple(v.shape) for k, v in latent.codes.items()}
+    optional: Any = getattr(generator, "optional_codes", dict)
+    for k, v in optional().items():  # of any number of layers
+        if k in found:
+            expected[k] = (n, *found[k][1:2], *v.shape[2:])
     if found != expected:
         raise LatentError(f"{label}: codes {found}, but {generator.name} takes {expected}.")
     shapes = shapes_of(generator, any(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()))
@@ -323,6 +347,12 @@ class TunedGenerator:
 
     def render(self, *args: Any, **kwargs: Any) -> Output:
         return self._run("render", *args, **kwargs)
+
+    def field(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return self._run("field", *args, **kwargs)
+
+    def labels(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._run("labels", *args, **kwargs)
 
 
 def tuned_generator(generator: Any, latent: Latent) -> Any:

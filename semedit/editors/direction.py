@@ -45,10 +45,10 @@ class Direction:
         """
         found = self._directions(generator)
         move = found.move(self.name)
-        codes = {
-            k: v + self.strength * self._chosen(move[k].expand(v.shape[1:])).to(v)
-            for k, v in latent.codes.items()
-        }
+        codes = dict(latent.codes)
+        for k, v in move.items():
+            chosen = self._chosen(v.expand(codes[k].shape[1:]))
+            codes[k] = codes[k] + self.strength * chosen.to(codes[k])
         after = replace(
             latent,
             codes=codes,

@@ -162,7 +162,7 @@ class Fast:
             move = directions.move(name)
             for strength in STRENGTHS:
                 sign = strength if yes else -strength
-                moved = {k: v + sign * move[k].to(v) for k, v in codes.items()}
+                moved = codes | {k: codes[k] + sign * v.to(codes[k]) for k, v in move.items()}
                 logit = question(tuned.synthesis(moved, face.c).image)[0, i]
                 if float(logit.sigmoid()) >= self.sure:
                     break

@@ -210,7 +210,11 @@ class Search:
     ) -> None:
         self._method, self._face, self._question, self._scene = method, face, question, scene
         self._tuned = tuned_generator(generator, face)
-        self._codes = {k: v.detach().clone().requires_grad_() for k, v in face.codes.items()}
+        own = generator.mean_codes()
+        # Optional codes, say of regions with another texture, stay as they are.
+        self._codes = {
+            k: v.detach().clone().requires_grad_(k in own) for k, v in face.codes.items()
+        }
         self._own: dict[str, Tensor] = {}  # noise that the face has without the edit
         self._noise: dict[str, Tensor] = {}  # what is added to it
         self._scope: dict[str, Tensor] = {}  # where
@@ -220,7 +224,8 @@ class Search:
                 self._own[name] = const if before is None else const + before.to(const)
                 self._noise[name] = torch.zeros_like(const).requires_grad_()
                 self._scope[name] = F.adaptive_max_pool2d(scene.face, const.shape[-1])
-        self.leaves = [*self._codes.values(), *self._noise.values()]
+        self.leaves = [v for v in self._codes.values() if v.requires_grad]
+        self.leaves += self._noise.values()
         self.keep = scene.keep
         self._calls = 0
         self._coarse_calls = coarse_steps(generator, method.steps, method.coarse)

@@ -9,7 +9,8 @@ synthesis(codes, c) == render(planes(codes), c). No call changes what a later on
 
 Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise" (`noises` names maps that
 synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode",
-"slices" (of a code's channels, each of which answers for a region: `region_logits`).
+"slices" (of a code's channels, each of which answers for a region: `region_logits`), "texture"
+(the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others).
 To add a generator: write its file, add its line to GENERATORS.
 """
 
@@ -105,6 +106,18 @@ def files_of(name: str) -> list[Path]:
     named = weights.metadata(path).get("encoder", f"{path.stem}-encoder")
     encoder = path.with_name(named + ".safetensors")
     return [path, encoder] if encoder.is_file() else [path]
+
+
+def traits_of(name: str) -> frozenset[str]:
+    """What the generator of a weight file offers, told from the file's head; "encode" where its
+    encoder lies beside it. Of weights that are no generator's: nothing.
+
+    Raises: WeightsError: no such weights.
+    """
+    path, *encoders = files_of(name)
+    kind = weights.metadata(path).get("kind", "")
+    traits = frozenset(getattr(GENERATORS.get(kind), "traits", ()))
+    return traits | {"encode"} if encoders else traits
 
 
 def load_generator(name: str, device: str | torch.device = "cpu") -> Any:

@@ -114,7 +114,7 @@ class IDE3D(Triplane):
         total = weights.sum(1, keepdim=True)
         each = shares(weights, order)
         seg = torch.einsum("mk,mkc->mc", each, values[..., 1:]) + (1 - total) * through
-        colour = self._seen(planes, each, *sampled(t))
+        colour = self._colour(planes, *sampled(t), each, values[..., 1:].flatten(0, 1), SKIP)
         distance = distance + (1 - total) * far[:, None]
 
         def picture(x: Tensor) -> Tensor:
@@ -125,12 +125,3 @@ class IDE3D(Triplane):
         opacity = picture(total)
         features = picture(colour) + (1 - opacity) * behind
         return features, picture(seg), picture(distance), opacity
-
-    def _seen(self, planes: Planes, weights: Tensor, points: Tensor, face: Tensor) -> Tensor:
-        """Features [M,F] of rays: samples that are seen, by weights [M,K], are decoded."""
-        flat = weights.flatten()
-        seen = (flat.detach() > SKIP).nonzero()[:, 0]
-        found = volume.lookup(planes["texture"], points[seen], face[seen])
-        values = self.texture_decoder(found).float() * flat[seen, None]
-        out = values.new_zeros(len(weights), values.shape[1])
-        return out.index_add(0, seen // weights.shape[1], values)

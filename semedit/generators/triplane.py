@@ -11,6 +11,10 @@ Departs: learned maps stand at every resolution of the trunk (heads are aligned 
 background layer lies behind the volume, fixed to the picture; samples come from one density grid
 per face, which all its views share, in place of a coarse pass per view; the three texture branches
 share their styles; no noise inputs.
+
+The paper's 3D style mask (section 4.3) is two optional codes of S layers: texture planes are also
+made with the styles `style` [N,S,k,w_dim], and points whose label is among the classes that `where`
+[N,S,classes] sets take their colour from those; of two layers, from the later one.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ class _Rays:
 class Triplane(WithEncoder):
     """See the module. `planes` is the costly half; its result serves any number of views."""
 
-    traits: frozenset[str] = frozenset({"ws", "camera", "seg"})
+    traits: frozenset[str] = frozenset({"ws", "camera", "seg", "texture"})
     # Pivotal tuning adds to these: what a face has beside the codes, placed where it is seen.
     tunable: ClassVar[tuple[str, ...]] = ("planes.shape", "planes.texture", "planes.background")
 
@@ -94,6 +98,15 @@ class Triplane(WithEncoder):
         """Codes of the mean style, one face."""
         return {"ws": self.w_avg[None].expand(1, self.num_ws, -1)}
 
+    def optional_codes(self) -> dict[str, Tensor]:
+        """One layer of the style mask that has no effect, one face; see the module."""
+        style = self.w_avg.new_zeros(1, 1, self.texture.num_ws, self.config.w_dim)
+        return {"style": style, "where": self.w_avg.new_zeros(1, 1, self.config.classes)}
+
+    def style(self, codes: dict[str, Tensor]) -> Tensor:
+        """The styles of the texture planes [N,k,w_dim]."""
+        return codes["ws"][:, self.num_shape : self.num_shape + self.texture.num_ws]
+
     def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output:
         """Codes and cameras c [N,25] -> Output. There are no noise inputs."""
         return self.render(self.planes(codes), c)
@@ -102,19 +115,39 @@ class Triplane(WithEncoder):
         """All that does not depend on the camera.
 
         Returns: shape, texture [N,3,H,W,C]; background [N,features,B,B]; density [N,1,G,G,G],
-                 without gradient; ws: the styles of the up-sampler.
+                 without gradient; ws: the styles of the up-sampler; with a style mask `where`
+                 and its planes, styles [N,S,3,H,W,C].
         """
         ws = codes["ws"]
         split = [self.num_shape, self.texture.num_ws, self.upsampler.num_ws]
         of_shape, of_texture, of_upsampler = ws.split(split, 1)
         x, shape = self.trunk(of_shape)
         texture, background = self.texture(x, of_texture)
-        return {
+        planes = {
             "shape": shape,
             "texture": texture,
             "background": background,
             "density": self.density(shape.detach()),
             "ws": of_upsampler,
+        }
+        return planes | self._masked(x, codes, background) if "style" in codes else planes
+
+    def _masked(
+        self, features: list[Tensor], codes: dict[str, Tensor], background: Tensor
+    ) -> Planes:
+        """Planes of the style mask: `styles`, `where`, and the background with what the mask
+        says of class 0. Trunk features [N,...] are the face's own, so that all planes agree."""
+        style, where = codes["style"], codes["where"]
+        each = [x.repeat_interleave(style.shape[1], 0) for x in features]
+        texture, behind = self.texture(each, style.flatten(0, 1))
+        behind = behind.unflatten(0, style.shape[:2])
+        for layer in range(style.shape[1]):
+            replaced = where[:, layer, 0].view(-1, 1, 1, 1) > 0.5
+            background = torch.where(replaced, behind[:, layer], background)
+        return {
+            "styles": texture.unflatten(0, style.shape[:2]),
+            "where": where,
+            "background": background,
         }
 
     @torch.no_grad()
@@ -137,9 +170,29 @@ class Triplane(WithEncoder):
         """Density [M] (1 / world unit) and colour [M,3] at points [M,3], world units, of faces
         int64 [M]; the colour before up-sampling, about [-1,1]."""
         points = points * (2 / self.config.box)
-        sigma = self._sigma(self.raw_density(planes["shape"], points, face))
-        features = self.texture_decoder(volume.lookup(planes["texture"], points, face))
-        return sigma, features[:, :3].float()
+        decoded = self.shape_decoder(volume.lookup(planes["shape"], points, face))
+        features = self._features(planes, points, face, decoded[:, 1:])
+        return self._sigma(decoded[:, 0]), features[:, :3].float()
+
+    def labels(self, planes: Planes, points: Tensor, face: Tensor) -> Tensor:
+        """Labels int64 [M] of points [M,3], world units, of faces int64 [M]; 0 in empty space is
+        not meant."""
+        found = volume.lookup(planes["shape"], points * (2 / self.config.box), face)
+        return self.shape_decoder(found)[:, 1:].argmax(1)
+
+    def _features(self, planes: Planes, points: Tensor, face: Tensor, logits: Tensor) -> Tensor:
+        """Colour features [M,F] at points [M,3] in the box's units, whose labels have the logits
+        [M,classes]: from the texture planes, or where the style mask has the label from its."""
+        values = self.texture_decoder(volume.lookup(planes["texture"], points, face)).float()
+        if "where" not in planes:
+            return values
+        layers, labels = planes["where"].shape[1], logits.argmax(1)
+        styles = planes["styles"].flatten(0, 1)
+        for layer in range(layers):
+            rows = (planes["where"][face, layer, labels] > 0.5).nonzero()[:, 0]
+            other = volume.lookup(styles, points[rows], face[rows] * layers + layer)
+            values = values.index_copy(0, rows, self.texture_decoder(other).float())
+        return values
 
     def _sigma(self, raw: Tensor) -> Tensor:
         return F.softplus(raw.float() - 1.0) * self.config.density_scale
@@ -226,7 +279,8 @@ class Triplane(WithEncoder):
         weights, through = volume.composite(self._sigma(raw[..., 0]), lengths)
         seg = (weights[..., None] * logits).sum(1) + through[:, None] * self.background_seg
         distance = (weights * t).sum(1) + through * rays.far
-        colour = self._colour(planes["texture"], points, face, weights)
+        flat = logits.flatten(0, 1)
+        colour = self._colour(planes, points, face, weights, flat, config.skip_weight)
         return colour, seg, through[:, None], distance[:, None]
 
     def _coarse(self, density: Tensor, c: Tensor, side: int) -> Tensor:
@@ -246,11 +300,19 @@ class Triplane(WithEncoder):
         maps = F.interpolate(F.max_pool2d(maps, 3, 1, 1), (side, side))
         return maps.permute(0, 2, 3, 1).reshape(-1, count)
 
-    def _colour(self, texture: Tensor, points: Tensor, faces: Tensor, weights: Tensor) -> Tensor:
-        """Features [M,F] of rays: only samples that are seen are decoded."""
+    def _colour(
+        self,
+        planes: Planes,
+        points: Tensor,
+        face: Tensor,
+        weights: Tensor,
+        logits: Tensor,
+        skip: float,
+    ) -> Tensor:
+        """Features [M,F] of rays: only samples that are seen, those of weights [M,K] above `skip`,
+        are decoded; points [M*K,3], logits [M*K,classes]: their places and labels."""
         flat = weights.flatten()
-        seen = (flat > self.config.skip_weight).nonzero()[:, 0]
-        values = self.texture_decoder(volume.lookup(texture, points[seen], faces[seen])).float()
-        values = values * flat[seen, None]
+        seen = (flat.detach() > skip).nonzero()[:, 0]
+        values = self._features(planes, points[seen], face[seen], logits[seen]) * flat[seen, None]
         out = values.new_zeros(len(weights), values.shape[1])
         return out.index_add(0, seen // weights.shape[1], values)

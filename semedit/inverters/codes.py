@@ -39,8 +39,8 @@ def spread(generator: Any, c: Tensor) -> dict[str, Tensor]:
 class Offsets:
     """Codes that move away from a start: codes = start + scale * offset.
 
-    Args: start: codes [N, ...]. scale: [1, ...] of the same names. space: "w+" moves each layer
-          alone, "w" all layers (axis 1) together.
+    Args: start: codes [N, ...]. scale: [1, ...]; codes without a scale stay. space: "w+" moves
+          each layer alone, "w" all layers (axis 1) together.
     """
 
     start: Mapping[str, Tensor]
@@ -53,13 +53,15 @@ class Offsets:
         self.leaves = {
             k: torch.zeros_like(v[:, :1] if self._shared(v) else v).requires_grad_(True)
             for k, v in self.start.items()
+            if k in self.scale
         }
 
     def _shared(self, code: Tensor) -> bool:
         return self.space == "w" and code.ndim >= 3
 
     def codes(self) -> dict[str, Tensor]:
-        return {k: v + self.scale[k] * self.leaves[k] for k, v in self.start.items()}
+        moved = {k: self.start[k] + self.scale[k] * leaf for k, leaf in self.leaves.items()}
+        return {**self.start, **moved}
 
     def size(self) -> Tensor:
         """Mean squared offset [N], in squared standard deviations."""
