@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.generators import Output
-from semedit.generators.layers import Linear, activate
+from semedit.generators.layers import GAIN, SLOPE, Linear
 
 # The regions that slices answer for -> the names of images.REGIONS that make them.
 ROIS: dict[str, tuple[str, ...]] = {
@@ -313,9 +313,11 @@ class Weight(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.gain = 1 / math.sqrt(inputs * kernel**2)
 
-    def forward(self, x: Tensor, stride: int, padding: int, shift: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, stride: int, shift: Tensor | None, scale: float) -> Tensor:
+        """The convolution with bias `shift` in place of its own, times `scale`."""
         bias = self.bias if shift is None else shift
-        return F.conv2d(x, self.weight * self.gain, bias, stride, padding)
+        bias = bias if bias is None else bias * scale
+        return F.conv2d(x, self.weight * (self.gain * scale), bias, stride)
 
 
 class Bias(nn.Module):
@@ -330,6 +332,8 @@ class Layer(nn.Module):
     """A convolution, with bias and leaky ReLU where it is active.
 
     Args: border: reflected pixels added on every side. bias: of a layer that is not active.
+          scale: of the results, which goes into the weights, as the activation's gain does: a
+          leaky ReLU passes positive factors.
     """
 
     def __init__(
@@ -341,17 +345,20 @@ class Layer(nn.Module):
         border: int = 0,
         active: bool = True,
         bias: bool = True,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.Conv = Weight(inputs, outputs, kernel, bias and not active)
         self.Act = Bias(outputs) if active else None
         self.stride, self.border = stride, border
+        self.scale = scale * (GAIN if active else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.border:
             x = F.pad(x, (self.border,) * 4, mode="reflect")
-        y = self.Conv(x, self.stride, 0, self.Act.bias if self.Act is not None else None)
-        return y if self.Act is None else activate(y)
+        if self.Act is None:
+            return self.Conv(x, self.stride, None, self.scale)
+        return F.leaky_relu(self.Conv(x, self.stride, self.Act.bias, self.scale), SLOPE)
 
 
 class Halving(nn.Module):
@@ -360,13 +367,13 @@ class Halving(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv1 = Layer(inputs, inputs, kernel=3, border=1)
-        self.conv2 = Layer(inputs, outputs, kernel=3, stride=2)
-        self.skip = Layer(inputs, outputs, stride=2, active=False, bias=False)
+        self.conv2 = Layer(inputs, outputs, kernel=3, stride=2, scale=HALF)
+        self.skip = Layer(inputs, outputs, stride=2, active=False, bias=False, scale=HALF)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.pad(self.conv1(x), (2, 1, 2, 1), mode="reflect")
         y = self.conv2(smooth(y, FINE))
-        return (y + self.skip(smooth(F.pad(x, (1, 0, 1, 0)), FINE))) * HALF
+        return y + self.skip(smooth(F.pad(x, (1, 0, 1, 0)), FINE))
 
 
 class Modulation(nn.Module):
@@ -390,9 +397,11 @@ class Styling(nn.Module):
         super().__init__()
         self.up = up
         self.conv1 = StyledConv(inputs, outputs, style, noise, up)
-        self.conv2 = StyledConv(outputs, outputs, style, noise)
+        self.conv2 = StyledConv(outputs, outputs, style, noise, scale=HALF)
         self.skip = (
-            Layer(inputs, outputs, active=up, bias=up) if inputs != outputs else nn.Identity()
+            Layer(inputs, outputs, active=up, bias=up, scale=HALF)
+            if inputs != outputs
+            else Scaled(HALF)
         )
 
     def forward(self, x: Tensor, style: Tensor, noise: str) -> Tensor:
@@ -400,23 +409,43 @@ class Styling(nn.Module):
         x = self.skip(x)
         if self.up:
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return (x + y) * HALF
+        return x + y
+
+
+class Scaled(nn.Module):
+    """x times a number."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
 
 
 class StyledConv(nn.Module):
-    """A modulated convolution, noise, bias and leaky ReLU."""
+    """A modulated convolution, noise, bias and leaky ReLU, times `scale`."""
 
-    def __init__(self, inputs: int, outputs: int, style: int, noise: int, up: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        style: int,
+        noise: int,
+        up: bool = False,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
+        self.scale = scale * GAIN
         self.conv = ModulatedConv(inputs, outputs, style, up=up)
         self.noise = Noise(noise) if noise else None
         self.activate = Bias(outputs)
 
     def forward(self, x: Tensor, style: Tensor, noise: str) -> Tensor:
-        y = self.conv(x, style, self.activate.bias)
+        y = self.conv(x, style, self.activate.bias, self.scale)
         if self.noise is not None and noise != "none":
-            y = y + self.noise(y, noise == "random").to(y.dtype)
-        return activate(y)
+            y = y + self.noise(y, noise == "random").to(y.dtype) * self.scale
+        return F.leaky_relu(y, SLOPE)
 
 
 class ModulatedConv(nn.Module):
@@ -441,13 +470,14 @@ class ModulatedConv(nn.Module):
         self.gain = 1 / math.sqrt(inputs * kernel**2)
         self.normal, self.up, self.padding = normal, up, kernel // 2
 
-    def forward(self, x: Tensor, style: Tensor, bias: Tensor | None = None) -> Tensor:
-        """bias [O]: added to the results."""
-        scale = self.modulation(style).float()
+    def forward(self, x: Tensor, style: Tensor, bias: Tensor, gain: float = 1.0) -> Tensor:
+        """The convolution and bias [O], times `gain`."""
+        scale, bias = self.modulation(style).float(), bias * gain
         weight = self.weight[0].float() * self.gain
         if self.normal:
             scale = scale * (scale.square().mean(1, keepdim=True) + 1e-8).rsqrt()
             weight = weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+        weight = weight * gain
         x = x * scale[:, :, None, None].to(x.dtype)
         if not self.up:
             return F.conv2d(x, weight, bias, padding=self.padding)
@@ -496,4 +526,8 @@ def smooth(
     line = torch.tensor(taps, dtype=x.dtype, device=x.device)
     line = line * (math.sqrt(total) / sum(taps))
     kernel = (line[:, None] * line).expand(x.shape[1], 1, len(taps), len(taps))
-    return F.conv2d(x, kernel, bias, groups=x.shape[1])
+    if bias is None or not (torch.is_grad_enabled() and bias.requires_grad):
+        return F.conv2d(x, kernel, bias, groups=x.shape[1])
+    # A bias that learns stays out of it: for its sake the kernel's gradient would be found, too.
+    y = F.conv2d(x, kernel, groups=x.shape[1])
+    return y + bias.to(y.dtype)[:, None, None]

@@ -6,8 +6,8 @@
 
 Source: Karras et al. 2020, arXiv:1912.04958 (StyleGAN2) and arXiv:2006.06676 (ADA); Sun et al.
 2022 (IDE-3D), arXiv:2205.15517, supplement, figure 11.
-Departs: pictures are halved by a 2x2 mean; ADA draws from the augmentations that helped most in
-the paper's table: flips, similarities and colour.
+Departs: pictures are halved by a 2x2 mean before the second convolution, a quarter of its work;
+ADA draws from the augmentations that helped most in the paper's table: flips, similarities, colour.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Discriminator(nn.Module):
         self.out = Linear(channels[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.colour(images)
+        x = self.colour(images.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
         x = self.last(torch.cat([x, spread(x)], 1))
@@ -95,7 +95,7 @@ class Branch(nn.Module):
         self.blocks = nn.ModuleList(Halving(a, b) for a, b in pairwise(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.colour(x)
+        x = self.colour(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
         return x
@@ -130,7 +130,7 @@ class Halving(nn.Module):
         self.skip = Conv(inputs, outputs, kernel=1, linear=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.avg_pool2d(self.second(self.first(x)), 2)
+        y = self.second(F.avg_pool2d(self.first(x), 2))
         return (y + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
 
 

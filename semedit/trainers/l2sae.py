@@ -73,8 +73,8 @@ class L2SAETrainer:
     noise: bool = False  # whether the decoder's layers have noise maps
     rank: int = 64  # directions of the prior of codes
     critic: tuple[int, ...] = (16, 32, 64, 128, 160, 160)  # of the discriminator at R, ..., 4
-    patch_size: int = 32  # pixels a side of crops
-    patch_critic: tuple[int, ...] = (24, 48, 96, 128)  # of their discriminator at that, ..., 4
+    patch_size: int = 16  # pixels a side of crops
+    patch_critic: tuple[int, ...] = (32, 64, 96)  # of their discriminator at that, ..., 4
     crops: int = 8  # of each picture
     batch_size: int = 8  # pictures a step, even
     lr: float = 3e-3  # Adam, of the SMN by regression

@@ -38,7 +38,7 @@ class PatchDiscriminator(nn.Module):
 
     def features(self, crops: Tensor) -> Tensor:
         """[N,T,3,P,P] -> [N,T,F]."""
-        x = self.first(crops.flatten(0, 1))
+        x = self.first(crops.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
         return self.last(x).flatten(1).unflatten(0, crops.shape[:2])
