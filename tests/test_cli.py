@@ -132,6 +132,20 @@ def test_a_folder_of_masks_pairs_by_name(space, folder):
     assert name.startswith("süb dir/c/")
 
 
+def test_regions_come_from_another_face(space):
+    give = ("edit", "a", "--transfer-from", "b", "--from", "latents", *FAST_EDIT, "--work",
+            space.root, "--region")  # fmt: skip
+    (name,) = statuses(semedit(*give, "nose,brows", "--json"))
+    assert name.startswith("a/") and name.endswith("-nose+brows-from-b")
+    receipt = space.receipt("edit", name)
+    assert set(receipt["inputs"]) == {"latent", "labels", "donor"} and receipt["figures"]["region"]
+    assert statuses(semedit(*give, "nose,brows", "--json")) == {name: "uptodate"}
+    assert "no region" in semedit(*give, "beard", code=2)
+    assert "no face of" in semedit("edit", "--transfer-from", "nobody", "--region", "hair",
+                                   "--work", space.root, code=2)  # fmt: skip
+    assert "one way" in semedit(*give, "hair", "--direction", "smiling", code=2)
+
+
 def test_directions_move_faces(space):
     lines = semedit("edit", "a", "--direction", "smiling", "--strength", "1.5", "--work",
                     space.root, "--json")  # fmt: skip

@@ -10,11 +10,12 @@ import torch
 from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
-from semedit import latents, methods
-from semedit.editors import EDITORS, Direction, Fast, Mask, Pernus, fast, fitting
+from semedit import latents, losses, methods, metrics
+from semedit.editors import EDITORS, Direction, Fast, Mask, Pernus, Transfer, fast, fitting
 from semedit.editors.directions import read_directions
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
 from semedit.editors.release import moved, release
+from semedit.editors.transfer import seen_by
 from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
 from semedit.faces import attributes, networks
 from semedit.images import ATTRIBUTES, REGIONS
@@ -61,6 +62,14 @@ def labels_of(generator: TinyGenerator, latent: Latent) -> Tensor:
     return labels
 
 
+def transferred(generator: Any, latent: Latent, labels: Tensor, **options: Any) -> Latent:
+    """Skin of another face."""
+    codes, c = generator.sample(1, seed=9)
+    donor = Latent(codes, c, generator.name, latent.fingerprint, "hybrid")
+    settings = {"steps": 3, "regions": ("skin",), "perceptual": "faces", **options}
+    return Transfer(**settings)(generator, latent, donor, labels)
+
+
 def run(editor: str, generator: Any, latent: Latent, directions: Path, **options: Any) -> Latent:
     labels = labels_of(generator, latent)
     if editor == "direction":
@@ -72,6 +81,8 @@ def run(editor: str, generator: Any, latent: Latent, directions: Path, **options
         return Mask(perceptual="faces", **{"steps": 3, **options})(
             generator, latent, edited, labels
         )
+    if editor == "transfer":
+        return transferred(generator, latent, labels, **options)
     kind = {"fast": Fast, "pernus": Pernus}[editor]
     method = kind(start="current", **{"steps": 3, **options})
     return method(generator, latent, {"smiling": True, "eyeglasses": False}, labels)
@@ -326,3 +337,69 @@ def test_every_attribute_has_a_region() -> None:
     assert both.sum() > mask.sum()
     with pytest.raises(OptionError):
         attribute_region(labels, ["tall"])
+
+
+# --- transfer --------------------------------------------------------------------------------
+
+
+def halves(generator: TinyGenerator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Picture and labels of a face with hair on the left, of a donor with hair above."""
+    side = generator.resolution
+    labels = torch.full((2, side, side), REGIONS["skin"][0])
+    labels[0, :, : side // 2] = labels[1, : side // 2] = REGIONS["hair"][0]
+    images = torch.rand(2, 3, side, side) * 2 - 1
+    return images[:1], labels[:1], images[1:], labels[1:]
+
+
+def test_a_transfer_wants_the_donors_regions_and_the_rest(generator: TinyGenerator) -> None:
+    image, labels, donor, donor_labels = halves(generator)
+    both = Transfer(grow=0.0).exchange(image, labels, donor, donor_labels)
+    half = generator.resolution // 2
+    assert both.r.mean() == 0.75  # where either has hair
+    hair = (both.labels == REGIONS["hair"][0])[0]
+    assert hair[:half].all() and not hair[half:].any()  # as the donor's
+    assert both.coloured[0, 0, :half].all() and not both.coloured[0, 0, half:].any()
+    assert torch.equal(both.mixed[..., half:, half:], image[..., half:, half:])
+    everything = Transfer(grow=0.0, colours="all").exchange(image, labels, donor, donor_labels)
+    assert torch.equal(everything.coloured, both.r)
+
+
+def test_equation_9_as_it_stands(generator: TinyGenerator) -> None:
+    """Options take all departures back."""
+    image, labels, donor, donor_labels = halves(generator)
+    method = Transfer(
+        colours="all", region_weight=1.0, parse_weight=0.0, grow=0.0,
+        label_weight=10.0, image_weight=1.0, perceptual_weight=1.0,
+    )  # fmt: skip
+    perceptual = losses.perceptual("faces")
+    both = method.exchange(image, labels, donor, donor_labels)
+    codes, c = generator.sample(1)
+    output = generator.synthesis(codes, c)
+    targets = losses.SemanticLoss.transfer((image, labels), (donor, donor_labels), both.r)
+    expected = losses.SemanticLoss(targets, perceptual)(output)
+    torch.testing.assert_close(method.loss(both, perceptual)(output), expected)
+
+
+def test_a_transfer_moves_towards_the_donor(generator: TinyGenerator, latent: Latent) -> None:
+    labels = labels_of(generator, latent)
+    codes, c = generator.sample(1, seed=9)
+    donor = Latent(codes, c, generator.name, latent.fingerprint, "hybrid")
+    before = latents.picture(generator, latent).image
+    colour = {"image_weight": 100.0, "label_weight": 0.0, "parse_weight": 0.0, "release": 0.0}
+    after = transferred(generator, latent, labels, steps=20, lr=0.3, **colour)
+    shown, drawn = seen_by(generator, donor, latent.c)
+    r = after.meta["region"]
+    assert len(r) == 2 and drawn.shape == labels.shape
+    skin = losses.region(drawn, ["skin"])
+    away = [
+        metrics.mean_change(x, shown, skin)
+        for x in (before, latents.picture(generator, after).image)
+    ]
+    assert (away[1] < away[0]).all()
+
+
+def test_a_transfer_needs_a_region_that_is_there(generator: TinyGenerator, latent: Latent) -> None:
+    labels = labels_of(generator, latent)
+    for regions, error in (((), OptionError), (("beard",), OptionError), (("hat",), MaskError)):
+        with pytest.raises(error):
+            transferred(generator, latent, labels, regions=regions, start="current")

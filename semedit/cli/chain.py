@@ -149,9 +149,16 @@ def edit(
     layers: Annotated[
         str | None, typer.Option(help="Layers that the direction moves, like 0-7; else all.")
     ] = None,
+    transfer_from: Annotated[
+        str | None, typer.Option(help="Give faces the regions of this face.", **REGION)
+    ] = None,
     region: Annotated[
-        Literal["hair", "skin", "nose", "eyes", "lips"] | None,
-        typer.Option(help="Edit this region in one pass, without inversion.", **REGION),
+        str | None,
+        typer.Option(
+            help="hair, skin, nose, eyes or lips: edit it in one pass, without inversion. With "
+            "--transfer-from: what is taken, like hair,mouth.",
+            **REGION,
+        ),
     ] = None,
     style_noise: Annotated[
         float | None, typer.Option(help="Give it another style: strength of the noise.", **REGION)
@@ -168,18 +175,25 @@ def edit(
     ] = False,
     start: From = None,
 ) -> None:
-    """Edit faces by a label map that was drawn over, along a direction, or a region's style.
+    """Edit faces by a label map that was drawn over, along a direction, by regions of another
+    face, or a region's style.
 
     A strip of strengths is a picture to look at, sweeps/NAME/DIRECTION.png, and no step of the
-    face's chain of edits. Regions need weights of `semedit train l2sae`, or imported ones:
-    -w NAME, else heads-l2sae-128.
+    face's chain of edits. Edits of a region in one pass need weights of `semedit train l2sae`, or
+    imported ones: -w NAME, else heads-l2sae-128.
     """
+    if transfer_from is not None:
+        if mask is not None or direction is not None:
+            raise OptionError("say one way to edit", "--transfer-from takes --region alone")
+        _transfer(common, transfer_from, region, start)
+        return
     styled = (style_noise, style_from, structure_noise, as_published or None)
     if region is None and any(value is not None for value in styled):
         raise OptionError("which region?", "give --region hair, skin, nose, eyes or lips")
     if [mask, direction, region].count(None) != 2:
         raise OptionError(
-            "say how to edit", "give --mask FILE|DIR, --direction NAME or --region NAME"
+            "say how to edit",
+            "give --mask FILE|DIR, --direction NAME, --region NAME, or --transfer-from FACE",
         )
     if region is not None:
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
@@ -201,6 +215,23 @@ def edit(
         settings = [f"strength={strength}", *settings]
     name = "mask" if direction is None else "direction"
     _edit(common, "edit", name, settings, start, mask=mask)
+
+
+def _transfer(common: Made, donor: str, region: str | None, start: str | None) -> None:
+    """Regions of one face for others, by the first editor that suits the generator."""
+    from semedit.editors import EDITORS, TRANSFER_EDITORS
+    from semedit.editors.transfer import whole_regions
+    from semedit.generators import traits_of
+
+    names = [name.strip() for name in (region or "").split(",") if name.strip()]
+    whole_regions(names)
+    offered = traits_of(common.generator)
+    kinds: dict[str, Any] = {name: EDITORS[name] for name in TRANSFER_EDITORS}
+    fitting = [name for name, kind in kinds.items() if kind.requires <= offered]
+    name = (fitting or TRANSFER_EDITORS)[0]  # one that does not fit says what it lacks
+    settings = [f"regions={','.join(names)}", *(common.options or ())]
+    label = f"{'+'.join(names)}-from-{donor.replace('/', '-')}"[:80]
+    _edit(common, "edit", name, settings, start, label=label, donor=donor)
 
 
 def _restyle(

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from semedit import losses, methods
+from semedit.editors.agree import agree
 from semedit.editors.enclose import enclose
 from semedit.editors.release import release
 from semedit.errors import MaskError
 from semedit.faces import networks
-from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
-from semedit.inverters.descent import Progress, Steps, descend
-from semedit.latents import Latent, picture, stack, tuned_generator
+from semedit.generators import Output
+from semedit.inverters.codes import check_faces, known_traits, spread
+from semedit.inverters.descent import Progress, Steps
+from semedit.latents import Latent, picture, stack
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,19 @@ class Mask:
                 [target], perceptual, self.label_weight, self.image_weight, self.perceptual_weight
             )
             seen = Seen(before[row], edited[row], r[row]) if self.parse_weight > 0 else None
-            faces.append(self._descend(generator, latent[i], started[i], scale, loss, seen, steps))
+            faces.append(
+                agree(
+                    generator,
+                    latent[i],
+                    started[i],
+                    scale,
+                    loss if seen is None else _both(loss, seen, self.parse_weight),
+                    self.steps,
+                    self.lr,
+                    self.prior_weight,
+                    steps,
+                )
+            )
         after = replace(
             stack(faces),
             method=f"{latent.method}+mask",
@@ -101,34 +115,6 @@ class Mask:
         )
         return enclose(after, before, r, self.soft * size / 100) if self.composite else after
 
-    def _descend(
-        self,
-        generator: Any,
-        face: Latent,
-        start: dict[str, Tensor],
-        scale: dict[str, Tensor],
-        loss: losses.SemanticLoss,
-        seen: Seen | None,
-        steps: Steps,
-    ) -> Latent:
-        tuned = tuned_generator(generator, face)
-        offsets = Offsets(start, scale)
-
-        def objective() -> Tensor:
-            output = tuned.synthesis(offsets.codes(), face.c)
-            value = loss(output) + self.prior_weight * offsets.size()
-            return value if seen is None else value + self.parse_weight * seen(output.image)
-
-        descend(
-            offsets.leaves.values(),
-            objective,
-            self.steps,
-            self.lr,
-            progress=steps,
-        )
-        codes = {k: v.detach() for k, v in offsets.codes().items()}
-        return replace(face, codes=codes, composite=None)
-
     @torch.no_grad()
     def _start(
         self, generator: Any, latent: Latent, image: Tensor, edited: Tensor, labels: Tensor
@@ -138,8 +124,15 @@ class Mask:
         if self.start == "encoder" and "encode" in generator.traits:
             own = generator.encode(image, labels, latent.c)
             drawn = generator.encode(image, edited, latent.c)
-            codes = {k: v + drawn[k] - own[k] for k, v in codes.items()}
+            codes |= {k: codes[k] + v - own[k] for k, v in drawn.items()}
         return [{k: v[i : i + 1] for k, v in codes.items()} for i in range(len(latent))]
+
+
+def _both(loss: losses.Loss, seen: Seen, weight: float) -> losses.Loss:
+    def total(output: Output) -> Tensor:
+        return loss(output) + weight * seen(output.image)
+
+    return total
 
 
 class Seen:

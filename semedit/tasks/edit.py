@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +15,17 @@ from torch.nn.functional import interpolate
 
 from semedit import latents, methods, weights
 from semedit.batch import Item, Result, Run, next_step
+from semedit.decoding import read_labels, read_photo
 from semedit.editors.directions import files_of
-from semedit.errors import LatentError, MaskError, NothingMatchedError, OptionError
-from semedit.generators import load_generator
+from semedit.errors import (
+    LatentError,
+    MaskError,
+    NothingMatchedError,
+    OptionError,
+    SemeditError,
+)
 from semedit.images import (
     fit_labels,
-    read_labels,
-    read_photo,
     resize,
     to_tensor,
     to_uint8,
@@ -29,7 +33,7 @@ from semedit.images import (
     write_labels,
 )
 from semedit.latents import Latent
-from semedit.tasks import planned, used, used_by
+from semedit.tasks import load_generator, planned, used, used_by
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
 
@@ -40,19 +44,21 @@ SURE = 0.5  # a mask belongs to the face it differs from least, if that is less 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What an edit starts from: latent of one face, its label map int64 [1,S,S], the drawn one,
-    and its photograph [1,3,S,S] for methods that look at it."""
+    """What an edit starts from: latent of one face, its label map int64 [1,S,S], that map's height
+    and width on the disk, the drawn one, its photograph [1,3,S,S] for methods that look at it, and the face that regions come from."""
 
     latent: Latent
     labels: Tensor
+    size: tuple[int, ...]
     drawn: Tensor | None
     warnings: tuple[str, ...]
     photo: Tensor | None = None
+    donor: Latent | None = None
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Edit faces by a label map, along a direction, or by attributes.
+    """Edit faces by a label map, along a direction, by attributes, or by regions of another face.
 
     Attributes:
         command: "edit" or "attr"; its receipts go under that name.
@@ -60,6 +66,7 @@ class Edit:
         label: what the step is called.
         mask: an edited label map, or a folder of them named like the faces.
         wanted: attribute -> whether the face shall have it.
+        donor: face of the workspace whose regions the others get; its newest latent counts.
         start: where to start from, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all (with a folder of masks: all in it).
     """
@@ -71,6 +78,7 @@ class Edit:
     generator_name: str = "heads-128"
     mask: Path | None = None
     wanted: Mapping[str, bool] = field(default_factory=dict)
+    donor: str | None = None
     start: str | None = None
     names: Sequence[str] = ()
     batch: int = 4
@@ -98,6 +106,8 @@ class Edit:
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
         names = space.faces(self.names)
+        if self.donor is not None:
+            names = self._receivers(space, names)
         masks = self._masks(space, names)
         if masks is not None and not masks:
             raise NothingMatchedError(f"no face has a mask in {self.mask}")
@@ -110,10 +120,27 @@ class Edit:
         inputs = {"labels": run.workspace.path("masks", name, ".png")}
         if masks is not None:
             inputs["mask"] = masks[name]
+        if self.donor is not None:
+            inputs["donor"] = run.workspace.source(self.donor)
         if getattr(self.method, "target", None) == "photo":
             inputs["crop"] = run.workspace.path("faces", name, ".png")
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
+
+    def _receivers(self, space: Workspace, names: Sequence[str]) -> list[str]:
+        """The faces that the donor gives to: not itself.
+
+        Raises: OptionError: no face is called like it, or there is no other.
+        """
+        if self.donor not in space.faces():
+            raise OptionError(
+                f"{self.donor} is no face of {space.root}",
+                methods.suggestion(str(self.donor), space.faces()[:200]),
+            )
+        others = [name for name in names if name != self.donor]
+        if not others:
+            raise OptionError(f"there is no face besides {self.donor} to give regions to")
+        return others
 
     def _masks(self, space: Workspace, names: Sequence[str]) -> dict[str, Path] | None:
         """Face -> its drawn map; None for edits that take none."""
@@ -130,13 +157,17 @@ class Edit:
         own = read_labels(item.inputs["labels"])
         step = item.inputs["latent"].with_suffix(".labels.png")
         now = read_labels(step) if step.is_file() else own
+        if "donor" in item.inputs:
+            donor = latents.load(item.inputs["donor"], self.generator)
+            return Source(latent, _fitted(now, size), own.shape, None, (), donor=donor)
         if "mask" not in item.inputs:
-            return Source(latent, _fitted(now, size), None, (), self._photo(item, latent))
+            photo = self._photo(item, latent)
+            return Source(latent, _fitted(now, size), own.shape, None, (), photo)
         drawn, warning = fit_labels(read_labels(item.inputs["mask"]), *own.shape)
         # The map that the drawing started from: the one it differs from less.
         base = min((own, now), key=lambda labels: _difference(drawn, labels))
         warnings = () if warning is None else (warning,)
-        return Source(latent, _fitted(base, size), _fitted(drawn, size), warnings)
+        return Source(latent, _fitted(base, size), own.shape, _fitted(drawn, size), warnings)
 
     def _photo(self, item: Item, latent: Latent) -> Tensor | None:
         """The face as it is to be kept: the photograph, or what an edit has made of it."""
@@ -148,7 +179,7 @@ class Edit:
         pixels = read_photo(item.inputs["crop"]).pixels
         return resize(to_tensor(pixels), self.generator.resolution)
 
-    def work(self, items: list[Item], loaded: list[Source]) -> list[Result]:
+    def work(self, items: list[Item], loaded: list[Source]) -> list[Result | SemeditError]:
         # What is told of a face stays its own: faces of unlike histories share a batch.
         latent = latents.stack([replace(one.latent, meta={}) for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
@@ -158,6 +189,8 @@ class Edit:
             arguments = [torch.cat(drawn).to(self.device), labels]
         elif self.wanted:
             arguments = [dict(self.wanted), labels]
+        elif loaded[0].donor is not None:  # the same for all
+            arguments = [loaded[0].donor.to(self.device), labels]
         photos = [one.photo.to(self.device) for one in loaded if one.photo is not None]
         given = {"image": torch.cat(photos)} if photos else {}
         edited = self.method(self.generator, latent, *arguments, progress=self.progress, **given)
@@ -169,27 +202,37 @@ class Edit:
                 meta={**one.latent.meta, **edited[i].meta},
             )
             told = {key: edited[i].meta[key] for key in FIGURES if key in edited[i].meta}
-            results.append(Result(self._write(item, after), one.warnings, told))
+            results.append(self._result(item, one, after, told))
         return results
 
-    def _write(self, item: Item, latent: Latent) -> list[Path]:
-        """Picture, label map, and last the latent, which makes it a step."""
-        space: Workspace = item.data
+    def _result(
+        self, item: Item, one: Source, latent: Latent, told: dict[str, Any]
+    ) -> Result | SemeditError:
         for key, value in latent.codes.items():
             if not torch.isfinite(value).all():
-                raise LatentError(f"the edit of {item.name} diverged: {key} is not finite")
+                return LatentError(f"the edit of {item.name} diverged: {key} is not finite")
         with torch.no_grad():
             output = latents.picture(self.generator, latent)
-        picture, labels, path = (
+        labels = None
+        if output.seg is not None:
+            labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu()
+        write = partial(self._write, item, latent, to_uint8(output.image)[0], labels)
+        return Result(write, one.warnings, told)
+
+    def _write(
+        self, item: Item, latent: Latent, pixels: np.ndarray, labels: Tensor | None
+    ) -> list[Path]:
+        """Picture, label map, and last the latent, which makes it a step."""
+        space: Workspace = item.data
+        picture, map_, path = (
             space.path("edits", item.name, suffix)
             for suffix in (".png", ".labels.png", ".safetensors")
         )
-        write_image(picture, to_uint8(output.image)[0], mark=self.mark)
+        write_image(picture, pixels, mark=self.mark)
         outputs = [picture, path]
-        if output.seg is not None:
-            size = read_labels(item.inputs["labels"]).shape
-            write_labels(labels, interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu())
-            outputs.insert(1, labels)
+        if labels is not None:
+            write_labels(map_, labels)
+            outputs.insert(1, map_)
         latent.save(path)
         return outputs
 
