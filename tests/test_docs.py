@@ -46,11 +46,12 @@ def check(line: str) -> None:
 def methods_table() -> str:
     """The README's table of inverters and editors."""
     from semedit import methods
-    from semedit.editors import EDITORS, PICTURE_EDITORS
+    from semedit.editors import EDITORS, FIELD_EDITORS, PICTURE_EDITORS
     from semedit.inverters import INVERTERS
 
     lines = ["| | name | what it does | needs |", "|-|-|-|-|"]
-    for kind, registry in (("inverter", INVERTERS), ("editor", EDITORS | PICTURE_EDITORS)):
+    editors = EDITORS | FIELD_EDITORS | PICTURE_EDITORS
+    for kind, registry in (("inverter", INVERTERS), ("editor", editors)):
         for row in methods.table(registry):
             needs = ", ".join(row.requires) or "-"
             lines.append(f"| {kind} | `{row.name}` | {row.summary} | {needs} |")

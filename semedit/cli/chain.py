@@ -152,11 +152,20 @@ def edit(
     transfer_from: Annotated[
         str | None, typer.Option(help="Give faces the regions of this face.", **REGION)
     ] = None,
+    texture_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Give regions the texture of this face: by name, latent or picture.", **REGION
+        ),
+    ] = None,
+    texture_seed: Annotated[
+        int | None, typer.Option(help="Give regions a random texture, of this number.", **REGION)
+    ] = None,
     region: Annotated[
         str | None,
         typer.Option(
             help="hair, skin, nose, eyes or lips: edit it in one pass, without inversion. With "
-            "--transfer-from: what is taken, like hair,mouth.",
+            "--transfer-from and --texture-...: regions like hair,lips.",
             **REGION,
         ),
     ] = None,
@@ -186,6 +195,9 @@ def edit(
         if mask is not None or direction is not None:
             raise OptionError("say one way to edit", "--transfer-from takes --region alone")
         _transfer(common, transfer_from, region, start)
+        return
+    if texture_from is not None or texture_seed is not None:
+        _texture(common, texture_from, texture_seed, region, start)
         return
     styled = (style_noise, style_from, structure_noise, as_published or None)
     if region is None and any(value is not None for value in styled):
@@ -232,6 +244,21 @@ def _transfer(common: Made, donor: str, region: str | None, start: str | None) -
     settings = [f"regions={','.join(names)}", *(common.options or ())]
     label = f"{'+'.join(names)}-from-{donor.replace('/', '-')}"[:80]
     _edit(common, "edit", name, settings, start, label=label, donor=donor)
+
+
+def _texture(
+    common: Made, donor: str | None, seed: int | None, region: str | None, start: str | None
+) -> None:
+    """Another texture for regions, in 3D."""
+    if region is None:
+        raise OptionError("which region?", "give --region hair,lips or the like")
+    if donor is not None and seed is not None:
+        raise OptionError("say one texture", "give --texture-from or --texture-seed")
+    settings = [f"region={region}", *(common.options or ())]
+    settings += [] if seed is None else [f"seed={seed}"]
+    source = f"seed-{seed}" if donor is None else f"from-{Path(donor).stem}"
+    label = f"{region.replace(',', '+').replace(' ', '')}-texture-{source}"[:80]
+    _edit(common, "edit", "texture", settings, start, label=label, donor=donor)
 
 
 def _restyle(
@@ -318,10 +345,11 @@ def _edit(
 
     def make(device: str, progress: Any) -> Any:
         from semedit import methods
-        from semedit.editors import ATTRIBUTE_EDITORS, EDITORS
+        from semedit.editors import ATTRIBUTE_EDITORS, EDITORS, FIELD_EDITORS
         from semedit.tasks.edit import Edit
 
-        fit = {k: v for k, v in EDITORS.items() if command == "edit" or k in ATTRIBUTE_EDITORS}
+        known = {**EDITORS, **FIELD_EDITORS}
+        fit = {k: v for k, v in known.items() if command == "edit" or k in ATTRIBUTE_EDITORS}
         method: Any = methods.build(methods.pick(fit, name, "attribute editor"), settings)
         called = f"{method.name}{method.strength:+g}" if name == "direction" else name
         return Edit(

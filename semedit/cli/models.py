@@ -134,12 +134,12 @@ def list_methods(
     """Generators, inverters, editors and trainers, with their options."""
     with reported():
         from semedit import methods
-        from semedit.editors import EDITORS, PICTURE_EDITORS
+        from semedit.editors import EDITORS, FIELD_EDITORS, PICTURE_EDITORS
         from semedit.generators import GENERATORS
         from semedit.inverters import INVERTERS
         from semedit.trainers import TRAINERS
 
-        editors = {**EDITORS, **PICTURE_EDITORS}
+        editors = {**EDITORS, **FIELD_EDITORS, **PICTURE_EDITORS}
         known = {**GENERATORS, **INVERTERS, **editors, **TRAINERS}
         if name is not None:
             methods.pick(known, name, "method")

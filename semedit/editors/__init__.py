@@ -1,10 +1,12 @@
 """Editors by name. Add one: write its file, add its line."""
 
 from semedit.editors.direction import Direction
+from semedit.editors.drawing import Drawing
 from semedit.editors.fast import Fast
 from semedit.editors.mask import Mask
 from semedit.editors.pernus import Pernus
 from semedit.editors.roi import Roi
+from semedit.editors.texture import Texture
 from semedit.editors.transfer import Transfer
 
 EDITORS: dict[str, type] = {
@@ -14,6 +16,8 @@ EDITORS: dict[str, type] = {
     "pernus": Pernus,
     "transfer": Transfer,
 }
+# Which need a field of labels and colours, and take more than a latent.
+FIELD_EDITORS: dict[str, type] = {"texture": Texture, "drawing": Drawing}
 PICTURE_EDITORS: dict[str, type] = {"roi": Roi}  # which need no inversion
 ATTRIBUTE_EDITORS = ("fast", "pernus")  # those that `semedit attr` offers
 # Those that `semedit edit --transfer-from` offers: the first that suits the generator is taken.
@@ -23,12 +27,15 @@ TRANSFER_EDITORS = ("transfer",)
 __all__ = [
     "ATTRIBUTE_EDITORS",
     "EDITORS",
+    "FIELD_EDITORS",
     "PICTURE_EDITORS",
     "TRANSFER_EDITORS",
     "Direction",
+    "Drawing",
     "Fast",
     "Mask",
     "Pernus",
     "Roi",
+    "Texture",
     "Transfer",
 ]

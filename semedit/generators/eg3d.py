@@ -92,7 +92,7 @@ class EG3DConfig:
 class EG3D(WithEncoder):
     """See the module. `planes` serves any number of views."""
 
-    traits: frozenset[str] = frozenset({"ws", "camera", "coarse"})
+    traits: frozenset[str] = frozenset({"ws", "camera", "coarse", "field"})
     # Pivotal tuning adds to these.
     tunable: ClassVar[tuple[str, ...]] = ("planes.features",)
 

@@ -61,7 +61,7 @@ class _Rays:
 class Triplane(WithEncoder):
     """See the module. `planes` is the costly half; its result serves any number of views."""
 
-    traits: frozenset[str] = frozenset({"ws", "camera", "seg", "texture"})
+    traits: frozenset[str] = frozenset({"ws", "camera", "seg", "texture", "field"})
     # Pivotal tuning adds to these: what a face has beside the codes, placed where it is seen.
     tunable: ClassVar[tuple[str, ...]] = ("planes.shape", "planes.texture", "planes.background")
 
