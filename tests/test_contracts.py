@@ -15,7 +15,14 @@ from semedit.generators.encoder import Encoder
 from tests.test_cnerf import small_cnerf
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_l2sae import small_l2sae
-from tests.tiny import TinyGenerator, small_eg3d, small_ide3d, small_stylegan2
+from tests.tiny import (
+    TinyGenerator,
+    small_eg3d,
+    small_gram,
+    small_ide3d,
+    small_manifolds,
+    small_stylegan2,
+)
 
 TINY: dict[str, Callable[[], Any]] = {
     "triplane": lambda: small_generator().attach(Encoder(SMALL_ENCODER)),
@@ -24,6 +31,8 @@ TINY: dict[str, Callable[[], Any]] = {
     "cnerf": lambda: small_cnerf(),
     "eg3d": lambda: small_eg3d(),
     "ide3d": lambda: small_ide3d(),
+    "gram": lambda: small_gram(),
+    "manifolds": lambda: small_manifolds(),
 }
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from semedit import torchvision_ops, weights
+from semedit import cameras, torchvision_ops, weights
 from semedit.checkpoints import eg3d as eg3d_file
+from semedit.checkpoints import gram as gram_file
 from semedit.checkpoints import ide3d_encoder as ide3d_file
 from semedit.checkpoints import stylegan2_keys as keys
 from semedit.generators.e4e import E4E, E4EConfig
 from semedit.generators.eg3d import EG3D, EG3DConfig
+from semedit.generators.gram import GRAM, GRAMConfig
 from semedit.generators.ide3d_encoder import HybridEncoder, HybridEncoderConfig
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
 from tests import golden
@@ -71,6 +73,21 @@ def test_eg3d(shared: Path) -> None:
     facts.check("image_raw", output.low.image)
     facts.check("image_depth", output.depth, share=1e-3)
     facts.check("image", output.image, share=1e-3)
+
+
+@torch.no_grad()
+def test_gram(shared: Path) -> None:
+    facts = golden.read(shared, "gram-64")
+    sizes = gram_file.config(facts.state())
+    generator = GRAM(GRAMConfig(**sizes | {"resolution": facts.config["img_size"]}))
+    tensors = gram_file.renamed(facts.state()) | {"w_avg": torch.zeros(256)}
+    weights.fill(generator, tensors, "golden")
+    c = cameras.orbit(0.0, 0.0)
+    codes = generator.mapping(facts.input("z"), c)
+    planes = generator.planes(codes)
+    facts.check("frequencies", ((planes["gamma"] - 30) / 15).flatten(1))
+    facts.check("phase_shifts", planes["beta"].flatten(1))
+    facts.check("o0", generator.render(planes, c).image, share=1e-3)
 
 
 def test_arcface_has_the_published_names(shared: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,18 @@ from torch import Tensor, nn
 from semedit import cameras
 from semedit.generators import (
     EG3D,
+    GRAM,
     IDE3D,
     EG3DConfig,
+    GRAMConfig,
     IDE3DConfig,
+    Manifolds,
+    ManifoldsConfig,
     Output,
     StyleGAN2,
     StyleGAN2Config,
 )
+from semedit.generators.intersections import Surfaces
 from semedit.images import ATTRIBUTES, LABELS
 
 SAMPLES = 6  # per ray
@@ -189,3 +195,35 @@ def small_ide3d() -> IDE3D:
     """Random weights; as many kinds of layers as the paper's."""
     torch.manual_seed(0)
     return IDE3D(SMALL_IDE3D, "small")
+
+
+SMALL_SURFACES = {"count": 5, "first": 25.0, "last": 12.0, "width": 8, "depth": 2, "sphere": True}
+SMALL_SURFACES |= {"centre": (0.0, 0.0, -1.5), "samples": 12, "near": 0.85, "far": 1.15}
+
+
+def small_gram() -> GRAM:
+    """Random weights, dense enough for surfaces to be told apart."""
+    torch.manual_seed(0)
+    surfaces = Surfaces.of(SMALL_SURFACES)
+    config = GRAMConfig(
+        resolution=16, z_dim=6, w_dim=12, width=16, depth=3, delta=0.5, surfaces=surfaces
+    )
+    return GRAM(config, "small")
+
+
+def small_manifolds(**options: Any) -> Manifolds:
+    """Random weights; two clubs, both seen."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "resolution": 16,
+        "z_dim": 6,
+        "w_dim": 12,
+        "width": 16,
+        "depth": 4,
+        "appearance_depth": 3,
+        "clubs": ("background", "face"),
+        "delta": 0.5,
+        "gain": 10.0,
+        "surfaces": Surfaces.of(SMALL_SURFACES),
+    }
+    return Manifolds(ManifoldsConfig(**sizes | options), "small")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import semedit
 from semedit import weights
-from semedit.checkpoints import cnerf, e4e, eg3d, ide3d, ide3d_encoder, l2sae, stylegan2
+from semedit.checkpoints import cnerf, e4e, eg3d, gram, ide3d, ide3d_encoder, l2sae, stylegan2
 from semedit.checkpoints.formats import Coverage, Format, Part, coverage, filled
 from semedit.checkpoints.reader import Checkpoint, read
 from semedit.errors import WeightsError
@@ -27,6 +27,7 @@ FORMATS: tuple[Format, ...] = (
     l2sae.FORMAT,
     cnerf.FORMAT,
     eg3d.FORMAT,
+    gram.FORMAT,
     ide3d_encoder.FORMAT,
     ide3d.FORMAT,
 )

@@ -67,8 +67,10 @@ class Generator(Protocol):
 from .cnerf import CNeRF, CNeRFConfig  # noqa: E402  (needs Output)
 from .eg3d import EG3D, EG3DConfig  # noqa: E402  (needs Output)
 from .encoder import load_encoder  # noqa: E402
+from .gram import GRAM, GRAMConfig  # noqa: E402  (needs Output)
 from .ide3d import IDE3D, IDE3DConfig  # noqa: E402  (needs Output)
 from .l2sae import L2SAE, L2SAEConfig  # noqa: E402  (needs Output)
+from .manifolds import Manifolds, ManifoldsConfig  # noqa: E402  (needs Output)
 from .stylegan2 import StyleGAN2, StyleGAN2Config  # noqa: E402  (needs Output)
 from .triplane import Triplane, TriplaneConfig  # noqa: E402  (needs Output)
 
@@ -79,6 +81,8 @@ GENERATORS: dict[str, type[nn.Module]] = {
     "cnerf": CNeRF,
     "eg3d": EG3D,
     "ide3d": IDE3D,
+    "gram": GRAM,
+    "manifolds": Manifolds,
 }
 CONFIGS: dict[str, Callable[..., Any]] = {
     "triplane": TriplaneConfig,
@@ -87,6 +91,8 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "cnerf": CNeRFConfig,
     "eg3d": EG3DConfig,
     "ide3d": IDE3DConfig,
+    "gram": GRAMConfig,
+    "manifolds": ManifoldsConfig,
 }
 
 
