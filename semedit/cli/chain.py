@@ -165,7 +165,8 @@ def edit(
         str | None,
         typer.Option(
             help="hair, skin, nose, eyes or lips: edit it in one pass, without inversion. With "
-            "--transfer-from and --texture-...: regions like hair,lips.",
+            "--transfer-from and --texture-...: regions like hair,lips. With --direction: the "
+            "regions whose codes move, of generators that have some.",
             **REGION,
         ),
     ] = None,
@@ -202,12 +203,12 @@ def edit(
     styled = (style_noise, style_from, structure_noise, as_published or None)
     if region is None and any(value is not None for value in styled):
         raise OptionError("which region?", "give --region hair, skin, nose, eyes or lips")
-    if [mask, direction, region].count(None) != 2:
+    if [mask, region if direction is None else direction].count(None) != 1:
         raise OptionError(
             "say how to edit",
             "give --mask FILE|DIR, --direction NAME, --region NAME, or --transfer-from FACE",
         )
-    if region is not None:
+    if region is not None and direction is None:
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
         _restyle(common, {"region": region, **noise}, as_published, style_from, start)
         return
@@ -215,7 +216,8 @@ def edit(
         raise OptionError(f"no mask at {mask}")
     settings = list(common.options or ())
     if direction is not None:
-        settings = [f"name={direction}", *settings]
+        own = [] if region is None else [f"region={region}"]
+        settings = [f"name={direction}", *own, *settings]
     if layers is not None:
         settings = [f"layers={layers}", *settings]
     if strength is not None and ":" in strength:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -42,6 +42,10 @@ def fit(
     classifier: Annotated[
         str, typer.Option(help="auto, builtin or branched: what scores the samples.")
     ] = "auto",
+    region: Annotated[
+        str,
+        typer.Option(help="Of this region's codes alone, where codes have regions; like mouth."),
+    ] = "",
     out: Out = None,
     generator: Generator = "heads-128",
     heads: Annotated[
@@ -51,7 +55,8 @@ def fit(
 ) -> None:
     """Fit directions of attributes: boundaries between samples that a classifier scores.
 
-    With --data, by regression on rendered heads, whose attributes are known; all at once.
+    With --data, by regression on rendered heads, whose attributes are known; all at once. With
+    --region, edits along it leave the codes of all other regions alone.
     """
     from semedit.generators import load_generator
 
@@ -60,30 +65,59 @@ def fit(
     apart = tuple(a.replace("-", "_") for a in condition or ())
     told = ["semedit directions fit", *names, *(f"--condition {a}" for a in apart)]
     told += [
+        *([f"--region {region}"] if region else []),
         f"-n {samples} -w {generator} --seed {common.seed}",
         *(["--data DIR"] if heads else []),
     ]
     with Steps("directions") as steps:
         if heads is not None:
-            if names or apart:
-                raise OptionError("--data fits all attributes at once", "leave their names out")
+            if names or apart or region:
+                raise OptionError(
+                    "--data fits all attributes at once, in all codes",
+                    "leave their names and the region out",
+                )
             from semedit.trainers.directions import from_heads
 
             found = from_heads(loaded, heads, samples, progress=steps)
         else:
-            from semedit.editors import fitting
             from semedit.faces.attributes import load_classifier
-            from semedit.images import ATTRIBUTES
 
             asked = load_classifier(classifier, device(common))
-            codes, scores = fitting.sample(
-                loaded, samples, common.seed, classify=asked, progress=steps
-            )
-            found = fitting.fit_boundaries(
-                loaded, codes, scores, names or ATTRIBUTES, apart, fitting.Boundary(share)
-            )
+            found = _boundaries(loaded, asked, names, apart, share, samples, region, common, steps)
     made_of = f"{samples} rendered heads" if heads else f"{samples} samples of {loaded.name}"
     _keep(common, loaded, found, out, " ".join(told), made_of)
+
+
+def _boundaries(
+    generator: Any,
+    classify: Any,
+    names: tuple[str, ...],
+    apart: tuple[str, ...],
+    share: float,
+    samples: int,
+    region: str,
+    common: Shared,
+    steps: Steps,
+) -> Directions:
+    """Boundaries between samples of the generator; of one region's codes, if one is given."""
+    from semedit.editors import fitting
+    from semedit.editors.directions import OfRegions
+    from semedit.images import ATTRIBUTES
+
+    wanted = [part.strip() for part in region.split(",") if part.strip()]
+    own = OfRegions.named(generator, wanted) if wanted else None
+    codes, scores = fitting.sample(
+        generator,
+        samples,
+        common.seed,
+        classify=classify,
+        cut=fitting.shared if own is None else own.cut,
+        progress=steps,
+    )
+    found = fitting.fit_boundaries(
+        generator, codes, scores, names or ATTRIBUTES, apart, fitting.Boundary(share)
+    )
+    return found if own is None else own.whole(found, region)
 
 
 def pca(

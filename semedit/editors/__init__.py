@@ -6,6 +6,7 @@ from semedit.editors.fast import Fast
 from semedit.editors.mask import Mask
 from semedit.editors.pernus import Pernus
 from semedit.editors.roi import Roi
+from semedit.editors.swap import Swap
 from semedit.editors.texture import Texture
 from semedit.editors.transfer import Transfer
 
@@ -15,6 +16,7 @@ EDITORS: dict[str, type] = {
     "fast": Fast,
     "pernus": Pernus,
     "transfer": Transfer,
+    "swap": Swap,
 }
 # Which need a field of labels and colours, and take more than a latent.
 FIELD_EDITORS: dict[str, type] = {"texture": Texture, "drawing": Drawing}
@@ -22,7 +24,7 @@ PICTURE_EDITORS: dict[str, type] = {"roi": Roi}  # which need no inversion
 ATTRIBUTE_EDITORS = ("fast", "pernus")  # those that `semedit attr` offers
 # Those that `semedit edit --transfer-from` offers: the first that suits the generator is taken.
 # They are called with generator, latents, the donor's latent and the faces' own label maps.
-TRANSFER_EDITORS = ("transfer",)
+TRANSFER_EDITORS = ("swap", "transfer")
 
 __all__ = [
     "ATTRIBUTE_EDITORS",
@@ -36,6 +38,7 @@ __all__ = [
     "Mask",
     "Pernus",
     "Roi",
+    "Swap",
     "Texture",
     "Transfer",
 ]

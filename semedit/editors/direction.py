@@ -11,8 +11,10 @@ from torch import Tensor
 
 from semedit.editors.directions import (
     Directions,
+    OfRegions,
     directions_for,
     read_directions,
+    regional,
     require_made_for,
 )
 from semedit.editors.release import moved, release
@@ -29,11 +31,16 @@ class Direction:
 
     Source: Shen et al. 2020 (InterFaceGAN), arXiv:1907.10786.
     Departs: the unit of strength is one standard deviation of codes along the direction.
+
+    Where codes have an axis of regions (Ma et al. 2023, arXiv:2302.01579, equation 10), one
+    region's alone may move: along a direction that was fitted to it (`directions fit --region`),
+    or else along its part of the whole one.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
     name: str = "smiling"  # of the direction; see `semedit directions list`
     strength: float = 2.0  # standard deviations; negative takes the attribute away
+    region: str = ""  # whose codes move, comma between several; empty: all
     layers: str = ""  # layers to move, like 0-5,8; empty: all
     release: float = 1.0  # share of the face's own tuning taken back where the move shows
     directions: str = ""  # weights or file with the directions; empty: the generator's own
@@ -41,13 +48,12 @@ class Direction:
     def __call__(self, generator: Any, latent: Latent, progress: Progress | None = None) -> Latent:
         """
         Returns: the moved latent; tuned weights stay, kept pixels around older edits do not.
-        Raises:  OptionError: no such direction or layer.  LatentError: fitted on another generator.
+        Raises:  OptionError: no such direction, region or layer.  TraitError: a region of codes
+                 that have none.  LatentError: fitted on another generator.
         """
-        found = self._directions(generator)
-        move = found.move(self.name)
         codes = dict(latent.codes)
-        for k, v in move.items():
-            chosen = self._chosen(v.expand(codes[k].shape[1:]))
+        for k, v in self._move(generator).items():
+            chosen = self._chosen(v.expand(codes[k].shape[1:]), "regions" in generator.traits)
             codes[k] = codes[k] + self.strength * chosen.to(codes[k])
         after = replace(
             latent,
@@ -63,6 +69,17 @@ class Direction:
             progress(1, 1)
         return after
 
+    def _move(self, generator: Any) -> dict[str, Tensor]:
+        """Change of each code by one standard deviation."""
+        found = self._directions(generator)
+        if not self.region:
+            return found.move(self.name)
+        own = OfRegions.named(generator, [name.strip() for name in self.region.split(",")])
+        fitted = regional(self.name, self.region)
+        if fitted in found.units:
+            return found.move(fitted)
+        return own.only(found.move(self.name))
+
     def _directions(self, generator: Any) -> Directions:
         if not self.directions:
             return directions_for(generator)
@@ -71,10 +88,13 @@ class Direction:
         require_made_for(found, generator, path)
         return found
 
-    def _chosen(self, move: Tensor) -> Tensor:
-        """The move with layers (axis 0 of a W+ code) that are not asked for left still."""
+    def _chosen(self, move: Tensor, regions: bool = False) -> Tensor:
+        """The move with layers that are not asked for left still: axis 0 of a W+ code, axis 1 of
+        one with regions."""
         if not self.layers:
             return move
+        if regions:
+            return self._chosen(move.transpose(0, 1)).transpose(0, 1)
         keep = torch.zeros(len(move))
         for part in self.layers.split(","):
             first, _, last = part.strip().partition("-")

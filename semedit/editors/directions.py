@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from semedit import methods, weights
-from semedit.errors import LatentError, WeightsError
+from semedit.errors import LatentError, TraitError, WeightsError
 from semedit.latents import fingerprint
 
 
@@ -80,10 +82,61 @@ def read_directions(source: str | Path) -> Directions:
     return Directions(units, config["generator"], config["fingerprint"], figures)
 
 
+def regional(name: str, region: str) -> str:
+    """What a direction of one region's codes alone is called; no region: the name itself."""
+    return f"{name}@{region}" if region else name
+
+
 def normal(direction: dict[str, Tensor]) -> dict[str, Tensor]:
     """The direction of unit length over all its codes."""
     length = sum(float(v.double().square().sum()) for v in direction.values()) ** 0.5
     return {k: v / length for k, v in direction.items()}
+
+
+@dataclass(frozen=True)
+class OfRegions:
+    """The part of codes "ws" [n,K,L,w] that belongs to some regions: what a direction that leaves
+    all others alone is fitted to.
+
+    Args: count: K. chosen: the regions' numbers.
+    """
+
+    count: int
+    chosen: tuple[int, ...]
+
+    @classmethod
+    def named(cls, generator: Any, regions: Sequence[str]) -> OfRegions:
+        """Of regions of a generator's, by the names of images.REGIONS.
+
+        Raises: TraitError: its codes have no regions.  OptionError: no such region.
+        """
+        if "regions" not in generator.traits:
+            raise TraitError(
+                f"the codes of {generator.name} have no regions",
+                "take weights of `semedit train cnerf`, or leave --region out",
+            )
+        names = generator.covering(regions)
+        return cls(len(generator.regions), tuple(generator.regions.index(n) for n in names))
+
+    def cut(self, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Codes [n,K,...] of all regions -> [n,chosen,...]."""
+        return {"ws": codes["ws"][:, list(self.chosen)]}
+
+    def only(self, move: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A move of "ws" [K or 1,L,w] that is zero in all other regions."""
+        keep = torch.zeros(self.count, 1, 1)
+        keep[list(self.chosen)] = 1
+        return {"ws": move["ws"] * keep.to(move["ws"])}
+
+    def whole(self, found: Directions, label: str) -> Directions:
+        """Directions of the cut codes as ones of all, called NAME@label."""
+        units = {}
+        for name, unit in found.units.items():
+            ws = unit["ws"].new_zeros(self.count, *unit["ws"].shape[1:])
+            ws[list(self.chosen)] = unit["ws"]
+            units[regional(name, label)] = {"ws": ws}
+        figures = {regional(name, label): told for name, told in found.figures.items()}
+        return replace(found, units=units, figures=figures)
 
 
 def files_of(name: str) -> list[Path]:

@@ -66,12 +66,13 @@ def sample(
     seed: int = 0,
     batch: int = 0,
     classify: Classify | None = None,
+    cut: Callable[[Codes], dict[str, Tensor]] = shared,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Codes of random samples, and how a classifier scores their pictures from the front.
 
-    Args:    batch: samples made together; 0: as many as PIXELS allows.
-    Returns: codes [n, ...] as `shared` has them, scores [n,A]; scores [n,0] without a classifier;
+    Args:    batch: samples made together; 0: as many as PIXELS allows. cut: what is kept of codes.
+    Returns: codes [n, ...] as `cut` leaves them, scores [n,A]; scores [n,0] without a classifier;
              on the CPU.
     """
     batch = batch or max(1, min(16, PIXELS // generator.resolution**2))
@@ -84,7 +85,7 @@ def sample(
         z = torch.randn(min(batch, count - first), generator.z_dim, generator=numbers).to(device)
         views = c.expand(len(z), -1)
         made = generator.mapping(z, views)
-        codes.append({k: v.cpu() for k, v in shared(made).items()})
+        codes.append({k: v.cpu() for k, v in cut(made).items()})
         if classify is not None:
             scores.append(classify(generator.synthesis(made, views).image.clamp(-1, 1)).cpu())
         if progress is not None:

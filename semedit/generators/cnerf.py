@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from semedit import cameras
+from semedit import cameras, methods
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import Output
 from semedit.generators.layers import SLOPE
@@ -45,6 +45,7 @@ from semedit.generators.rays import Rays
 from semedit.generators.stylegan2 import Noise
 from semedit.generators.superresolution import Superresolution
 from semedit.images import LABELS
+from semedit.images import REGIONS as LABELS_OF
 
 Planes = dict[str, Tensor]
 
@@ -199,6 +200,31 @@ class CNeRF(nn.Module):
         ws, other = codes["ws"].clone(), donor["ws"].expand_as(codes["ws"])
         ws[:, chosen, layers[part]] = other[:, chosen, layers[part]]
         return {**codes, "ws": ws}
+
+    def borrow(
+        self,
+        codes: Mapping[str, Tensor],
+        donor: Mapping[str, Tensor],
+        regions: Sequence[str],
+        part: str = "both",
+    ) -> dict[str, Tensor]:
+        """As `exchange`, with regions by the names of images.REGIONS."""
+        return self.exchange(codes, donor, self.covering(regions), part)
+
+    def covering(self, regions: Sequence[str]) -> tuple[str, ...]:
+        """The regions here that draw labels of regions of images.REGIONS.
+
+        Raises: OptionError: no such region, or none here draws it.
+        """
+        found = {
+            self.config.labels[label][0]
+            for name in regions
+            for label in methods.pick(LABELS_OF, name, "region")
+            if label in self.config.labels
+        }
+        if not found:
+            raise OptionError(f"{self.name} draws no {' or '.join(regions)}")
+        return tuple(self.regions[index] for index in sorted(found))
 
     @torch.no_grad()
     def centre(self, samples: int = 10_000) -> None:
