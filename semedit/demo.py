@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageSequence
 
 from semedit import renders
-from semedit.batch import Outcome
 from semedit.editors import Fast, Mask
 from semedit.faces import Face
 from semedit.images import (
@@ -33,7 +32,7 @@ from semedit.tasks.invert import Invert
 from semedit.tasks.turntable import Turntable
 from semedit.workspace import Workspace
 
-Perform = Callable[[Task], list[Outcome]]
+Perform = Callable[[Task], object]
 Progress = Callable[[int, int], None]
 
 GLASSES, SKIN = REGIONS["glasses"][0], REGIONS["skin"][0]

@@ -95,3 +95,15 @@ class NothingMatchedError(WorkspaceError):
 
     code = "nothing"
     exit_code = 4
+
+
+class FailuresError(WorkspaceError):
+    """More inputs failed than the user allows."""
+
+    code = "failures"
+
+
+class EditedError(SemeditError):
+    """An output was changed by hand, and would have to be made anew."""
+
+    code = "edited"

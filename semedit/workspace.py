@@ -9,11 +9,12 @@ Inputs are found here as well: files, folders and globs, mirrored, never flatten
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +27,16 @@ from semedit.errors import (
     WorkspaceError,
 )
 from semedit.faces import photo_of
-from semedit.images import SUFFIXES, TEMPORARY
+from semedit.images import SUFFIXES, TEMPORARY, write_bytes
 from semedit.methods import suggestion
 from semedit.weights import fingerprint as file_sha256
 
 FORMAT = 1  # of receipts and folders; part of every fingerprint
 STEPS = ("edit", "attr")  # commands whose outputs are steps of a chain of edits
+LONGEST_RECEIPT = 240  # bytes of a name; file systems allow 255 with the suffix
 PHOTO_SUFFIXES = frozenset(SUFFIXES) | {".heic", ".heif"}
+
+_held: set[Path] = set()  # folders that this process works in
 
 
 @dataclass(frozen=True)
@@ -46,35 +50,60 @@ class Workspace:
         return self.root / folder / f"{name}{suffix}"
 
     @contextmanager
-    def locked(self, make: bool = False) -> Iterator[None]:
+    def locked(self, make: bool = False, shard: str = "1/1") -> Iterator[None]:
         """Hold the folder for this run alone; clear what a killed run left half-written.
+
+        Shards of one run share the folder: each holds a lock of its own. A run within a run that
+        holds the folder already goes on.
 
         Args:
             make: make it if it is not there yet.
+            shard: "2/8" for the second of eight runs that work side by side; "1/1" is the whole.
 
         Raises:
             NothingMatchedError: it is not there.
             LockedError: another run holds it.
             WorkspaceError: it cannot be written.
         """
-        from filelock import FileLock, Timeout
-
+        place = self.root.resolve()
+        if place in _held:
+            yield
+            return
         if not make and not self.root.is_dir():
             raise NothingMatchedError(f"no workspace at {self.root}", "run `semedit align` first")
+        with ExitStack() as stack:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._hold(stack, shard)
+                write_bytes(self.root / ".lock-probe", b"")  # locks may outlive write permission
+                (self.root / ".lock-probe").unlink()
+                if shard == "1/1":
+                    for leftover in self.root.rglob(f"{TEMPORARY}*"):
+                        leftover.unlink()
+            except OSError as error:
+                raise WorkspaceError(f"{self.root} cannot be written: {error.strerror}") from error
+            _held.add(place)
+            stack.callback(_held.discard, place)
+            yield
+
+    def _hold(self, stack: ExitStack, shard: str) -> None:
+        """Take the lock of a whole run, or of a shard. Each looks for the other kind only when it
+        has its own, so that of two that come at once at least one sees the other."""
+        from filelock import FileLock, Timeout
+
+        whole, part = self.root / ".lock", self.root / f".lock-{shard.replace('/', '-of-')}"
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock", timeout=0)
-            lock.acquire()
+            if shard == "1/1":
+                stack.enter_context(FileLock(whole, timeout=0))
+                for other in self.root.glob(".lock-*-of-*"):
+                    with FileLock(other, timeout=0):
+                        continue
+            else:
+                stack.enter_context(FileLock(part, timeout=0))
+                with FileLock(whole, timeout=5):  # other shards look, too
+                    pass
         except Timeout as error:
             raise LockedError(f"another run is working in {self.root}") from error
-        except OSError as error:
-            raise WorkspaceError(f"{self.root} cannot be written: {error.strerror}") from error
-        try:
-            for leftover in self.root.rglob(f"{TEMPORARY}*"):
-                leftover.unlink()
-            yield
-        finally:
-            lock.release()
 
     def faces(self, patterns: Sequence[str] = ()) -> list[str]:
         """Names of aligned faces, sorted; patterns are names or globs.
@@ -104,7 +133,13 @@ class Workspace:
     # Receipts
 
     def receipt_path(self, command: str, name: str) -> Path:
-        return self.root / "receipts" / command / f"{name}.json"
+        """Where a receipt is; names too long for a file are cut, their digest tells them apart."""
+        folder, _, last = name.rpartition("/")
+        whole = os.fsencode(last)
+        if len(whole) > LONGEST_RECEIPT:
+            digest = hashlib.sha256(whole).hexdigest()[:16]
+            last = f"{whole[:100].decode(errors='ignore')}~{digest}"
+        return self.root / "receipts" / command / folder / f"{last}.json"
 
     def receipt(self, command: str, name: str) -> dict[str, Any] | None:
         """The receipt of an item, None if there is none or it is not readable as one."""

@@ -29,13 +29,19 @@ class Watch:
     """An observer that remembers."""
 
     def __init__(self):
-        self.total, self.seen = None, []
+        self.total, self.seen, self.outcomes = None, [], {}
 
     def start(self, total):
         self.total = total
 
     def finish(self, outcome):
         self.seen.append((outcome.name, outcome.status))
+        self.outcomes[outcome.name] = outcome
+
+    @property
+    def only(self):
+        (outcome,) = self.outcomes.values()
+        return outcome
 
 
 @pytest.fixture
@@ -86,11 +92,16 @@ def go(space, raw, *, batch=1, **settings):
     work, watch = Upper(space), Watch()
     items = [Item(one.name, {"photo": one.path}) for one in photographs([raw], space)]
     with space.locked(make=True):
-        outcomes = for_each(
-            Run(space, "align", **settings), items, work.load, work.work, watch, batch
-        )
-    assert watch.total == len(items) and watch.seen == [(o.name, o.status) for o in outcomes]
-    return {o.name: o for o in outcomes}, work
+        tally = for_each(Run(space, "align", **settings), items, work.load, work.work, watch, batch)
+    assert watch.total == len(items) == len(watch.seen) == tally.total
+    return watch.outcomes, work
+
+
+def alone(run, item, load, work):
+    """The outcome of one item."""
+    watch = Watch()
+    for_each(run, [item], load, work, watch)
+    return watch.only
 
 
 def status(outcomes):
@@ -140,9 +151,8 @@ def test_what_another_command_wrote_over_is_refined_again(space, raw):
 
     def parse():
         work = Lower(space)
-        items = [Item("a", {"photo": raw / "a.jpg"}, refines=True)]
-        (outcome,) = for_each(Run(space, "parse"), items, work.load, work.work, Watch())
-        return outcome
+        item = Item("a", {"photo": raw / "a.jpg"}, refines=True)
+        return alone(Run(space, "parse"), item, work.load, work.work)
 
     go(space, raw)
     assert [parse().status, parse().status] == ["done", "uptodate"]
@@ -224,9 +234,8 @@ def test_an_input_changed_meanwhile_is_an_error(space, raw):
             return super().work(items, loaded)
 
     work = Slow(space)
-    (outcome,) = for_each(
-        Run(space, "align"), [Item("a", {"photo": raw / "a.jpg"})], work.load, work.work, Watch()
-    )
+    item = Item("a", {"photo": raw / "a.jpg"})
+    outcome = alone(Run(space, "align"), item, work.load, work.work)
     assert outcome.status == "error" and "changed while" in outcome.error["message"]
 
 
@@ -252,7 +261,7 @@ def test_pipes_are_not_opened(space, raw):
         raise InputError("not a regular file")
 
     item = Item("pipe", {"photo": raw / "pipe.jpg"})
-    (outcome,) = for_each(Run(space, "align"), [item], load, lambda *_: [], Watch())
+    outcome = alone(Run(space, "align"), item, load, lambda *_: [])
     assert outcome.status == "error"
 
 
@@ -339,7 +348,7 @@ def edit(space, label, strength, *, chosen=None, command="edit", content="x"):
         write_bytes(path, loaded[0] + f"+{label}{strength}".encode())
         return [Result([path])]
 
-    (outcome,) = for_each(run, [item], lambda i: i.inputs["latent"].read_bytes(), work, Watch())
+    outcome = alone(run, item, lambda i: i.inputs["latent"].read_bytes(), work)
     return outcome
 
 

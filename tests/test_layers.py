@@ -14,6 +14,7 @@ ORDER = (
     "compiled",
     "methods",
     "images",
+    "decoding",
     "weights",
     "cameras",
     "faces",

@@ -54,7 +54,8 @@ def test_faces_of_unlike_histories_keep_their_own(
         inputs = {"latent": path, "labels": space.path("masks", name, ".png")}
         items.append(Item(f"{name}/01-shift", inputs, data=space))
     task = edit.Edit("edit", "shift", Shift(), "shift", generator_name="tiny")
-    task.work(items, [task.load(item) for item in items])
+    for result in task.work(items, [task.load(item) for item in items]):
+        result.write()
     for i, method in enumerate(("hybrid+shift", "hybrid+mask+shift")):
         made = latents.load(space.path("edits", items[i].name, ".safetensors"), generator)
         assert made.method == method and made.meta["loss"] == [float(i)]
@@ -78,6 +79,7 @@ def test_a_receipt_tells_of_its_own_step_alone(
     item = Item("a/02-shift", inputs, data=space)
     task = edit.Edit("edit", "shift", Shift(), "shift", generator_name="tiny")
     (result,) = task.work([item], [task.load(item)])
+    result.write()
     assert result.figures == {"probability": [0.0]}  # not the step before's region and error
     made = latents.load(space.path("edits", "a/02-shift", ".safetensors"), generator)
     assert made.meta["error"] == 2.0
@@ -93,7 +95,8 @@ def test_crops_of_several_sizes_are_parsed(tmp_path: Path, monkeypatch: pytest.M
         write_image(crop, np.zeros((size, size, 3), np.uint8))
         items.append(Item(str(size), {"crop": crop}, data=space))
     task = Describe("parse", backend="builtin")
-    task.work(items, [task.load(item) for item in items])
+    for result in task.work(items, [task.load(item) for item in items]):
+        result.write()
     for size in (32, 48):
         labels = read_labels(space.path("masks", str(size), ".png"))
         assert labels.shape == (size, size) and (labels == 1).all()
@@ -160,10 +163,10 @@ def test_turntables_stay_within_what_the_generator_knows(
     monkeypatch.setattr(
         turntable.renders, "camera_path", lambda *a: (seen.append(a[3:]), path(*a))[1]
     )
-    assert perform(asked, turned, Quiet())[0].status == "done"
+    assert perform(asked, turned, Quiet()).done == 1
     assert seen == [pytest.approx((math.radians(40), math.radians(-12)))]
     wider = Turntable(frames=4, yaw_deg=120.0, pitch_deg=-30.0)  # the same pictures
-    assert perform(wider, turned, Quiet())[0].status == "uptodate"
+    assert perform(wider, turned, Quiet()).uptodate == 1
 
 
 def test_a_generator_without_limit_turns_all_round(turned: Workspace) -> None:
@@ -173,9 +176,7 @@ def test_a_generator_without_limit_turns_all_round(turned: Workspace) -> None:
 
 
 def test_animations_of_several_formats_are_made_once_each(turned: Workspace) -> None:
-    def status(kind: Any) -> str:
-        return perform(Turntable(frames=2, format=kind), turned, Quiet())[0].status
+    def done(kind: Any) -> int:
+        return perform(Turntable(frames=2, format=kind), turned, Quiet()).done
 
-    assert [status(kind) for kind in ("gif", "mp4", "gif", "mp4")] == [
-        *("done", "done", "uptodate", "uptodate")
-    ]
+    assert [done(kind) for kind in ("gif", "mp4", "gif", "mp4")] == [1, 1, 0, 0]

@@ -1,31 +1,24 @@
-"""What all commands share: their common options, errors as one line, progress and closing table."""
+"""What all commands share: their common options, errors as one line, and how a task is run."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from semedit.cli.report import Reporter, Steps, data, say, show_plan, stdout
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
-    from semedit.batch import Outcome
     from semedit.tasks import Task
 
-stderr = Console(stderr=True)
-stdout = Console()
+__all__ = ["Reporter", "Steps", "data", "say", "stdout"]  # so that commands need one import
 
 WORKSPACE = "Workspace"  # headings of `--help`
 RUN = "Run"
@@ -77,6 +70,32 @@ class Common(Shared):
             "--retry-failed", help="Try again what failed before.", rich_help_panel=WORKSPACE
         ),
     ] = False
+    max_failures: Annotated[
+        int,
+        typer.Option(
+            min=0, help="End when so many inputs failed; 0: never.", rich_help_panel=WORKSPACE
+        ),
+    ] = 0
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be done, do nothing.", rich_help_panel=WORKSPACE
+        ),
+    ] = False
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N", help="Part I of N, which run side by side.", rich_help_panel=RUN
+        ),
+    ] = "1/1"
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="ray: on all devices of a Ray cluster.", rich_help_panel=RUN),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster; none: one on this machine.", rich_help_panel=RUN),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -116,10 +135,10 @@ def command(
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        first, *own = inspect.signature(function, eval_str=True).parameters.values()
+        first, *own = _signature(function)
         kind = first.annotation
         own = [parameter for parameter in own if parameter.name != "extra"]
-        shared = inspect.signature(kind, eval_str=True).parameters.values()
+        shared = [_from_environment(p) for p in _signature(kind)]
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [p.replace(kind=keyword) for p in (*own, *extra, *shared)]
 
@@ -138,6 +157,19 @@ def command(
     return register
 
 
+def _signature(of: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(of, eval_str=True).parameters.values())
+
+
+def _from_environment(parameter: inspect.Parameter) -> inspect.Parameter:
+    """An option that all commands share can be set by SEMEDIT_NAME, for all at once."""
+    (option,) = parameter.annotation.__metadata__
+    if isinstance(option, typer.models.OptionInfo) and not option.envvar:
+        option.envvar = f"SEMEDIT_{parameter.name.upper()}"
+        option.show_envvar = False
+    return parameter
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn errors that a user can cause into one line and an exit code."""
@@ -146,21 +178,6 @@ def reported() -> Iterator[None]:
     except SemeditError as error:
         say("error", error.message, error.hint)
         raise typer.Exit(error.exit_code) from error
-
-
-def say(kind: str, message: str, hint: str | None = None) -> None:
-    """One line on stderr: `error: what is wrong (what to do)`."""
-    colour = {"error": "red", "warning": "yellow", "skipped": "yellow"}.get(kind, "none")
-    text = f"{message} ({hint})" if hint else message
-    text = text.encode(errors="backslashreplace").decode()  # names that are not UTF-8
-    stderr.print(f"[{colour}]{kind}:[/] ", end="")
-    stderr.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def data(**values: Any) -> None:
-    """One JSON line on stdout."""
-    sys.stdout.write(json.dumps(values, default=str) + "\n")
-    sys.stdout.flush()
 
 
 def device(common: Shared) -> str:
@@ -185,92 +202,13 @@ def device(common: Shared) -> str:
     return common.device
 
 
-def _bar() -> Progress:
-    """A progress bar on stderr, which shows only on a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=stderr,
-        transient=True,
-        disable=not stderr.is_terminal,
-    )
-
-
-class Reporter:
-    """Progress while a task runs (a bar only on a terminal), JSON lines, and the closing table."""
-
-    def __init__(self, command: str, as_json: bool) -> None:
-        self.command, self.as_json = command, as_json
-        self.started = time.perf_counter()
-        self.bar = _bar()
-        self.items = self.bar.add_task(command, total=None)
-        self.steps = self.bar.add_task("steps", total=None, visible=False)
-
-    def __enter__(self) -> Reporter:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.bar.stop()
-
-    def start(self, total: int) -> None:
-        self.bar.update(self.items, total=total)
-
-    def step(self, done: int, total: int) -> None:
-        """Progress of the batch at work."""
-        self.bar.update(self.steps, completed=done, total=total, visible=done < total)
-
-    def finish(self, outcome: Outcome) -> None:
-        if outcome.error:
-            kind = "skipped" if outcome.status == "skipped" else "error"
-            say(kind, f"{outcome.name}: {outcome.error['message']}", outcome.error["hint"])
-        for warning in outcome.warnings:
-            say("warning", f"{outcome.name}: {warning}")
-        if self.as_json:
-            data(command=self.command, **asdict(outcome))
-        self.bar.advance(self.items)
-
-    def close(self, outcomes: Sequence[Outcome], workspace: Path, used_device: str) -> None:
-        """The closing table on stderr, the summary line on stdout."""
-        names = {
-            "done": "done",
-            "uptodate": "up to date",
-            "skipped": "skipped",
-            "error": "failed",
-        }
-        counts = {status: sum(o.status == status for o in outcomes) for status in names}
-        warned = sum(bool(o.warnings) for o in outcomes)
-        seconds = time.perf_counter() - self.started
-        if self.as_json:
-            data(
-                summary=True,
-                command=self.command,
-                **counts,
-                warned=warned,
-                seconds=round(seconds, 2),
-                device=used_device,
-                workspace=str(workspace),
-            )
-        table = Table(title=f"semedit {self.command}", title_justify="left")
-        columns = {title: str(counts[status]) for status, title in names.items()}
-        columns |= {"warned": str(warned), "seconds": f"{seconds:.1f}"}
-        for title in columns:
-            table.add_column(title, justify="right")
-        table.add_column("device")
-        table.add_column("workspace")
-        table.add_row(*columns.values(), used_device, str(workspace))
-        stderr.print(table)
-
-
 def run(
     common: Common,
     name: str,
     make: Callable[[str, Callable[[int, int], None]], Task],
     new: bool = False,
-) -> list[Outcome]:
-    """Run one task over the workspace.
+) -> None:
+    """Run one task over the workspace, or only plan to.
 
     Args:
         name: of the command.
@@ -280,36 +218,30 @@ def run(
     Raises:
         typer.Exit: with code 3 when inputs failed.
     """
+    from semedit.batch import Shard
     from semedit.workspace import Workspace
 
-    space = Workspace(common.work)
-    with space.locked(make=new):
+    space, shard = Workspace(common.work), Shard.parse(common.shard)
+    settings: dict[str, Any] = {
+        "overwrite": common.overwrite,
+        "retry_failed": common.retry_failed,
+        "max_failures": common.max_failures,
+        "shard": shard,
+    }
+    if common.dry_run:
+        from semedit.tasks import plan_of
+
+        task = make(device(common), lambda *_: None)
+        show_plan(name, plan_of(task, space, **settings), common.json)
+        return
+    with space.locked(make=new, shard=str(shard)):
         from semedit.tasks import perform
 
         chosen = device(common)
-        with Reporter(name, common.json) as reporter:
+        if common.device == "auto":
+            say("device", chosen)
+        with Reporter(name, common.json, space.root, chosen) as reporter:
             task = make(chosen, reporter.step)
-            outcomes = perform(task, space, reporter, common.overwrite, common.retry_failed)
-    reporter.close(outcomes, space.root, chosen)
-    if any(outcome.status == "error" for outcome in outcomes):
+            perform(task, space, reporter, common.engine, common.address, **settings)
+    if reporter.failed:
         raise typer.Exit(3)
-    return outcomes
-
-
-class Steps:
-    """A bar for a count that is not over items of a workspace."""
-
-    def __init__(self, title: str) -> None:
-        self.bar = _bar()
-        self.title = title
-        self.task = self.bar.add_task(title, total=None)
-
-    def __enter__(self) -> Steps:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.bar.stop()
-
-    def __call__(self, done: int, total: int, title: str | None = None) -> None:
-        self.bar.update(self.task, completed=done, total=total, description=title or self.title)

@@ -23,7 +23,6 @@ def demo(
 ) -> None:
     """Run the whole chain on four faces and show it on a contact sheet."""
     from semedit import demo as chain
-    from semedit.batch import Outcome
     from semedit.tasks import Task, perform
     from semedit.workspace import Workspace
 
@@ -36,14 +35,12 @@ def demo(
     def step(done: int, total: int) -> None:
         watching[-1].step(done, total)
 
-    def reported(task: Task) -> list[Outcome]:
+    def reported(task: Task) -> None:
         nonlocal failed
-        with Reporter(task.command, common.json) as reporter:
+        with Reporter(task.command, common.json, space.root, chosen) as reporter:
             watching.append(reporter)
-            outcomes = perform(task, space, reporter)
-        reporter.close(outcomes, space.root, chosen)
-        failed |= any(outcome.status == "error" for outcome in outcomes)
-        return outcomes
+            perform(task, space, reporter)
+        failed |= reporter.failed > 0
 
     with space.locked(make=True):
         sheet = chain.run(folder, space, reported, frames, chosen, step)

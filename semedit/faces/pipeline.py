@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,12 @@ PROFILE_RAD = 0.9  # a head turned farther than this (52 degrees) is flagged
 SHOWN = 0.6  # a face with less of its inner landmarks visible is flagged as occluded
 INSIDE = 0.75  # a crop with less of it inside the photo is flagged as cut
 ENOUGH = 0.7  # a face with fewer px a side than this share of the crop's is flagged as small
+
+
+TOGETHER = 8  # crops that go through the networks at once
+
+Cut = tuple[np.ndarray, np.ndarray, np.ndarray]  # crop, quad, landmarks
+Description = tuple[np.ndarray | None, np.ndarray, dict[str, float] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,24 +144,64 @@ class FacePipeline:
         Returns: its faces, the largest first; with faces="largest" just one.
         Raises:  NoFaceError: none is found, or all are smaller than min_face.
         """
-        found = self.find(photo.pixels)
+        (found,) = self.several([photo], [source], [name])
+        if isinstance(found, NoFaceError):
+            raise found
+        return found
+
+    def several(
+        self, photos: Sequence[Photo], sources: Sequence[str], names: Sequence[str]
+    ) -> list[list[Described] | NoFaceError]:
+        """The same for several photos, whose crops go through the networks together.
+
+        Returns: for each photo its faces, or why there is none.
+        """
+        found = [self._chosen(p.pixels, s) for p, s in zip(photos, sources, strict=True)]
+        cuts: list[list[Cut]] = [
+            []
+            if isinstance(faces, NoFaceError)
+            else [align.align(photo.pixels, _landmarks(d), self.size) for d in faces]
+            for photo, faces in zip(photos, found, strict=True)
+        ]
+        rows = iter(self._describe([crop for cut in cuts for crop, _, _ in cut]))
+        out: list[list[Described] | NoFaceError] = []
+        for photo, source, name, faces, cut in zip(
+            photos, sources, names, found, cuts, strict=True
+        ):
+            if isinstance(faces, NoFaceError):
+                out.append(faces)
+            else:
+                described = list(islice(rows, len(faces)))
+                out.append(self._records(photo, source, name, faces, cut, described))
+        return out
+
+    def _chosen(self, pixels: np.ndarray, source: str) -> list[Detection] | NoFaceError:
+        """The faces of a photo that are wanted, or why there is none."""
+        found = self.find(pixels)
         if not found:
-            raise NoFaceError(f"no face found in {source}")
+            return NoFaceError(f"no face found in {source}")
         big = [d for d in found if _across(d) >= self.min_face]
         if not big:
-            raise NoFaceError(
+            return NoFaceError(
                 f"the largest face in {source} is {_across(found[0]):.0f} px, "
                 f"less than {self.min_face}",
                 "lower --min-face",
             )
-        big = big if self.faces == "all" else big[:1]
-        cuts = [align.align(photo.pixels, _landmarks(d), self.size) for d in big]
-        described = self._describe([crop for crop, _, _ in cuts])
+        return big if self.faces == "all" else big[:1]
+
+    def _records(
+        self,
+        photo: Photo,
+        source: str,
+        name: str,
+        found: list[Detection],
+        cuts: list[Cut],
+        described: list[Description],
+    ) -> list[Described]:
         out = []
-        for i, (detection, (crop, quad, points), row) in enumerate(
-            zip(big, cuts, described, strict=True)
+        for i, (detection, (crop, quad, points), (labels, c, attributes)) in enumerate(
+            zip(found, cuts, described, strict=True)
         ):
-            labels, c, attributes = row
             face = Face(
                 name=numbered(name, i),
                 source=source,
@@ -185,12 +232,17 @@ class FacePipeline:
             for i, d in enumerate(found)
         ]
 
-    def _describe(
-        self, crops: list[np.ndarray]
-    ) -> list[tuple[np.ndarray | None, np.ndarray, dict[str, float] | None]]:
-        """Label map, camera label and attributes of each crop, as one batch."""
+    def _describe(self, crops: list[np.ndarray]) -> list[Description]:
+        """Label map, camera label and attributes of each crop, TOGETHER of them at a time."""
         if self.parser is None and self.pose is None:
             return [(None, np.zeros(25, np.float32), None)] * len(crops)
+        return [
+            row
+            for first in range(0, len(crops), TOGETHER)
+            for row in self._describe_batch(crops[first : first + TOGETHER])
+        ]
+
+    def _describe_batch(self, crops: list[np.ndarray]) -> list[Description]:
         images = to_tensor(np.stack(crops)).to(self.device)
         own = networks.describe(images)  # one pass answers both questions
         seg = None

@@ -6,19 +6,23 @@ A task is a frozen dataclass of settings. It says what its items are, loads one,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
-from semedit import weights
-from semedit.batch import Item, Observer, Outcome, Result, Run, for_each
+from semedit import generators, weights
+from semedit.batch import Item, Observer, Result, Run, Tally, for_each
+from semedit.batch.plan import Plan, plan
+from semedit.decoding import read_labels, read_photo
 from semedit.errors import InputError, SemeditError
 from semedit.faces import Face
 from semedit.generators import files_of
-from semedit.images import fit_labels, read_labels, read_photo, resize, to_tensor
+from semedit.images import fit_labels, resize, to_tensor
 from semedit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ class Task(Protocol):
     Attributes:
         command: the name its receipts go under.
         batch: items worked on together, at most.
+        item_bytes: what the outputs of one item take on the disk, roughly.
     """
 
     @property
@@ -38,6 +43,9 @@ class Task(Protocol):
 
     @property
     def batch(self) -> int: ...
+
+    @property
+    def item_bytes(self) -> int: ...
 
     def parameters(self) -> dict[str, Any]:
         """All that decides about the outputs besides inputs and weights; JSON types."""
@@ -49,22 +57,63 @@ class Task(Protocol):
         """The units of work."""
 
     def load(self, item: Item) -> Any:
-        """Read one item's inputs."""
+        """Read one item's inputs; several threads do at once, while others compute."""
 
-    def work(self, items: list[Item], loaded: list[Any]) -> Sequence[Result]:
-        """Make and write the outputs of some loaded items."""
+    def work(self, items: list[Item], loaded: list[Any]) -> Sequence[Result | SemeditError]:
+        """Compute some loaded items; their results write the outputs later."""
 
 
 def perform(
     task: Task,
     workspace: Workspace,
     observer: Observer,
-    overwrite: bool = False,
-    retry_failed: bool = False,
-) -> list[Outcome]:
-    """Run a task over a workspace that is locked by the caller."""
-    run = Run(workspace, task.command, task.parameters(), task.weights(), overwrite, retry_failed)
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    **settings: Any,
+) -> Tally:
+    """Run a task over a workspace that is locked by the caller.
+
+    Args:
+        engine: "ray" runs it on the devices of the Ray cluster at `address`.
+        settings: fields of Run: overwrite, retry_failed, max_failures, shard.
+    """
+    run = _run_of(task, workspace, settings)
+    if engine == "ray":
+        from semedit.batch.on_ray import for_each_on_ray
+
+        return for_each_on_ray(run, task, observer, address)
     return for_each(run, task.items(run), task.load, task.work, observer, task.batch)
+
+
+def plan_of(task: Task, workspace: Workspace, **settings: Any) -> Plan:
+    """What `perform` would do."""
+    run = _run_of(task, workspace, settings)
+    return plan(run, task.items(run), task.batch, task.item_bytes)
+
+
+def _run_of(task: Task, workspace: Workspace, settings: Mapping[str, Any]) -> Run:
+    return Run(workspace, task.command, task.parameters(), task.weights(), **settings)
+
+
+def latent_bytes(generator: str) -> int:
+    """What a latent and its picture take on the disk, roughly: tuning is the most of it, and
+    changes a share of the generator's parameters."""
+    return 200_000 + files_of(generator)[0].stat().st_size // 4
+
+
+_loading = threading.Lock()
+
+
+def load_generator(name: str, device: str) -> Any:
+    """`generators.load_generator`, which keeps the last two: the steps of a recipe share them."""
+    files = tuple((path, weights.fingerprint(path)) for path in files_of(name))
+    with _loading:
+        return _generator(name, device, files)
+
+
+@lru_cache(maxsize=2)
+def _generator(name: str, device: str, _files: tuple[tuple[Path, str], ...]) -> Any:
+    return generators.load_generator(name, device)
 
 
 def used(*names: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from semedit.batch import Item, Result, Run
-from semedit.errors import InputError, NoFaceError, WorkspaceError
+from semedit.decoding import read_photo
+from semedit.errors import InputError, NoFaceError, SemeditError, WorkspaceError
 from semedit.faces import FLAGS, Face
 from semedit.faces.parsing import PARSERS
 from semedit.faces.pipeline import FACE_ALIGNMENT, RETINAFACE, Described, FacePipeline, choose
@@ -20,7 +21,6 @@ from semedit.faces.pose import POSES
 from semedit.images import (
     MAX_PIXELS,
     Photo,
-    read_photo,
     to_tensor,
     write_bytes,
     write_image,
@@ -58,7 +58,11 @@ class Align:
     device: str = "cpu"
 
     command = "align"
-    batch = 1
+    batch = 4  # photographs: few, because large ones are large
+
+    @property
+    def item_bytes(self) -> int:
+        return 2 * self.size**2 + 8000  # a PNG of photographic content, label map, record
 
     @cached_property
     def backends(self) -> dict[str, str]:
@@ -93,40 +97,47 @@ class Align:
         return used(*BUILTIN, *_library_weights(self.backends))
 
     def items(self, run: Run) -> list[Item]:
-        return [_item(run.workspace, one) for one in photographs(self.inputs, run.workspace)]
+        found = photographs(self.inputs, run.workspace)
+        found.sort(key=lambda one: one.twin is None)  # what collides is told before work starts
+        return [_item(run.workspace, one) for one in found]
 
     def load(self, item: Item) -> Photo:
         _check_name(item.name)
         return read_photo(item.inputs["photo"], self.max_pixels)
 
-    def work(self, items: list[Item], loaded: list[Photo]) -> list[Result]:
-        (item,), (photo,) = items, loaded
-        try:
-            found = self.pipeline(photo, str(item.inputs["photo"]), item.name)
-        except NoFaceError as error:
-            if self.on_no_face == "fail":
-                raise InputError(error.message, error.hint) from error
-            raise
-        outputs = [path for one in found for path in _write(item.data, one)]
-        faces = [one.face for one in found]
+    def work(self, items: list[Item], loaded: list[Photo]) -> list[Result | SemeditError]:
+        sources = [str(item.inputs["photo"]) for item in items]
+        found = self.pipeline.several(loaded, sources, [item.name for item in items])
+        return [self._result(*one) for one in zip(items, loaded, found, strict=True)]
+
+    def _result(
+        self, item: Item, photo: Photo, found: list[Described] | NoFaceError
+    ) -> Result | SemeditError:
+        if isinstance(found, NoFaceError):
+            failed = self.on_no_face == "fail"
+            return InputError(found.message, found.hint) if failed else found
         flagged = [
-            f"{face.name if face.index else 'the face'} is {FLAGS[flag]}"
-            for face in faces
-            for flag in face.flags
+            f"{one.face.name if one.face.index else 'the face'} is {FLAGS[flag]}"
+            for one in found
+            for flag in one.face.flags
         ]
-        return [Result(outputs, [*photo.warnings, *flagged], {"faces": len(faces)})]
+        warnings = [*photo.warnings, *flagged]
+        return Result(partial(_write, item.data, found), warnings, {"faces": len(found)})
 
 
-def _write(space: Workspace, one: Described) -> list[Path]:
+def _write(space: Workspace, faces: Sequence[Described]) -> list[Path]:
     """Crop, label map, and last the sidecar, by which a face is known."""
-    name = one.face.name
-    crop, mask = space.path("faces", name, ".png"), space.path("masks", name, ".png")
-    write_image(crop, one.crop, mark=False)
-    outputs = [crop]
-    if one.labels is not None:
-        write_labels(mask, one.labels)
-        outputs.append(mask)
-    return [*outputs, _write_face(space, one.face)]
+    outputs = []
+    for one in faces:
+        name = one.face.name
+        crop, mask = space.path("faces", name, ".png"), space.path("masks", name, ".png")
+        write_image(crop, one.crop, mark=False)
+        outputs.append(crop)
+        if one.labels is not None:
+            write_labels(mask, one.labels)
+            outputs.append(mask)
+        outputs.append(_write_face(space, one.face))
+    return outputs
 
 
 def _write_face(space: Workspace, face: Face) -> Path:
@@ -188,6 +199,8 @@ class Describe:
     batch: int = 8
     device: str = "cpu"
 
+    item_bytes = 8000
+
     @cached_property
     def chosen(self) -> str:
         return choose(self.command, self.backend)
@@ -218,14 +231,14 @@ class Describe:
         alike = len({one.shape for one in loaded}) == 1  # else crops of several sizes
         batches = [torch.cat(loaded)] if alike else loaded
         answers = [a for batch in batches for a in self.network(batch.to(self.device)).cpu()]
-        return [self._write(item, answer) for item, answer in zip(items, answers, strict=True)]
+        return [Result(partial(self._write, *one)) for one in zip(items, answers, strict=True)]
 
-    def _write(self, item: Item, answer: Tensor) -> Result:
+    def _write(self, item: Item, answer: Tensor) -> list[Path]:
         space: Workspace = item.data
         if self.command == "parse":
             path = space.path("masks", item.name, ".png")
             write_labels(path, answer.argmax(0))
-            return Result([path])
+            return [path]
         face = read_face(space.path("faces", item.name, ".json"))
         backends = {**face.backends, "pose": self.chosen}
-        return Result([_write_face(space, replace(face, c=answer.numpy(), backends=backends))])
+        return [_write_face(space, replace(face, c=answer.numpy(), backends=backends))]

@@ -33,7 +33,7 @@ from semedit.images import (
     write_labels,
 )
 from semedit.latents import Latent
-from semedit.tasks import load_generator, planned, used, used_by
+from semedit.tasks import latent_bytes, load_generator, planned, used, used_by
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
 
@@ -45,7 +45,8 @@ SURE = 0.5  # a mask belongs to the face it differs from least, if that is less 
 @dataclass(frozen=True, eq=False)
 class Source:
     """What an edit starts from: latent of one face, its label map int64 [1,S,S], that map's height
-    and width on the disk, the drawn one, its photograph [1,3,S,S] for methods that look at it, and the face that regions come from."""
+    and width on the disk, the drawn one, its photograph [1,3,S,S] for methods that look at it,
+    and the face that regions come from."""
 
     latent: Latent
     labels: Tensor
@@ -85,6 +86,10 @@ class Edit:
     device: str = "cpu"
     mark: bool = True
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
+
+    @property
+    def item_bytes(self) -> int:
+        return latent_bytes(self.generator_name) + 4 * 256**2
 
     @cached_property
     def generator(self) -> Any:

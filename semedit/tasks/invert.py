@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from semedit import methods, metrics
 from semedit.batch import Item, Result, Run
-from semedit.errors import LatentError
-from semedit.generators import load_generator
+from semedit.errors import LatentError, SemeditError
 from semedit.images import to_uint8, write_image
 from semedit.latents import Latent, picture
-from semedit.tasks import Aligned, cameras_of, face_inputs, load_face, used, used_by
+from semedit.tasks import (
+    Aligned,
+    cameras_of,
+    face_inputs,
+    latent_bytes,
+    load_face,
+    load_generator,
+    used,
+    used_by,
+)
 from semedit.workspace import Workspace
 
 PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distance is used
@@ -44,6 +54,10 @@ class Invert:
 
     command = "invert"
 
+    @property
+    def item_bytes(self) -> int:
+        return latent_bytes(self.generator_name)
+
     @cached_property
     def generator(self) -> Any:
         return load_generator(self.generator_name, self.device)
@@ -71,28 +85,30 @@ class Invert:
         aligned = load_face(item, "camera" in self.generator.traits)
         return aligned.at(self.generator.resolution)
 
-    def work(self, items: list[Item], loaded: list[Aligned]) -> list[Result]:
+    def work(self, items: list[Item], loaded: list[Aligned]) -> list[Result | SemeditError]:
         images = torch.cat([one.image for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
         c = cameras_of(loaded).to(self.device)
         latent = self.method(
             self.generator, images, labels, c, progress=self.progress, seed=self.seed
         )
-        return [self._write(item, latent[i], images[i : i + 1]) for i, item in enumerate(items)]
+        return [self._result(item, latent[i], images[i : i + 1]) for i, item in enumerate(items)]
 
-    def _write(self, item: Item, latent: Latent, image: torch.Tensor) -> Result:
-        space: Workspace = item.data
+    def _result(self, item: Item, latent: Latent, image: torch.Tensor) -> Result | SemeditError:
         for key, value in latent.codes.items():
             if not torch.isfinite(value).all():
-                raise LatentError(f"the inversion of {item.name} diverged: {key} is not finite")
+                return LatentError(f"the inversion of {item.name} diverged: {key} is not finite")
         with torch.no_grad():
             shown = picture(self.generator, latent).image
-        preview = space.path("latents", item.name, ".png")
-        path = space.path("latents", item.name, ".safetensors")
-        write_image(preview, to_uint8(shown)[0], mark=self.mark)
-        latent.save(path)
         figures = {
             "psnr_db": round(float(metrics.psnr(shown, image)), 2),
             "perceptual": latent.meta.get("perceptual"),
         }
-        return Result([preview, path], figures=figures)
+        return Result(partial(self._write, item, latent, to_uint8(shown)[0]), figures=figures)
+
+    def _write(self, item: Item, latent: Latent, preview: np.ndarray) -> list[Path]:
+        space: Workspace = item.data
+        picture, path = (space.path("latents", item.name, s) for s in (".png", ".safetensors"))
+        write_image(picture, preview, mark=self.mark)
+        latent.save(path)
+        return [picture, path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from semedit import cameras, latents, methods
 from semedit.batch import Item, Result, Run, next_step
+from semedit.decoding import read_photo
 from semedit.editors import Roi
 from semedit.errors import InputError, OptionError
-from semedit.generators import load_generator
-from semedit.images import read_photo, resize, to_tensor, to_uint8, write_image
-from semedit.tasks import planned, read_face, used_by
+from semedit.images import resize, to_tensor, to_uint8, write_image
+from semedit.latents import Latent
+from semedit.tasks import latent_bytes, load_generator, planned, read_face, used_by
 from semedit.workspace import Workspace
 
 
@@ -54,6 +55,10 @@ class Restyle:
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     command = "edit"
+
+    @property
+    def item_bytes(self) -> int:
+        return latent_bytes(self.generator_name)
 
     @cached_property
     def generator(self) -> Any:
@@ -148,15 +153,20 @@ class Restyle:
         found = replace(found, image=to_tensor(pixels).to(self.device))
         c = torch.cat([one.c for one in loaded])
         made = found.latent(self.generator.name, self.fingerprint, c).to("cpu")
-        results = []
-        for i, item in enumerate(items):
-            space: Workspace = item.data
-            picture = space.path("edits", item.name, ".png")
-            write_image(picture, pixels[i], mark=self.mark)
-            path = space.path("edits", item.name, ".safetensors")
-            made[i].save(path)
-            told = {"region": made[i].meta["region"]}
-            results.append(Result([picture, path], figures=told))
         if self.progress is not None:
             self.progress(1, 1)
-        return results
+        return [
+            Result(
+                partial(self._write, item, made[i], pixels[i]),
+                figures={"region": made[i].meta["region"]},
+            )
+            for i, item in enumerate(items)
+        ]
+
+    def _write(self, item: Item, latent: Latent, pixels: np.ndarray) -> list[Path]:
+        """Picture, and last the latent, which makes it a step."""
+        space: Workspace = item.data
+        picture, path = (space.path("edits", item.name, s) for s in (".png", ".safetensors"))
+        write_image(picture, pixels, mark=self.mark)
+        latent.save(path)
+        return [picture, path]

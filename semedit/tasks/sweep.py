@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,10 @@ from semedit import latents, methods
 from semedit.batch import Item, Result, Run
 from semedit.editors import Direction
 from semedit.errors import OptionError
-from semedit.generators import load_generator
 from semedit.images import to_uint8, write_image
 from semedit.latents import Latent
 from semedit.renders import contact_sheet
-from semedit.tasks import planned, used
+from semedit.tasks import load_generator, planned, used
 from semedit.tasks.edit import directions_read
 
 MOST = 101  # pictures of a strip
@@ -61,6 +61,10 @@ class Sweep:
     command = "sweep"
     batch = 1
 
+    @property
+    def item_bytes(self) -> int:
+        return 40_000 * len(self.strengths)
+
     @cached_property
     def generator(self) -> Any:
         return load_generator(self.generator_name, self.device)
@@ -102,6 +106,9 @@ class Sweep:
                 self.progress(i + 1, len(self.strengths))
         captions = [f"{self.method.name} {strength:+g}" for strength in self.strengths]
         strip = contact_sheet([pictures], captions, cell=max(128, pictures[0].shape[0]))
-        path = item.data.path("sweeps", item.name, ".png")
+        return Result(partial(self._write, item, strip))
+
+    def _write(self, item: Item, strip: np.ndarray) -> list[Path]:
+        path: Path = item.data.path("sweeps", item.name, ".png")
         write_image(path, strip, mark=self.mark)
-        return Result([path])
+        return [path]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from semedit import latents, renders, weights
 from semedit.batch import Item, Result, Run
-from semedit.generators import load_generator
 from semedit.latents import Latent
-from semedit.tasks import planned, used
+from semedit.tasks import load_generator, planned, used
 from semedit.workspace import Workspace
 
 ALL_ROUND = (180.0, 90.0)  # yaw and pitch known to a generator that declares no limit, degrees
@@ -42,9 +44,15 @@ class Turntable:
     start: str | None = None
     names: Sequence[str] = ()
     device: str = "cpu"
+    mark: bool = True
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     batch = 1
+
+    @property
+    def item_bytes(self) -> int:
+        each = {"gif": 12_000, "webp": 4000, "mp4": 1500}  # of a frame of 128 pixels
+        return self.frames * each[self.format] * (2 if self.seg else 1)
 
     @property
     def command(self) -> str:
@@ -82,7 +90,7 @@ class Turntable:
         )
 
     def parameters(self) -> dict[str, Any]:
-        shown = ("frames", "format", "path", "fps", "seg")
+        shown = ("frames", "format", "path", "fps", "seg", "mark")
         given = {name: getattr(self, name) for name in shown}
         return {"generator": self.generator_name, "angles_deg": list(self.angles_deg)} | given
 
@@ -110,6 +118,10 @@ class Turntable:
         frames = renders.render_frames(
             self.generator, latent, c, seg=self.seg, progress=self.progress
         )
-        path = item.data.path("turntables", item.name, f".{self.format}")
-        renders.write_animation(path, frames, self.fps)
-        return [Result([path], figures={"frames": len(frames)})]
+        write = partial(self._write, item, frames)
+        return [Result(write, figures={"frames": len(frames)})]
+
+    def _write(self, item: Item, frames: np.ndarray) -> list[Path]:
+        path: Path = item.data.path("turntables", item.name, f".{self.format}")
+        renders.write_animation(path, frames, self.fps, mark=self.mark)
+        return [path]

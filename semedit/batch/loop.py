@@ -1,0 +1,386 @@
+"""The one loop over files that all commands share.
+
+Three things happen at once: threads read what comes next (and decoding happens in processes of
+its own, see semedit.decoding), the calling thread computes, and threads write what is finished.
+Batches are made of neighbours, done or not, so that a run that was killed is resumed in the
+batches it would have had, and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from semedit import decoding
+from semedit.batch.records import (
+    Item,
+    Observer,
+    Outcome,
+    Receipt,
+    Result,
+    Run,
+    Seen,
+    Shard,
+    Status,
+    Tally,
+)
+from semedit.errors import (
+    EditedError,
+    FailuresError,
+    InputError,
+    NoFaceError,
+    SemeditError,
+    WorkspaceError,
+)
+from semedit.images import write_bytes
+from semedit.weights import fingerprint as file_sha256
+
+# What the system says when nothing at all can be written, now or for the next item.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
+WRITERS = 2
+
+Load = Callable[[Item], Any]
+Work = Callable[[list[Item], list[Any]], Sequence[Result | SemeditError]]
+Batch = list[tuple[str, str]]  # name and fingerprint of what is worked on together
+
+
+def for_each(
+    run: Run, items: Iterable[Item], load: Load, work: Work, observer: Observer, batch: int = 1
+) -> Tally:
+    """Do what is not done yet; every item ends with a receipt and an outcome.
+
+    Args:
+        load: reads one item's inputs; its failures stay that item's. Called by several threads.
+        work: computes several loaded items of one group: a Result each, or the error that is one
+            item's alone. It leaves writing to the results.
+        batch: how many items `work` takes at most.
+
+    Returns:
+        How many came to what. A SemeditError that is not fatal (and lack of memory for a single
+        item) becomes that item's error.
+
+    Raises:
+        SemeditError: one that would meet every item alike, such as missing weights.
+        WorkspaceError: nothing can be written.
+        FailuresError: more items failed than the run allows.
+    """
+    whole = run.shard == Shard()
+    if isinstance(items, Sized) and whole:
+        observer.start(len(items))
+    with Loop(run, load, work, observer) as loop:
+        loop.go(shard_of(chunks(items, batch), run.shard))
+    return loop.tally
+
+
+def chunks(items: Iterable[Item], batch: int) -> Iterator[list[Item]]:
+    """Neighbours of one group, at most `batch` of them."""
+    chunk: list[Item] = []
+    for item in items:
+        if chunk and (len(chunk) >= batch or item.group != chunk[0].group):
+            yield chunk
+            chunk = []
+        chunk.append(item)
+    if chunk:
+        yield chunk
+
+
+def shard_of(every: Iterable[list[Item]], shard: Shard) -> Iterator[list[Item]]:
+    """The batches of one shard: whole ones, so that all shards give the bytes of one run."""
+    return islice(every, shard.index - 1, None, shard.count)
+
+
+def threads() -> int:
+    """How many files are read at once."""
+    return max(2, min(8, os.cpu_count() or 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """An item that was looked at.
+
+    Attributes:
+        settled: the receipt by which it need not be done; kept: what then is told of it.
+        before: the receipt it had, of whatever fingerprint.
+        loaded: its inputs; error: why there are none.
+    """
+
+    item: Item
+    seen: Seen
+    started: float
+    settled: Receipt | None = None
+    kept: Outcome | None = None
+    before: Receipt | None = None
+    loaded: Any = None
+    error: BaseException | None = None
+
+
+class Loop:
+    """The state of one `for_each`: a context that ends its threads and child processes."""
+
+    def __init__(self, run: Run, load: Load, work: Work, observer: Observer) -> None:
+        self.run, self.load, self.work, self.observer = run, load, work, observer
+        self.tally = Tally()
+        self.most = sys.maxsize  # items that fit into memory together, as far as is known
+        self._readers = ThreadPoolExecutor(threads(), "read")
+        self._writers = ThreadPoolExecutor(WRITERS, "write")
+        self._written: deque[Future[Outcome]] = deque()
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, kind: Any, *exception: Any) -> None:
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        if kind is not None:
+            decoding.close()  # readers that wait for a child do not wait any longer
+        self._readers.shutdown()
+        # What was computed before an interrupt is still written; not on a disk that refuses it.
+        refused = kind is not None and issubclass(kind, SemeditError)
+        self._writers.shutdown(cancel_futures=refused)
+
+    def go(self, every: Iterable[list[Item]]) -> None:
+        """Settle all items of some batches."""
+        for chunk in self._ahead(every):
+            self.settle(chunk)
+        self._report(0)
+
+    def _ahead(self, every: Iterable[list[Item]]) -> Iterator[list[_Ready]]:
+        """Batches whose items are looked at and loaded; the next ones are being so meanwhile."""
+        coming: deque[list[Future[_Ready]]] = deque()
+        for chunk in every:
+            coming.append([self._readers.submit(self._look, item) for item in chunk])
+            while sum(map(len, coming)) - len(coming[0]) >= threads():
+                yield [future.result() for future in coming.popleft()]
+        while coming:
+            yield [future.result() for future in coming.popleft()]
+
+    def _look(self, item: Item) -> _Ready:
+        """Whether an item is to be done; if so, load it."""
+        run, started = self.run, time.perf_counter()
+        seen = Seen.of(item)
+        settled = run.settled(item, seen.sha256)
+        if settled is not None and not run.due(settled):
+            return _Ready(item, seen, started, settled, self._kept(item, settled))
+        before = run.workspace.receipt(run.command, item.name)
+        if before and not run.overwrite and (edited := next(run.edited(before), None)):
+            error = EditedError(
+                f"{edited} was changed by hand since it was made, and is kept",
+                "--overwrite makes it anew",
+            )
+            return _Ready(item, seen, started, before=before, error=error)
+        return self._loaded(_Ready(item, seen, started, before=before, error=item.error))
+
+    def _loaded(self, one: _Ready) -> _Ready:
+        if one.error is not None:
+            return one
+        loaded, failure = None, None
+        try:
+            loaded = self.load(one.item)
+        except (SemeditError, MemoryError) as error:
+            if _ends_the_run(error):
+                raise
+            failure = error
+        except OSError as error:
+            failure = InputError(f"{one.item.name}: cannot be read: {error.strerror or error}")
+        return replace(one, loaded=loaded, error=failure)
+
+    # Computing
+
+    def settle(self, chunk: list[_Ready]) -> None:
+        """Tell what is up to date or failed, compute the rest, hand it to the writers."""
+        pending = []
+        for one in chunk:
+            if one.kept is not None:
+                self._tell(one.kept)
+            elif one.error is not None:
+                self._hand_over(self._fail, one, one.error)
+            else:
+                pending.append(one)
+        if pending:
+            self._attempt(self._with_mates(chunk, pending))
+
+    def _with_mates(self, chunk: list[_Ready], pending: list[_Ready]) -> list[_Ready]:
+        """The pending items, and those that were computed together with one of them before.
+
+        A batch's composition decides about the last bits of its results. So, when a run was
+        killed while it wrote a batch, the rest of that batch is computed with the same mates.
+        """
+        wanted = {(one.item.name, self._print(one)) for one in pending}
+        working = []
+        for one in chunk:
+            if one in pending:
+                working.append(one)
+            elif one.settled and wanted & {tuple(mate) for mate in one.settled.get("batch", ())}:
+                mate = self._loaded(one)
+                if mate.error is None:
+                    working.append(mate)
+        return working
+
+    def _print(self, one: _Ready) -> str:
+        return self.run.fingerprint(one.item, one.seen.sha256)
+
+    def _attempt(self, batch: list[_Ready]) -> None:
+        """Work on a batch; if it fails, on its parts, so that one item fails alone."""
+        if len(batch) > self.most:
+            self._attempt_parts(batch, self.most)
+            return
+        items, loaded = [one.item for one in batch], [one.loaded for one in batch]
+        failure: BaseException
+        try:
+            with _writing():
+                results = self.work(items, loaded)
+        except (SemeditError, MemoryError, RuntimeError) as error:
+            if _ends_the_run(error):
+                raise
+            failure = error.with_traceback(None)  # which would hold the tensors that did not fit
+        else:
+            names = [(one.item.name, self._print(one)) for one in batch] if len(batch) > 1 else []
+            for one, result in zip(batch, results, strict=True):
+                self._hand_result(one, result, names)
+            return
+        if len(batch) == 1:
+            self._hand_over(self._fail, batch[0], failure)
+        elif _lacks_memory(failure):
+            _free_memory()
+            self.most = (len(batch) + 1) // 2
+            self._attempt_parts(batch, self.most)
+        else:
+            self._attempt_parts(batch, 1)
+
+    def _attempt_parts(self, batch: list[_Ready], size: int) -> None:
+        for first in range(0, len(batch), size):
+            self._attempt(batch[first : first + size])
+
+    # Writing
+
+    def _hand_result(self, one: _Ready, result: Result | SemeditError, batch: Batch) -> None:
+        if one.settled is not None:
+            return  # it only kept another one company
+        if isinstance(result, SemeditError):
+            self._hand_over(self._fail, one, result)
+        else:
+            self._hand_over(self._done, one, result, batch)
+
+    def _hand_over(self, write: Callable[..., Outcome], *arguments: Any) -> None:
+        """Let a writer do it; waits while too much is still unwritten."""
+        self._written.append(self._writers.submit(write, *arguments))
+        self._report(2 * WRITERS)
+
+    def _report(self, most: int) -> None:
+        """Tell of what is written, until no more than `most` items are not."""
+        while self._written and (len(self._written) > most or self._written[0].done()):
+            self._tell(self._written.popleft().result())
+
+    def _done(self, one: _Ready, result: Result, batch: Batch) -> Outcome:
+        item, space = one.item, self.run.workspace
+        if not one.seen.still(item):
+            return self._fail(one, InputError("an input was changed while it was read"))
+        try:
+            # An old receipt goes first: it must never vouch for a mixture of old and new files.
+            with _writing():
+                space.receipt_path(self.run.command, item.name).unlink(missing_ok=True)
+                outputs = {space.relative(path): file_sha256(path) for path in result.write()}
+        except SemeditError as error:
+            if error.fatal:
+                raise
+            return self._fail(one, error)
+        seconds = time.perf_counter() - one.started
+        told = (tuple(outputs), tuple(result.warnings), result.figures, None, seconds)
+        return self._write(one, Outcome(item.name, "done", *told), outputs, batch)
+
+    def _fail(self, one: _Ready, error: BaseException) -> Outcome:
+        if isinstance(error, SemeditError):
+            told = {"code": error.code, "message": error.message, "hint": error.hint}
+        else:
+            told = {"code": "memory", "message": "not enough memory", "hint": None}
+        status: Status = "skipped" if isinstance(error, NoFaceError) else "error"
+        seconds = time.perf_counter() - one.started
+        outcome = Outcome(one.item.name, status, error=told, seconds=seconds)
+        if isinstance(error, EditedError):
+            return outcome  # the receipt stays: it tells what the file was
+        return self._write(one, outcome, {}, [])
+
+    def _write(
+        self, one: _Ready, outcome: Outcome, outputs: Mapping[str, str], batch: Batch
+    ) -> Outcome:
+        """The receipt; then what an earlier state of the item left and this one has not goes."""
+        run, item = self.run, one.item
+        text = run.receipt(item, one.seen, outcome, outputs, batch)
+        with _writing():
+            write_bytes(run.workspace.receipt_path(run.command, item.name), text)
+            if outcome.status != "error" and one.before:
+                for old in one.before["outputs"].keys() - outputs.keys():
+                    (run.workspace.root / old).unlink(missing_ok=True)
+        return outcome
+
+    # Telling
+
+    def _kept(self, item: Item, receipt: Receipt) -> Outcome:
+        """An item that is up to date, or failed before in just the same way."""
+        status: Status = "uptodate" if receipt["status"] == "done" else receipt["status"]
+        edited = (
+            f"{path} was changed since, kept (--overwrite makes it anew)"
+            for path in self.run.edited(receipt)
+        )
+        outputs, figures = tuple(receipt["outputs"]), receipt["figures"]
+        return Outcome(item.name, status, outputs, tuple(edited), figures, receipt["error"])
+
+    def _tell(self, outcome: Outcome) -> None:
+        self.tally.add(outcome)
+        self.observer.finish(outcome)
+        most = self.run.max_failures
+        if most and self.tally.error >= most:
+            raise FailuresError(
+                f"{self.tally.error} inputs failed, so the run ends",
+                "mend them, or raise --max-failures",
+            )
+
+
+def _ends_the_run(error: BaseException) -> bool:
+    """Whether an error is none of a single item: it would meet all alike, or it is a bug."""
+    if isinstance(error, SemeditError):
+        return error.fatal
+    return not _lacks_memory(error)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether an error is torch's or Python's way of saying that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
+def _free_memory() -> None:
+    """Give back what torch keeps of a device's memory, so that a smaller batch finds it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Tell a disk that cannot be written from a name that cannot be, and both from a bug.
+
+    Raises:
+        WorkspaceError: it would meet every item. InputError: the name is too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError("its name is too long for the files to be made of it") from error
+        if error.errno not in _DISK:
+            raise
+        where = f" in {Path(error.filename).parent}" if error.filename else ""
+        raise WorkspaceError(
+            f"cannot write{where}: {error.strerror or error}",
+            "what is finished is safe; run it again when there is room",
+        ) from error

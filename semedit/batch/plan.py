@@ -1,0 +1,84 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from semedit.batch.loop import chunks, shard_of
+from semedit.batch.records import Item, Receipt, Run, Seen
+
+MEASURED = 200  # finished items whose outputs are measured
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many items there are, and what would become of them.
+
+    Attributes:
+        total: items of this run (of its shard).
+        uptodate: done, nothing changed. skipped: they had no face. failed: they failed before in
+            just this way and are not tried again. refused: something is wrong with them already.
+        todo: would be worked on.
+        bytes_needed: what the outputs to come take on the disk, estimated from those that are
+            there, else from what the command usually makes; bytes_free: what the disk has.
+    """
+
+    total: int
+    uptodate: int
+    skipped: int
+    failed: int
+    refused: int
+    todo: int
+    bytes_needed: int
+    bytes_free: int
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(run: Run, items: Iterable[Item], batch: int, item_bytes: float) -> Plan:
+    """Look at all items as the run would, but load and write nothing.
+
+    Args:
+        batch: as the run has it, for its shards.
+        item_bytes: what the outputs of one item take where none is there to be measured.
+    """
+    counts = dict.fromkeys(("done", "skipped", "error", "refused", "todo"), 0)
+    sizes: list[int] = []
+    for chunk in shard_of(chunks(items, batch), run.shard):
+        for item in chunk:
+            receipt = run.settled(item, Seen.of(item).sha256)
+            if receipt is not None and not run.due(receipt):
+                counts[receipt["status"]] += 1
+                if receipt["status"] == "done" and len(sizes) < MEASURED:
+                    sizes.append(_size(run, receipt))
+            else:
+                counts["refused" if item.error else "todo"] += 1
+    each = sum(sizes) / len(sizes) if sizes else item_bytes
+    return Plan(
+        total=sum(counts.values()),
+        uptodate=counts["done"],
+        skipped=counts["skipped"],
+        failed=counts["error"],
+        refused=counts["refused"],
+        todo=counts["todo"],
+        bytes_needed=round(each * counts["todo"]),
+        bytes_free=shutil.disk_usage(_existing(run.workspace.root)).free,
+    )
+
+
+def _size(run: Run, receipt: Receipt) -> int:
+    """Bytes of an item's outputs and of its receipt."""
+    root = run.workspace.root
+    own = run.workspace.receipt_path(receipt["command"], receipt["name"])
+    return sum(path.stat().st_size for path in (own, *(root / o for o in receipt["outputs"])))
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that is there."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
