@@ -1,6 +1,6 @@
 """FiLM-SIRENs whose outputs are read from every layer, for groups of points under their own styles.
 
-    h_0 = x;  h_l = sin(gamma_l (W_l h_{l-1} + b_l) + beta_l);  y = sum_l R_l h_l + bias
+    h_0 = x;  h_l = sin(gamma_l (W_l h_{l-1} + b_l) + beta_l);  y = sum_l R_l h_l
 
 gamma is folded into the weights, so that a layer is one product and one sine. Points come in rows
 sorted by group (a face, or a region of one); a group has weights of its own, or rather gamma of
@@ -107,11 +107,11 @@ def evaluate(
 ) -> tuple[Tensor, Tensor]:
     """Values of the networks at points.
 
-    Args:    layers: folded, of G groups. reads [D,G,H,B], or [D,1,H,B] for all groups; what is
-             read of the first layer is left out. x [P,I], sorted by group; counts: points of
-             each group. remember: keep the layers' values for the backward pass; else it computes
-             them anew. hidden: return the last layer, too.
-    Returns: y [P,B] without bias, and the last layer [P,H] or [0,H].
+    Args:    layers: folded, of G groups. reads [T,G,H,B], or [T,1,H,B] for all groups: R of the
+             last T layers. x [P,I], sorted by group; counts: points of each group. remember: keep
+             the layers' values for the backward pass; else it computes them anew. hidden: return
+             the last layer, too.
+    Returns: y [P,B], and the last layer [P,H] or [0,H].
     """
     reads = reads.expand(-1, len(counts), -1, -1)
     flat = [tensor for layer in layers for tensor in layer]
@@ -132,7 +132,7 @@ class _Evaluate(torch.autograd.Function):
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         depth, width = len(flat) // 2, flat[0].shape[2]
-        y = x.new_zeros(len(x), reads.shape[3])
+        y, first = x.new_zeros(len(x), reads.shape[3]), depth - len(reads)
         last = x.new_empty(len(x) if hidden else 0, width)
         kept = remember and any(ctx.needs_input_grad)
         ctx.kept = x.new_empty(depth, len(x) if kept else 0, width)
@@ -143,8 +143,8 @@ class _Evaluate(torch.autograd.Function):
                 if kept:
                     ctx.kept[layer, begin:end] = pre
                 h = sine(pre, pre)
-                if layer:
-                    y[begin:end].addmm_(h, reads[layer, group])
+                if layer >= first:
+                    y[begin:end].addmm_(h, reads[layer - first, group])
             if hidden:
                 last[begin:end] = h
         ctx.save_for_backward(x, reads, *flat)
@@ -177,18 +177,20 @@ class _Sweep:
         x, flat, reads = self.x[begin:end], self.flat, self.reads
         pres = self._values(group, begin, end)
         depth = len(pres)
+        first = depth - len(reads)
         g = d_last[begin:end].clone() if len(d_last) else x.new_zeros(pres[0].shape)
+        h: Tensor | None = None  # of the layer at hand, where it is known already
         for layer in reversed(range(depth)):
-            h = None
-            if layer:
-                g.addmm_(d_y, reads[layer, group].t())
+            if layer >= first:
+                g.addmm_(d_y, reads[layer - first, group].t())
                 if self.d_reads is not None:
-                    h = sine(pres[layer], torch.empty_like(pres[layer]))
-                    self.d_reads[layer, group].addmm_(h.t(), d_y)
+                    h = _sine(pres[layer]) if h is None else h
+                    self.d_reads[layer - first, group].addmm_(h.t(), d_y)
             self.spare.zero_()
             slope(g[None], pres[layer][None], self.spare)
+            h = None
             if self.d_flat is not None:
-                before = x if layer == 0 else sine(pres[layer - 1], torch.empty_like(g))
+                before = h = x if layer == 0 else _sine(pres[layer - 1])
                 self.d_flat[2 * layer][group].addmm_(before.t(), g)
                 self.d_flat[2 * layer + 1][group] += self.spare[0, 0]
             if layer or self.d_x is not None:
@@ -203,7 +205,7 @@ class _Sweep:
         h, pres = self.x[begin:end], []
         for matrix, offset in zip(self.flat[::2], self.flat[1::2], strict=True):
             pres.append(torch.addmm(offset[group], h, matrix[group]))
-            h = sine(pres[-1], torch.empty_like(pres[-1]))
+            h = _sine(pres[-1])
         return pres
 
     def result(self) -> tuple[Tensor | None, ...]:
@@ -212,6 +214,10 @@ class _Sweep:
         if self.d_flat is not None:
             flat = list(self.d_flat)
         return (None, None, None, self.d_x, self.d_reads, *flat)
+
+
+def _sine(pre: Tensor) -> Tensor:
+    return sine(pre, torch.empty_like(pre))
 
 
 def _pieces(counts: Sequence[int], width: int) -> Iterator[tuple[int, int, int]]:

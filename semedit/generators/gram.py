@@ -114,11 +114,11 @@ class GRAM(OnSurfaces):
         return {"colour": colour, "distance": mean_distance(meetings, weights)}
 
     def _reads(self) -> Tensor:
-        """[depth + 1, 1, width, 4]: the last colour is read behind the colour layer."""
+        """[depth, 1, width, 4]: the last colour is read behind the colour layer."""
         none = self.read_colour.new_zeros(1, self.config.width, 1)
-        density = torch.cat([none, self.read_density, none])
+        density = torch.cat([self.read_density, none])
         gap = torch.zeros_like(self.read_colour[:1])
-        colour = torch.cat([gap, self.read_colour[:-1], gap, self.read_colour[-1:]])
+        colour = torch.cat([self.read_colour[:-1], gap, self.read_colour[-1:]])
         return torch.cat([density, colour], 2)[:, None]
 
     def output(self, found: Mapping[str, Tensor]) -> Output:

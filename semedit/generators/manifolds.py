@@ -12,7 +12,7 @@ codes["ws"] are the styles of geometry, [N, depth, w_dim]; codes["appearance"] t
 
 Source: Verma and Raman 2025 (SemFaceEdit), arXiv:2506.22833; rendering as in Deng et al. 2022
 (GRAM), arXiv:2112.08867. Where the paper is silent: clubs are those of CLUBS; labels are composited
-as probabilities; every layer but the first is read, as GRAM's are. Departs: one z may stand for
+as probabilities; layers are read as GRAM's are (`reads`). Departs: one z may stand for
 geometry and all clubs (`apart`), which rendered heads need whose parameters z is.
 """
 
@@ -61,6 +61,7 @@ class ManifoldsConfig:
     width: int = 256
     depth: int = 8  # sines of the Geometry Module: 8, 6 or 4
     appearance_depth: int = 8  # sines of the Appearance Module
+    reads: int = 0  # of the last sines of each module; 0: of all but the first, as GRAM has it
     sharing: Sharing = "proposed"  # what clubs share: "none", all but colour layers, "all"
     clubs: tuple[str, ...] = tuple(CLUBS)
     focal: float = 0.5 / math.tan(math.radians(6.0))  # of a nominal c, in sides of the picture
@@ -236,7 +237,7 @@ class Geometry(nn.Module):
         super().__init__()
         self.films = Films(1, config.depth, 3, config.width, 1.0 / 3.0)
         bound = math.sqrt(6.0 / config.width) / HIDDEN
-        shape = (config.depth, 1, config.width, 1 + len(LABELS))
+        shape = (config.reads or config.depth - 1, 1, config.width, 1 + len(LABELS))
         self.read = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(1 + len(LABELS)))
         self.gain = config.gain
@@ -261,7 +262,8 @@ class Appearance(nn.Module):
         bound = math.sqrt(6.0 / width) / HIDDEN
         self.films = Films(count if config.sharing == "none" else 1, depth, width, width, bound)
         sets = 1 if config.sharing == "all" else count
-        self.read = nn.Parameter(torch.empty(depth, sets, width, 3).uniform_(-bound, bound))
+        shape = (config.reads or depth - 1, sets, width, 3)
+        self.read = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(sets, 3))
         self.gain = config.gain
 

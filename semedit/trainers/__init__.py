@@ -12,6 +12,7 @@ from semedit.trainers.faces import FaceTrainer, JudgeTrainer, TraitTrainer
 from semedit.trainers.ide3d import IDE3DTrainer
 from semedit.trainers.l2sae import L2SAETrainer
 from semedit.trainers.landmarks import LandmarkTrainer
+from semedit.trainers.semfaceedit import SemFaceEditTrainer
 from semedit.trainers.stylegan2 import StyleGAN2Trainer
 from semedit.trainers.triplane import HeadsTrainer
 
@@ -28,4 +29,5 @@ TRAINERS: dict[str, Any] = {
     "l2sae": L2SAETrainer,
     "cnerf": CNeRFTrainer,
     "ide3d": IDE3DTrainer,
+    "semfaceedit": SemFaceEditTrainer,
 }

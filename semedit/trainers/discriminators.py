@@ -39,12 +39,35 @@ class Discriminator(nn.Module):
         self.hidden = Linear(channels[-1] * 16, channels[-1])
         self.out = Linear(channels[-1], 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """What the last linear layer sees [N,C]."""
         x = self.colour(images.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
         x = self.last(torch.cat([x, spread(x)], 1))
-        return self.out(activate(self.hidden(x.flatten(1))))[:, 0].float()
+        return activate(self.hidden(x.flatten(1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.out(self.features(images))[:, 0].float()
+
+
+class BranchedDiscriminator(Discriminator):
+    """A discriminator with a linear layer beside its verdict, that guesses what made a picture.
+
+    Args: outputs: numbers that it guesses, say of a pose.
+    Source: Chan et al. 2021 (pi-GAN), arXiv:2012.00926; Verma and Raman 2025 (SemFaceEdit).
+    """
+
+    def __init__(
+        self, resolution: int, channels: tuple[int, ...], inputs: int, outputs: int
+    ) -> None:
+        super().__init__(resolution, channels, inputs)
+        self.branch = Linear(channels[-1], outputs)
+
+    def judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N] and guesses [N,outputs]."""
+        features = self.features(images)
+        return self.out(features)[:, 0].float(), self.branch(features).float()
 
 
 class DualDiscriminator(nn.Module):

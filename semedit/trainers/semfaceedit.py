@@ -1,0 +1,371 @@
+"""`semedit train semfaceedit`: SemFaceEdit in two stages, on rendered heads or posed pictures.
+
+    stage 1   L(D_s, D_c, G_a, G_g) = E f(D_s(G_g(z, p))) + E f(D_c(G_a(z_i, p)))       (1)
+                + E f(-D_c(I)) + lambda_im |grad D_c(I)|^2
+                + E f(-D_s(S)) + lambda_s |grad D_s(S)|^2
+              L_p = E |D_c^p(G_a(z_i, p)) - p|^2 + E |D_c^p(I) - p_I|^2                 (2)
+              L_latent = E |D_s^l(G_g(z, p)) - z|^2                                     (3)
+              L + lambda_p L_p + lambda_l L_latent                                      (4)
+    stage 2   L(D_c, G_a) + lambda_p L_p, the Geometry Module frozen                    (5)
+              L(D_c, G_a) = E f(D_c(G_a(z_i, p))) + E f(-D_c(I)) + lambda_im |grad D_c(I)|^2   (6)
+
+with f(x) = log(1 + exp x). Discriminators descend these; the generator descends the non-saturating
+E f(-D(G)) in place of E f(D(G)), and the terms of L_p and L_latent that see its pictures.
+
+Two slips of the supplement are put right. Equations 1 and 6 feed D_s with the Appearance Module's
+picture, where D_c is meant. Equations 2 and 3 have f around differences of angles and latents, of
+which nothing but the squared distance can be meant; it is a mean over entries, as in the code of
+pi-GAN, from which the discriminators come.
+
+On rendered heads, z says what a head is: its parameters, all standard normal. So stage 1 may begin
+with a plain regression of random rays on z and camera, which a CPU can afford, and keep it as an
+anchor beside the adversaries. `preset=paper regression=0 anchor=0` is the published recipe.
+
+Source: Verma and Raman 2025, arXiv:2506.22833, supplement, section 1. Departs: the regression; the
+discriminators of the heads preset see every n-th pixel of every n-th row, from a random one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semedit import cameras, losses
+from semedit.errors import OptionError
+from semedit.generators.intersections import Surfaces
+from semedit.generators.manifolds import Manifolds, ManifoldsConfig, Sharing
+from semedit.images import LABELS
+from semedit.trainers.discriminators import BranchedDiscriminator
+from semedit.trainers.lattice import lattice, picture, thinned
+from semedit.trainers.loop import GeneratorTask
+from semedit.trainers.posed import read_faces
+from semedit.trainers.rendered import Views
+from semedit.trainers.triplane import class_weights, decibels, small_parts
+
+KIND = "manifolds"
+GEOMETRY = ("geometry", "mapping_geometry", "intersections")  # frozen in stage 2
+
+
+@dataclass(frozen=True)
+class SemFaceEditTrainer:
+    """Hyper-parameters of SemFaceEdit and its discriminators."""
+
+    name: ClassVar[str] = "semfaceedit"
+    preset: Literal["heads", "paper"] = "heads"  # sizes: 64 pixels for a CPU, or the paper's
+    output: str = "heads-manifolds-64"  # name of the weight file
+    depth: int = 8  # sines of each module: 4, 6 or 8
+    sharing: Sharing = "proposed"  # what clubs share: none, proposed (all but colours), all
+    width: int = 0  # of the sines; 0: the preset's
+    count: int = 0  # of surfaces; 0: the preset's
+    batch_size: int = 8  # pictures a step
+    lr: float = 5e-4  # Adam, generator; GRAM: 2e-5
+    critic_lr: float = 5e-4  # Adam, discriminators; GRAM: 2e-4
+    critic_side: int = 32  # pixels a side that the discriminators see; 0: all
+    critic: tuple[int, ...] = (32, 64, 96, 128)  # their channels at that size, half, ... 4 pixels
+    lambda_im: float = 5.0  # R1 of D_c, stage 1
+    lambda_s: float = 1.0  # R1 of D_s
+    lambda_p: float = 10.0  # pose, both stages
+    lambda_l: float = 1.0  # latent
+    second_im: float = 1.0  # R1 of D_c, stage 2
+    second: float = 0.1  # part of the run, its end, that is stage 2
+    apart: float = 0.5  # chance that clubs get latents of their own where one z can stand for all
+    regression: float = 0.7  # part of the run without adversaries
+    regression_lr: float = 2e-3  # Adam
+    mapping_speed: float = 1.0  # factor on the mapping networks' learning rate in the regression
+    anchor: float = 2.0  # weight of the regression beside the adversaries
+    rays: int = 512  # of each head in a regression step
+    label: float = 0.15  # weight of the regression's cross-entropy
+    small: float = 4.0  # how much denser rays are on eyes, brows, nose, mouth, glasses
+    background: float = 0.4  # the same of the background
+    surfaces: bool = True  # the surfaces learn, too
+    held_out: int = 32  # heads kept for evaluation
+
+    def start(self, data: Path, seed: int) -> SemFaceEditTask:
+        """Read the data, make the networks.
+
+        Raises: OptionError: discriminators of another size; a regression, but z is not what the
+                heads' parameters are.
+        """
+        resolution = self.config(1).resolution
+        side = self.critic_side or resolution
+        if side != 4 * 2 ** (len(self.critic) - 1) or resolution % side:
+            raise OptionError(
+                f"{len(self.critic)} channels of discriminators do not fit {side} pixels",
+                hint="they halve down to 4: -o critic=32,64,96,128 for -o critic_side=32",
+            )
+        views = read_faces(data, resolution)
+        config = self.config(views.z.shape[1] or 256)
+        if (self.regression > 0 or self.anchor > 0) and config.z_dim != views.z.shape[1]:
+            raise OptionError(
+                f"{data} gives {views.z.shape[1]} parameters a face, z has {config.z_dim} entries",
+                hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
+                "-o anchor=0",
+            )
+        return SemFaceEditTask(self, views, Manifolds(config, self.output))
+
+    def config(self, parameters: int) -> ManifoldsConfig:
+        """Of the preset, for heads of so many parameters."""
+        common = ManifoldsConfig(
+            depth=self.depth, appearance_depth=self.depth, sharing=self.sharing
+        )
+        if self.preset == "paper":
+            surfaces = Surfaces(count=self.count or 24)
+            return replace(common, width=self.width or 256, surfaces=surfaces)
+        return replace(
+            common,
+            resolution=64,
+            z_dim=parameters,
+            apart=False,
+            w_dim=128,
+            width=self.width or 64,
+            reads=2,
+            focal=cameras.FOCAL,
+            delta=1.0,
+            gain=10.0,
+            density_start=-2.0,
+            surfaces=Surfaces(
+                count=self.count or 16,
+                first=36.0,
+                last=15.0,
+                width=32,
+                depth=2,
+                centre=(0.0, 0.0, -2.5),
+                near=0.83,
+                far=1.18,
+                samples=36,
+                back=-0.15,
+                sphere=True,
+            ),
+        )
+
+
+class Memory(nn.Module):
+    """Steps of the adversaries."""
+
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One view of B heads: images [B,3,R,R], labels int64 [B,R,R], how dense rays are on each
+    pixel [B,R*R], c [B,25], z [B,P]."""
+
+    images: Tensor
+    labels: Tensor
+    density: Tensor
+    c: Tensor
+    z: Tensor
+
+
+@dataclass(frozen=True)
+class Fake:
+    """Random faces as the discriminators see them: images [N,3,S,S], label probabilities
+    [N,19,S,S]; their angles [N,2], yaw and pitch in radians, and geometry's latents [N,P]."""
+
+    images: Tensor
+    labels: Tensor
+    angles: Tensor
+    z: Tensor
+
+
+class SemFaceEditTask(GeneratorTask):
+    """The networks, their optimisers and their losses; see loop.Task."""
+
+    kind = KIND
+
+    def __init__(self, trainer: SemFaceEditTrainer, views: Views, generator: Manifolds) -> None:
+        self.trainer, self.views, self.generator = trainer, views, generator
+        self.side = trainer.critic_side or generator.resolution
+        channels, latent = tuple(trainer.critic), generator.config.z_dim
+        self.of_labels = BranchedDiscriminator(self.side, channels, len(LABELS), latent)
+        self.of_images = BranchedDiscriminator(self.side, channels, 3, 2)
+        self.memory = Memory()
+        self.modules: dict[str, nn.Module] = {
+            "generator": generator,
+            "of_labels": self.of_labels,
+            "of_images": self.of_images,
+            "memory": self.memory,
+        }
+        self.averaged = ("generator",)
+        self.size = len(views) - min(trainer.held_out, len(views) // 4)
+        self.class_weights = class_weights(views.labels[: self.size])
+        self.density = small_parts(trainer.small)
+        self.density[0] = trainer.background
+        self.optimisers = self._optimisers()
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        trainer, generator = self.trainer, self.generator
+        generator.intersections.requires_grad_(trainer.surfaces)
+        own = [(n, p) for n, p in generator.named_parameters() if p.requires_grad]
+        mapping = [p for n, p in own if n.startswith("mapping")]
+        rest = [p for n, p in own if not n.startswith("mapping")]
+        late = [p for n, p in own if not n.startswith(GEOMETRY)]
+        quick = trainer.regression_lr * trainer.mapping_speed
+        groups: list[dict[str, Any]] = [{"params": rest}, {"params": mapping, "lr": quick}]
+        found: dict[str, torch.optim.Optimizer] = {
+            "regression": torch.optim.Adam(groups, trainer.regression_lr, betas=(0.9, 0.98)),
+            "generator": torch.optim.Adam([p for _, p in own], trainer.lr, betas=(0.0, 0.9)),
+            "appearance": torch.optim.Adam(late, trainer.lr, betas=(0.0, 0.9)),
+        }
+        for name, critic in (("labels", self.of_labels), ("images", self.of_images)):
+            own_rate = {"lr": trainer.critic_lr, "betas": (0.0, 0.9)}
+            found[name] = torch.optim.Adam(critic.parameters(), **own_rate)  # type: ignore[arg-type]
+        return found
+
+    def batch(self, indices: Tensor) -> Batch:
+        """One random view of each head."""
+        return self._view(indices, torch.randint(self.views.c.shape[1], indices.shape))
+
+    def _view(self, heads: Tensor, view: Tensor) -> Batch:
+        index = heads.numpy(), view.numpy()
+        pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
+        labels = torch.from_numpy(np.ascontiguousarray(self.views.labels[index])).long()
+        return Batch(
+            images=pixels.permute(0, 3, 1, 2).float() / 127.5 - 1,
+            labels=labels,
+            density=self.density[labels].flatten(1),
+            c=self.views.c[index],
+            z=self.views.z[heads],
+        )
+
+    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+        """One update: of the generator by regression, or of all networks of the stage."""
+        trainer = self.trainer
+        if progress < min(trainer.regression, 1 - trainer.second):
+            terms = self._regress(batch)
+            self._update("regression", _total(terms))
+            return {name: float(value.detach()) for name, value in terms.items()}
+        second = progress >= 1 - trainer.second
+        for name in GEOMETRY[:2]:
+            getattr(self.generator, name).requires_grad_(not second)
+        self.generator.intersections.requires_grad_(trainer.surfaces and not second)
+        found = self._criticise(batch, second) | self._please(batch, second)
+        self.memory.steps += 1
+        return {name: float(value.detach()) for name, value in found.items()}
+
+    # Regression ----------------------------------------------------------------------------------
+
+    def _regress(self, batch: Batch) -> dict[str, Tensor]:
+        """Colours and labels of random rays, those of heads given by their parameters."""
+        trainer, generator = self.trainer, self.generator
+        pixels = torch.multinomial(batch.density, min(trainer.rays, batch.density.shape[1]))
+        planes = generator.planes(generator.mapping(batch.z, batch.c))
+        found = generator.volume(planes, batch.c, pixels, trainer.surfaces)
+        images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))
+        labels = batch.labels.flatten(1).gather(1, pixels)
+        seg = generator.output({k: v.transpose(1, 2) for k, v in found.items()}).seg
+        assert seg is not None
+        colour = 2 * found["colour"].transpose(1, 2) - 1
+        return {
+            "image": (colour - images).abs().mean(),
+            "label": trainer.label * F.cross_entropy(seg, labels, self.class_weights),
+        }
+
+    # Adversaries ---------------------------------------------------------------------------------
+
+    def _fake(self, n: int) -> Fake:
+        """Random faces seen by random cameras of the data."""
+        generator, given = self.generator, self.views.c
+        c = given[torch.randint(self.size, (n,)), torch.randint(given.shape[1], (n,))]
+        latent, count = generator.config.z_dim, len(generator.clubs)
+        z = torch.randn(n, 1 + count, latent)
+        if not generator.config.apart:
+            own = torch.rand(n, 1, 1) < self.trainer.apart
+            z = torch.where(own, z, z[:, :1])
+        planes = generator.planes(generator.mapping(z.flatten(1), c))
+        pixels = lattice(n, generator.resolution, self.side)
+        found = generator.volume(planes, c, pixels, self.trainer.surfaces)
+        images, labels = (picture(found[k]) for k in ("colour", "labels"))
+        return Fake(2 * images - 1, labels, cameras.angles(c)[:, :2], z[:, 0])
+
+    def _criticise(self, batch: Batch, second: bool) -> dict[str, Tensor]:
+        """Update the discriminators."""
+        trainer = self.trainer
+        with torch.no_grad():
+            fake = self._fake(len(batch.z))
+        images = thinned(batch.images, self.side)
+        weight = trainer.second_im if second else trainer.lambda_im
+        terms = judged(self.of_images, images, fake.images, weight)
+        seen = self.of_images.judge(images)[1], self.of_images.judge(fake.images)[1]
+        angles = cameras.angles(batch.c)[:, :2], fake.angles
+        wrong = [_apart(a, b) for a, b in zip(seen, angles, strict=True)]
+        terms["pose"] = trainer.lambda_p * (wrong[0] + wrong[1])
+        self._update("images", _total(terms))
+        found = {f"critic_{name}": value for name, value in terms.items()}
+        if second:
+            return found
+        one_hot = F.one_hot(batch.labels, len(LABELS)).movedim(3, 1).float()
+        terms = judged(self.of_labels, thinned(one_hot, self.side), fake.labels, trainer.lambda_s)
+        terms["latent"] = trainer.lambda_l * _apart(self.of_labels.judge(fake.labels)[1], fake.z)
+        self._update("labels", _total(terms))
+        return found | {f"labels_{name}": value for name, value in terms.items()}
+
+    def _please(self, batch: Batch, second: bool) -> dict[str, Tensor]:
+        """Update the generator; in stage 2, what makes colours alone."""
+        trainer = self.trainer
+        fake = self._fake(len(batch.z))
+        logits, angles = self.of_images.judge(fake.images)
+        terms = {
+            "generator": losses.generator_loss(logits).mean(),
+            "pose": trainer.lambda_p * _apart(angles, fake.angles),
+        }
+        if not second:
+            logits, z = self.of_labels.judge(fake.labels)
+            terms["labels"] = losses.generator_loss(logits).mean()
+            terms["latent"] = trainer.lambda_l * _apart(z, fake.z)
+        if trainer.anchor > 0:
+            near = self._regress(batch)
+            terms |= {name: trainer.anchor * value for name, value in near.items()}
+        self._update("appearance" if second else "generator", _total(terms))
+        return terms
+
+    # Results -------------------------------------------------------------------------------------
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """On held-out heads drawn from their parameters, where z has as many entries: decibels,
+        share of right labels."""
+        generator = cast(Manifolds, modules["generator"])
+        generator.centre()
+        if generator.config.z_dim != self.views.z.shape[1]:
+            return {}
+        found, right = [], []
+        for heads in torch.arange(self.size, len(self.views)).split(4):
+            batch = self._view(heads, torch.zeros_like(heads))
+            with torch.no_grad():
+                output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
+            assert output.seg is not None
+            found.append(decibels(output.image, batch.images))
+            right.append((output.seg.argmax(1) == batch.labels).float().mean((1, 2)))
+        return {
+            "mapped_db": round(float(torch.cat(found).mean()), 4),
+            "mapped_labels": round(float(torch.cat(right).mean()), 4),
+        }
+
+
+def judged(
+    critic: BranchedDiscriminator, real: Tensor, fake: Tensor, penalty: float
+) -> dict[str, Tensor]:
+    """E f(D(fake)) + E f(-D(real)), and penalty |grad D(real)|^2."""
+    real = real.detach().requires_grad_(True)
+    logits = critic(real)
+    loss = losses.discriminator_loss(logits, critic(fake.detach())).mean()
+    return {"loss": loss, "r1": penalty * losses.r1(logits, real).mean()}
+
+
+def _apart(found: Tensor, true: Tensor) -> Tensor:
+    """Squared distance, a mean over entries."""
+    return (found - true).square().mean()
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return sum(terms.values(), torch.zeros([]))
