@@ -31,6 +31,7 @@ ORDER = (
     "evaluation",
     "comparison",
     "styles",
+    "consistency",
     "workspace",
     "batch",
     "tasks",

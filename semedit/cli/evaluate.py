@@ -1,4 +1,4 @@
-"""eval heads, attributes, styles: measured against rendered heads, whose truth is known."""
+"""eval heads, attributes, styles, views: measured against rendered heads, whose truth is known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from semedit.cli.common import Generator, Options, Shared, Steps, command, data, device, stdout
 from semedit.cli.styles import eval_styles
+from semedit.cli.views import eval_views
 
 
 def register(app: typer.Typer) -> None:
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     command(app, "heads")(eval_heads)
     command(app, "attributes")(eval_attributes)
     command(app, "styles")(eval_styles)
+    command(app, "views")(eval_views)
 
 
 def eval_heads(

@@ -143,6 +143,11 @@ class CNeRF(nn.Module):
             self.register_buffer("up_avg", torch.zeros(512))
             self.traits = type(self).traits | {"noise"}
 
+    @property
+    def zoom(self) -> float:
+        """How much longer the network's focal length is than that of the label c."""
+        return self.config.focal / cameras.FOCAL
+
     # Codes ---------------------------------------------------------------------------------------
 
     @property

@@ -47,7 +47,7 @@ from semedit.trainers.twins import twins
 
 KIND = "l2sae"
 PRIOR = 512  # pictures that the prior of codes is fitted to
-HELD = 200  # pictures that figures are taken on, at most
+HELD = 64  # pictures that figures are taken on, at most; `semedit eval styles` takes more
 SHARE = 1 / len(ROIS)  # weight of a region in equation 2
 
 
@@ -56,7 +56,7 @@ class L2SAETrainer:
     """Hyper-parameters of an L2SAE, its discriminators and its losses."""
 
     name: ClassVar[str] = "l2sae"
-    schedule: ClassVar[Schedule] = Schedule(minutes=80.0)
+    schedule: ClassVar[Schedule] = Schedule(minutes=60.0, ema_steps=150.0, save_minutes=10.0)
     output: str = "heads-l2sae-128"  # name of the weight file
     base: str = ""  # weights to start from, by name or path; empty: random ones
     part: Literal["both", "smn", "smpn"] = "both"  # what learns; the other stays as it is
@@ -76,11 +76,11 @@ class L2SAETrainer:
     patch_size: int = 16  # pixels a side of crops
     patch_critic: tuple[int, ...] = (32, 64, 96)  # of their discriminator at that, ..., 4
     crops: int = 8  # of each picture
-    batch_size: int = 8  # pictures a step, even
+    batch_size: int = 4  # pictures a step, even; on a CPU more steps teach more than larger ones
     lr: float = 3e-3  # Adam, of the SMN by regression
     maps_lr: float = 6e-3  # Adam, of the SMPN
     gan_lr: float = 1e-3  # Adam, beside and of the adversaries
-    regression: float = 0.75  # part of the run without adversaries
+    regression: float = 0.8  # part of the run without adversaries
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 2.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     uniform: float = 0.01  # weight of styles that lie apart, as those that noise makes do
@@ -328,11 +328,13 @@ class L2SAETask:
         held = self.data.held[:HELD]
         for part in np.array_split(held, -(-len(held) // 16)):
             images, labels, others = self._held(part)
-            own, other = network.encode(images), network.encode(others)
-            rec.append(decibels(network.synthesis(own).image, images))
-            mixed = {"structure": other["structure"], "style": own["style"]}
-            swapped.append(decibels(network.synthesis(mixed).image, images))
-            found, true = network.region_logits(images) > 0, region_masks(labels) > 0.5
+            with self._mixed_precision():
+                own, other = network.encode(images), network.encode(others)
+                mixed = {"structure": other["structure"], "style": own["style"]}
+                drawn = [network.synthesis(codes).image for codes in (own, mixed)]
+                found, true = network.region_logits(images) > 0, region_masks(labels) > 0.5
+            rec.append(decibels(drawn[0], images))
+            swapped.append(decibels(drawn[1], images))
             counts[:, 0] += (found & true).sum((0, 2, 3)).cpu()
             counts[:, 1] += (found | true).sum((0, 2, 3)).cpu()
         self._fit(network)
@@ -356,7 +358,8 @@ class L2SAETask:
         chosen = self.data.train[:: max(1, len(self.data.train) // PRIOR)][:PRIOR]
         rows = []
         for part in np.array_split(chosen, -(-len(chosen) // 16)):
-            codes = network.encode(self.data.read(part)[0].to(self.device))
+            with self._mixed_precision():
+                codes = network.encode(self.data.read(part)[0].to(self.device))
             rows.append(torch.cat([codes["structure"].flatten(1), codes["style"]], 1))
         network.prior.fit(torch.cat(rows))
 

@@ -16,8 +16,15 @@ def region_masks(labels: Tensor) -> Tensor:
 
 
 def region_losses(logits: Tensor, masks: Tensor) -> Tensor:
-    """l of equation 2, [N,5]: cross-entropy, and 1 - soft IoU, which counts small regions fully."""
-    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))
+    """l of equation 2, [N,5]: cross-entropy, and 1 - soft IoU, which counts small regions fully.
+
+    A pixel inside counts sqrt(outside / inside) in the cross-entropy, with the shares of both in
+    the batch: else eyes, a hundredth of a picture, are taken for nowhere before they are found.
+    """
+    share = masks.mean((0, 2, 3)).clamp(1e-3, 0.5)[:, None, None]
+    weight = torch.where(masks > 0.5, ((1 - share) / share).sqrt(), 1.0)
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    entropy = (entropy * weight).sum((2, 3)) / weight.sum((2, 3))
     inside = logits.sigmoid()
     both = (inside * masks).sum((2, 3))
     either = (inside + masks).sum((2, 3)) - both

@@ -1,0 +1,49 @@
+"""eval views: faces seen from several sides, their diversity, regions exchanged between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from semedit.cli.common import Generator, Shared, Steps, data, device, stdout
+
+
+def eval_views(
+    common: Shared,
+    generator: Generator = "heads-cnerf-64",
+    faces: Annotated[int, typer.Option(min=2, help="Random faces, for views and diversity.")] = 16,
+    pairs: Annotated[int, typer.Option(min=1, help="Of faces that exchange a region.")] = 50,
+    parts: Annotated[
+        str, typer.Option(help="consistency,diversity,swaps or some of them.")
+    ] = "consistency,diversity,swaps",
+    grid: Annotated[
+        Path | None, typer.Option(help="Write a picture of faces from all sides, and of swaps.")
+    ] = None,
+) -> None:
+    """Measure random faces: the reprojection error as the camera turns by 15 and 30 degrees, the
+    mean perceptual distance between them, and what an exchange of regions changes elsewhere.
+
+    Swaps need a generator whose codes have regions.
+    """
+    from semedit.consistency import ViewsEvaluation
+    from semedit.generators import load_generator
+    from semedit.images import write_image
+
+    evaluation = ViewsEvaluation(tuple(parts.split(",")), faces, pairs, common.seed)
+    with Steps("eval views") as steps:
+        figures = evaluation(
+            load_generator(generator, device(common)),
+            progress=lambda part, done, total: steps(done, total, part),
+        )
+    if grid is not None:
+        write_image(grid, evaluation.grid())
+    if common.json:
+        data(**figures)
+        return
+    table = Table("figure", "value", title=f"{faces} faces, {generator}")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    stdout.print(table)
