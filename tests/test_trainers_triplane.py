@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from semedit import cameras
-from semedit.errors import InputError, OptionError
+from semedit.errors import InputError
 from semedit.generators import load_generator
 from semedit.generators.encoder import Encoder
 from semedit.trainers.encoder import EncoderTrainer
@@ -107,16 +107,6 @@ def test_trained_files_load_and_train_on(tmp_path: Path, monkeypatch: pytest.Mon
     )
     after = load_generator(str(run / "small.safetensors")).encoder
     assert not torch.equal(before, after.state_dict()["texture.out.weight"])
-
-
-def test_an_encoder_needs_the_generators_parameters(tmp_path: Path) -> None:
-    data, run = write_heads(tmp_path / "heads"), tmp_path / "run"
-    train(SmallHeads(), data, run, Schedule(kimg=0.002), quiet=True)
-    with np.load(data / "arrays.npz") as arrays:
-        c = arrays["c"]
-    np.savez(data / "arrays.npz", c=c, z=np.zeros((HEADS, 7), np.float32))
-    with pytest.raises(OptionError):
-        EncoderTrainer(generator=str(run / "small.safetensors")).start(data, 0)
 
 
 def test_decibels() -> None:

@@ -1,5 +1,6 @@
 """Editors by name. Add one: write its file, add its line."""
 
+from semedit.editors.canonical import Canonical
 from semedit.editors.direction import Direction
 from semedit.editors.drawing import Drawing
 from semedit.editors.fast import Fast
@@ -19,7 +20,11 @@ EDITORS: dict[str, type] = {
     "swap": Swap,
 }
 # Which need a field of labels and colours, and take more than a latent.
-FIELD_EDITORS: dict[str, type] = {"texture": Texture, "drawing": Drawing}
+FIELD_EDITORS: dict[str, type] = {
+    "canonical": Canonical,
+    "texture": Texture,
+    "drawing": Drawing,
+}
 PICTURE_EDITORS: dict[str, type] = {"roi": Roi}  # which need no inversion
 ATTRIBUTE_EDITORS = ("fast", "pernus")  # those that `semedit attr` offers
 # Those that `semedit edit --transfer-from` offers: the first that suits the generator is taken.
@@ -32,6 +37,7 @@ __all__ = [
     "FIELD_EDITORS",
     "PICTURE_EDITORS",
     "TRANSFER_EDITORS",
+    "Canonical",
     "Direction",
     "Drawing",
     "Fast",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +13,10 @@ from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend
 from semedit.latents import Latent, fingerprint
 
-VIEWS_DEG = ((-40, -27, -13, 0, 13, 27, 40), (-8, 0, 8))  # yaw and pitch that are tried
+YAWS_DEG = (-50, -40, -30, -20, -10, 0, 10, 20, 30, 40, 50)  # tried first
+# Then yaw, pitch, roll (radians), log of the focal length and the crop's middle (picture sides)
+# are moved to and fro by so much, twice, the second time by half.
+MOVES = (0.09, 0.12, 0.05, 0.06, 0.02, 0.02)
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,18 @@ class Drawing:
     no encoder), and w_t the styles of a random z, which stay.
 
     Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 4.3: interactive 3D face drawing.
-    Departs: a drawing has no camera; the view among VIEWS_DEG is taken whose encoded face agrees
-    with it best.
+    Departs: a drawing has no camera; the one is searched for whose encoded face agrees with it
+    best.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"camera", "seg", "texture"})
     seed: int = 0  # of the texture
-    truncation: float = 0.7  # of the texture: 0 is the mean, 1 any
+    truncation: float = 1.0  # of the texture: 0 is the mean, 1 any
     steps: int = 40  # Adam updates
     lr: float = 0.2  # standard deviations per update
     label_weight: float = 4.0  # of the label maps' cross-entropy
     prior_weight: float = 0.01  # of the squared way from the start
-    yaw_deg: float | None = None  # of the view; none: the one that agrees best
-    pitch_deg: float | None = None  # likewise
+    yaw_deg: float | None = None  # of the drawn view; none: searched for
 
     def __call__(self, generator: Any, labels: Tensor, progress: Progress | None = None) -> Latent:
         """
@@ -77,29 +78,35 @@ class Drawing:
 
     @torch.no_grad()
     def _start(self, generator: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Styles and camera of the view that agrees best."""
+        """Styles and camera whose face agrees best."""
         z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(self.seed))
-        best: tuple[float, Tensor, Tensor] | None = None
-        for yaw, pitch in self._views():
-            c = cameras.orbit(math.radians(yaw), math.radians(pitch)).to(labels.device)
-            ws = generator.mapping(z.to(c), c, self.truncation)["ws"].clone()
-            shape = generator.mean_codes()
-            if "encode" in generator.traits:
-                shape = generator.encode(_grey(labels), labels, c)
-            ws[:, : generator.num_shape] = shape["ws"][:, : generator.num_shape]
-            output = generator.synthesis({"ws": ws}, c)
-            error = float(losses.label_loss(output.seg, labels, kind="ce"))
-            if best is None or error < best[0]:
-                best = error, ws, c
-        assert best is not None
-        return best[1:]
+        z, shapes = z.to(labels.device), generator.num_shape
 
-    def _views(self) -> list[tuple[float, float]]:
-        yaws, pitches = (
-            tried if given is None else (given,)
-            for given, tried in zip((self.yaw_deg, self.pitch_deg), VIEWS_DEG, strict=True)
-        )
-        return [(yaw, pitch) for yaw in yaws for pitch in pitches]
+        def face(six: Tensor) -> tuple[float, Tensor, Tensor]:
+            """How far from the drawing is what an encoder sees in it, its styles and camera."""
+            c = cameras.from_six(six[None])
+            ws = generator.mapping(z, c, self.truncation)["ws"].clone()
+            seen = generator.mean_codes()
+            if "encode" in generator.traits:
+                seen = generator.encode(_grey(labels), labels, c)
+            ws[:, :shapes] = seen["ws"][:, :shapes]
+            seg = generator.synthesis({"ws": ws}, c).seg
+            return float(losses.label_loss(seg, labels, kind="ce")), ws, c
+
+        yaws = YAWS_DEG if self.yaw_deg is None else (self.yaw_deg,)
+        views = cameras.aligned(torch.tensor(yaws).deg2rad()).to(labels.device)
+        tried = [(*face(six), six) for six in cameras.to_six(views)]
+        error, ws, c, six = min(tried, key=lambda found: found[0])
+        for share in (1.0, 0.5):
+            for entry, size in enumerate(MOVES):
+                for step in (size * share, -size * share):
+                    near = six.clone()
+                    near[entry] += step
+                    found = face(near)
+                    if found[0] < error:
+                        (error, ws, c), six = found, near
+                        break
+        return ws, c
 
 
 def _grey(labels: Tensor) -> Tensor:

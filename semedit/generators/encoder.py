@@ -4,9 +4,10 @@ Two towers of residual blocks, as in IDE-3D's hybrid encoder: the label map give
 image and label map give the texture codes.
 
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2.
-Departs: the camera is given, not predicted (the face record holds it); both towers are small;
-beside each runs a linear path from what says most: coarse label maps for the shape codes, mean
-colours of the regions and a coarse background for the texture codes.
+Departs: the camera is given (the face record holds it), unless `angles` asks for the paper's two
+more outputs, yaw and pitch; both towers are small; beside each runs a linear path from what says
+most: coarse label maps for the shape codes, mean colours of the regions and a coarse background
+for the texture codes.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class EncoderConfig:
     resolution: int = 128  # pixels a side of image and label map
     channels: tuple[int, ...] = (32, 64, 96, 128, 160)  # at half, quarter, ... of the resolution
     hidden: int = 256  # features per tower behind the convolutions
+    angles: int = 0  # 2: cameras are not looked at, yaw and pitch are predicted
 
 
 class Encoder(nn.Module):
@@ -53,16 +55,22 @@ class Encoder(nn.Module):
         coarse = COARSE * COARSE
         self.shape = Tower(config, config.classes, config.classes * coarse, config.num_shape)
         direct = 4 * config.classes + 4 * coarse
-        self.texture = Tower(config, config.classes + 3, direct, config.num_texture)
+        self.texture = Tower(config, config.classes + 3, direct, config.num_texture, config.angles)
 
     def forward(self, images: Tensor, labels: Tensor, c: Tensor) -> Tensor:
         """images [N,3,R,R] in [-1,1], labels int64 [N,R,R], c [N,25] -> ws [N,num_ws,w_dim]."""
+        return self.look(images, labels, c)[0]
+
+    def look(self, images: Tensor, labels: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and yaw and pitch [N,2] in radians, [N,0] where they are not predicted."""
         maps = F.one_hot(labels, self.config.classes).permute(0, 3, 1, 2).float()
         six = cameras.to_six(c.float())
-        shape = self.shape(maps, F.adaptive_avg_pool2d(maps, COARSE).flatten(1), six)
+        if self.config.angles:
+            six = torch.zeros_like(six)
+        shape, _ = self.shape(maps, F.adaptive_avg_pool2d(maps, COARSE).flatten(1), six)
         seen = torch.cat([region_colours(images, maps), coarse_background(images, maps)], 1)
-        texture = self.texture(torch.cat([images, maps], 1), seen, six)
-        return torch.cat([shape, texture], 1).float()
+        texture, angles = self.texture(torch.cat([images, maps], 1), seen, six)
+        return torch.cat([shape, texture], 1).float(), angles.float()
 
 
 def region_colours(images: Tensor, maps: Tensor) -> Tensor:
@@ -82,9 +90,11 @@ def coarse_background(images: Tensor, maps: Tensor) -> Tensor:
 
 class Tower(nn.Module):
     """Input [N,I,R,R], numbers for the linear path [N,D], camera numbers [N,6] -> styles
-    [N,num_ws,w_dim]."""
+    [N,num_ws,w_dim] and `more` numbers [N,more]."""
 
-    def __init__(self, config: EncoderConfig, inputs: int, direct: int, num_ws: int) -> None:
+    def __init__(
+        self, config: EncoderConfig, inputs: int, direct: int, num_ws: int, more: int = 0
+    ) -> None:
         super().__init__()
         sides = (inputs, *config.channels)
         self.down = nn.ModuleList(
@@ -95,14 +105,15 @@ class Tower(nn.Module):
         last = config.resolution // 2 ** len(config.channels)
         self.flat = Linear(config.channels[-1] * last * last + 6, config.hidden)
         self.middle = Linear(config.hidden, config.hidden)
-        self.out = Linear(config.hidden, num_ws * config.w_dim, scale=0.1)
+        outputs = num_ws * config.w_dim + more
+        self.out = Linear(config.hidden, outputs, scale=0.1)
         self.direct = nn.Sequential(
             Linear(direct + 6, config.hidden),
-            Linear(config.hidden, num_ws * config.w_dim, scale=0.1),
+            Linear(config.hidden, outputs, scale=0.1),
         )
         self.shape = (num_ws, config.w_dim)
 
-    def forward(self, x: Tensor, direct: Tensor, six: Tensor) -> Tensor:
+    def forward(self, x: Tensor, direct: Tensor, six: Tensor) -> tuple[Tensor, Tensor]:
         linear = self.direct(torch.cat([direct, six], 1))
         x = self.down[0](x.contiguous(memory_format=torch.channels_last))
         for down, residual in zip(self.down[1:], self.residual, strict=True):
@@ -110,7 +121,9 @@ class Tower(nn.Module):
             x = (x + residual(x)) * math.sqrt(0.5)
         x = activate(self.flat(torch.cat([x.flatten(1), six.to(x.dtype)], 1)))
         x = activate(self.middle(x))
-        return (self.out(x) + linear).unflatten(1, self.shape)
+        out = self.out(x) + linear
+        styles = math.prod(self.shape)
+        return out[:, :styles].unflatten(1, self.shape), out[:, styles:]
 
 
 class WithEncoder(nn.Module):

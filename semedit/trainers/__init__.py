@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.celeba import AttributeTrainer
 from semedit.trainers.celebamask import DeepLabTrainer
 from semedit.trainers.cnerf import CNeRFTrainer
@@ -23,6 +24,7 @@ TRAINERS: dict[str, Any] = {
     "judge": JudgeTrainer,
     "heads-128": HeadsTrainer,
     "encoder": EncoderTrainer,
+    "canonical": CanonicalTrainer,
     "attributes": AttributeTrainer,
     "deeplab": DeepLabTrainer,
     "stylegan2": StyleGAN2Trainer,

@@ -1,52 +1,193 @@
 """`semedit train encoder`: an encoder for a generator that stays as it is.
 
-The encoder sees one view of a rendered head; the generator shows its codes in both views, and
-both are compared with the true ones, as in trainers/triplane.py, whose losses these are.
+    real faces       L_i(G(E(x), c), x)
+    synthetic faces  L_i(G(E(x_i), c_i), x_i) for views i = 0..k of one code, and
+                     codes    |E(x_i) - E(x_0)|^2 / std^2
+                     features |phi(G(E(x_i), c_0)) - phi(x_0)|^2
 
-Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2: multi-view augmentation.
-Departs: true second views in place of the generator's own.
+L_i compares pictures and label maps (trainers/triplane.py). The last two terms are the multi-view
+augmentation: k views more of each synthetic face, whose codes and whose deep features phi shall be
+the same. `multi_view=0` leaves it out: one view, no such terms.
+
+Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2.
+Departs: rendered heads have true second views, which `second_view` compares, too; without them
+(pictures of a folder, see trainers/posed.py) it does nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
+from torch import Tensor, nn
+
+from semedit import cameras, losses
 from semedit.errors import OptionError
 from semedit.generators import Triplane, load_generator
-from semedit.trainers.rendered import read_views
-from semedit.trainers.triplane import HeadsTask, HeadsTrainer, encoder_config
-
-from ..generators.encoder import Encoder
+from semedit.generators.encoder import Encoder
+from semedit.inverters.codes import spread
+from semedit.trainers.posed import read_faces
+from semedit.trainers.rendered import Pair, Views
+from semedit.trainers.synthesis import Faces, Shown
+from semedit.trainers.triplane import (
+    PictureTask,
+    PictureTrainer,
+    decibels,
+    encoder_config,
+)
 
 
 @dataclass(frozen=True)
-class EncoderTrainer(HeadsTrainer):
-    """Hyper-parameters of an encoder's training; see HeadsTrainer for the losses."""
+class EncoderTrainer(PictureTrainer):
+    """Hyper-parameters of an encoder's training."""
 
     name: ClassVar[str] = "encoder"
+    batch_size: int = 4  # real faces a step, and as many synthetic ones
     generator: str = "heads-128"  # weights of the generator
     fresh: bool = False  # start from random weights although the generator has an encoder
-    lr: float = 2e-3  # Adam
-    mapped: float = 0.0  # no head needs the mapping network
-    consistency: float = 0.0  # nor its codes
-    coarse: float = 0.3  # part of the run that renders at half the resolution
+    angles: bool = False  # predict yaw and pitch, too, and look at no camera; implies fresh
+    synthetic: bool = True  # learn from synthetic faces beside the real ones
+    multi_view: int = 1  # k, views more of each synthetic face; 0: no augmentation
+    same_codes: float = 0.1  # weight of the codes' distance between views
+    same_features: float = 0.2  # weight of the features' distance
+    pose: float = 1.0  # weight of the squared error of yaw and pitch, radians
+    random_z: float = 0.25  # part of the synthetic faces with random z; the others are encoded
+    swapped: float = 0.5  # part of the synthetic faces with another one's texture
+    second_view: bool = True  # compare rendered heads in their true second view, too
 
-    def start(self, data: Path, seed: int) -> HeadsTask:
+    def start(self, data: Path, seed: int) -> EncoderTask:
         """Read the data and the generator.
 
-        Raises: OptionError: the heads' parameters are not the generator's z.
+        Raises: OptionError: the generator is not of the kind that this encoder fits, or there is
+                nothing to learn from.
         """
-        generator = load_generator(self.generator)
-        assert isinstance(generator, Triplane)
-        views = read_views(data, generator.resolution)
-        if views.z.shape[1] != generator.z_dim:
-            raise OptionError(
-                f"{data} has {views.z.shape[1]} parameters a head, "
-                f"{self.generator} was made for {generator.z_dim}"
-            )
-        encoder = generator.encoder
-        if self.fresh or not isinstance(encoder, Encoder):
-            encoder = Encoder(encoder_config(generator))
-        return HeadsTask(self, views, generator, encoder.requires_grad_(True), ("encoder",))
+        generator = editable_generator(self.generator)
+        views = read_faces(data, generator.resolution)
+        encoder = new_encoder(generator, 2 if self.angles else 0)
+        if isinstance(generator.encoder, Encoder) and not (self.fresh or self.angles):
+            encoder.load_state_dict(generator.encoder.state_dict())
+        return EncoderTask(self, views, generator, encoder)
+
+
+def editable_generator(name: str) -> Triplane:
+    """A generator with shape and texture styles, by the name of its weights.
+
+    Raises: OptionError: it has none.
+    """
+    generator = load_generator(name)
+    if not isinstance(generator, Triplane):
+        raise OptionError(
+            f"{name} is no generator with shape and texture styles",
+            hint="name one of `semedit train heads-128` or `semedit train ide3d`",
+        )
+    return generator
+
+
+def new_encoder(generator: Triplane, angles: int = 0) -> Encoder:
+    """Random weights, of the sizes of the generator's own encoder, where it has one."""
+    own = generator.encoder
+    config = own.config if isinstance(own, Encoder) else encoder_config(generator)
+    return Encoder(replace(config, angles=angles))
+
+
+class EncoderTask(PictureTask):
+    """The encoder, its optimiser and its losses; see loop.Task."""
+
+    trainer: EncoderTrainer
+
+    def __init__(
+        self, trainer: EncoderTrainer, views: Views, generator: Triplane, encoder: Encoder
+    ) -> None:
+        super().__init__(trainer, views, generator, encoder, ("encoder",))
+        c = views.c[: self.size].reshape(-1, 25)
+        self.faces = Faces.of(generator, c, trainer.random_z, trainer.swapped)
+        self.scale = spread(generator, c[:1])["ws"]
+        wanted = trainer.synthetic and trainer.multi_view and trainer.same_features
+        self.perceptual = losses.perceptual("faces" if wanted else "none")
+
+    def batch(self, indices: Tensor) -> Pair:
+        """Two views of each head, in random order; the same one twice where there is just one."""
+        if self.views.c.shape[1] > 1:
+            return super().batch(indices)
+        zero = torch.zeros_like(indices)
+        return self.views.pair(indices, zero, zero)
+
+    def step(self, batch: Pair, progress: float) -> dict[str, float]:
+        """One update."""
+        trainer, config = self.trainer, self.generator.config
+        neural = config.neural // 2 if progress < trainer.coarse else config.neural
+        terms = self._real(batch, neural)
+        if trainer.synthetic:
+            terms |= {f"synthetic_{k}": v for k, v in self._synthetic(batch, neural).items()}
+        self._update(sum(terms.values(), torch.zeros([])))
+        return {name: value.item() for name, value in terms.items()}
+
+    def _real(self, batch: Pair, neural: int) -> dict[str, Tensor]:
+        """Weighted terms of the data's faces."""
+        views = 2 if self.trainer.second_view and self.views.c.shape[1] > 1 else 1
+        ws, angles = self._encode(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
+        images, labels, c = (x[:, :views] for x in (batch.images, batch.labels, batch.c))
+        terms = self._drawn(ws, images, labels, c, neural)
+        return terms | self._posed(angles, batch.c[:, 0])
+
+    def _synthetic(self, batch: Pair, neural: int) -> dict[str, Tensor]:
+        """Weighted terms of synthetic faces, and of their agreement between views."""
+        trainer, n, views = self.trainer, len(batch.c), 1 + self.trainer.multi_view
+        ws = self.faces.codes(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
+        true = self.faces.show(ws, self.faces.cameras(n, views))
+        images, labels, c = (x.flatten(0, 1) for x in (true.images, true.labels, true.c))
+        found, angles = self._encode(images, labels, c)
+        terms = self._drawn(found, images[:, None], labels[:, None], c[:, None], neural)
+        terms |= self._posed(angles, c)
+        if views > 1:
+            codes = found.unflatten(0, (n, views))
+            away = ((codes[:, 1:] - codes[:, :1]) / self.scale[:, None]).square().mean()
+            terms["same_codes"] = trainer.same_codes * away
+            if trainer.same_features > 0:
+                terms["same_features"] = trainer.same_features * self._features(codes, true)
+        return terms
+
+    def _features(self, codes: Tensor, true: Shown) -> Tensor:
+        """How far the first view, drawn with the codes [B,V,num_ws,w_dim] of the others, is from
+        itself in deep features."""
+        others = codes[:, 1:].flatten(0, 1)
+        first = true.c[:, :1].expand(-1, codes.shape[1] - 1, -1).flatten(0, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            drawn = self.generator.render(self.generator.planes({"ws": others}), first)
+        with torch.no_grad():
+            target = self.perceptual.features(true.images[:, 0])[-1:]
+        repeated = [x.repeat_interleave(codes.shape[1] - 1, 0) for x in target]
+        found = self.perceptual.features(drawn.image.float())[-1:]
+        return losses.distance(found, repeated).mean()
+
+    def _posed(self, angles: Tensor, c: Tensor) -> dict[str, Tensor]:
+        """The error of predicted yaw and pitch [N,2], where they are predicted."""
+        if angles.shape[1] == 0:
+            return {}
+        return {"pose": self.trainer.pose * (angles - cameras.angles(c)[:, :2]).square().mean()}
+
+    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """On held-out faces: decibels and share of right labels in the encoder's own view, and
+        decibels in the true other one where there is one."""
+        encoder: Any = modules["encoder"]
+        views = min(2, self.views.c.shape[1])
+        sums: dict[str, list[float]] = {}
+        for heads in torch.arange(self.size, len(self.views)).split(8):
+            batch = self.views.pair(heads, heads * 0, heads * 0 + views - 1)
+            ws, angles = encoder.look(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
+            c = batch.c[:, :views].flatten(0, 1)
+            output = self.generator.render(self.generator.planes({"ws": ws}), c)
+            assert output.seg is not None
+            errors = decibels(output.image.unflatten(0, (-1, views)), batch.images[:, :views])
+            right = output.seg.unflatten(0, (-1, views)).argmax(2) == batch.labels[:, :views]
+            found = {"own_db": errors[:, 0], "own_labels": right[:, 0].float().mean((1, 2))}
+            if views > 1:
+                found["other_db"] = errors[:, 1]
+            if angles.shape[1]:
+                away = (angles - cameras.angles(batch.c[:, 0])[:, :2]).abs().rad2deg()
+                found["pose_mae_deg"] = away.mean(1)
+            for name, values in found.items():
+                sums.setdefault(name, []).extend(values.tolist())
+        return {name: round(sum(v) / len(v), 4) for name, v in sums.items()}

@@ -34,21 +34,30 @@ SMALL = ("nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip"
 
 
 @dataclass(frozen=True)
-class HeadsTrainer:
+class PictureTrainer:
+    """Hyper-parameters of what compares drawn pictures and label maps with true ones."""
+
+    batch_size: int = 4  # heads a step
+    lr: float = 2e-3  # Adam; weights have unit variance (equalised)
+    edge: float = 0.5  # weight of the differences between neighbouring pixels
+    label: float = 0.15  # weight of the cross-entropy
+    low: float = 0.5  # weight of the same losses before up-sampling
+    small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
+    coarse: float = 0.3  # part of the run that renders at half the resolution
+    held_out: int = 32  # heads kept for evaluation
+
+
+@dataclass(frozen=True)
+class HeadsTrainer(PictureTrainer):
     """Hyper-parameters of heads-128 and its encoder."""
 
     name: ClassVar[str] = "heads-128"
     batch_size: int = 4  # heads a step, two views each
     lr: float = 8e-3  # Adam, both networks; weights have unit variance (equalised)
-    edge: float = 0.5  # weight of the differences between neighbouring pixels
-    label: float = 0.15  # weight of the cross-entropy
     opacity: float = 0.1  # weight of the cross-entropy of opaque and empty rays
-    low: float = 0.5  # weight of the same losses before up-sampling
     mapped: float = 0.25  # part of the heads that pass through the mapping network
     consistency: float = 0.3  # weight of the mapping network's distance from the encoder
-    small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     coarse: float = 0.5  # part of the run that renders at half the resolution
-    held_out: int = 32  # heads kept for evaluation
     start_from: str = ""  # generator's weight file, its encoder's beside it; "": random weights
 
     def start(self, data: Path, seed: int) -> HeadsTask:
@@ -63,8 +72,8 @@ class HeadsTrainer:
         return HeadsTask(self, views, generator, encoder, ("generator", "encoder"), before)
 
 
-class HeadsTask:
-    """The networks, their optimiser and their losses; see loop.Task.
+class PictureTask:
+    """A generator, its encoder, their optimiser, and the terms that compare pictures.
 
     Args:
         trained: which of "generator" and "encoder" learn; the other one stays as it is.
@@ -73,7 +82,7 @@ class HeadsTask:
 
     def __init__(
         self,
-        trainer: HeadsTrainer,
+        trainer: PictureTrainer,
         views: Views,
         generator: Triplane,
         encoder: Encoder,
@@ -99,6 +108,86 @@ class HeadsTask:
         second = (first + torch.randint(1, count, indices.shape)) % count
         return self.views.pair(indices, first, second)
 
+    def _update(self, loss: Tensor) -> None:
+        """One step of the optimiser."""
+        optimiser = self.optimisers["all"]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def _encode(self, images: Tensor, labels: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder sees in pictures with some noise and label maps not quite right."""
+        with torch.autocast("cpu", torch.bfloat16):
+            noisy = images + 0.03 * torch.randn_like(images)
+            return self.encoder.look(noisy, wobble(labels), c)
+
+    def _drawn(
+        self, ws: Tensor, images: Tensor, labels: Tensor, c: Tensor, neural: int
+    ) -> dict[str, Tensor]:
+        """Terms of codes [B,num_ws,w_dim] drawn in V views each: images [B,V,3,R,R], labels
+        [B,V,R,R], c [B,V,25]."""
+        with torch.autocast("cpu", torch.bfloat16):
+            planes = self.generator.planes({"ws": ws})
+            output = self.generator.render(
+                planes, c.flatten(0, 1), neural, jitter=True, keep_empty=0.25
+            )
+        assert output.low is not None
+        truth = images.flatten(0, 1), labels.flatten(0, 1)
+        high = self._losses(output.image, output.seg, *truth)
+        low = self._losses(output.low.image, output.low.seg, *truth)
+        return {
+            "high": self._total(high),
+            "low": self.trainer.low * self._total(low),
+        }
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        trainer = self.trainer
+        return terms["image"] + trainer.edge * terms["edge"] + trainer.label * terms["label"]
+
+    def _losses(
+        self, image: Tensor, seg: Tensor | None, images: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """Terms at the resolution of `image`; images and labels are the true ones, full size."""
+        assert seg is not None
+        factor = images.shape[-1] // image.shape[-1]
+        image = image.float()
+        true = F.avg_pool2d(images, factor) if factor > 1 else images
+        ids = labels[:, factor // 2 :: factor, factor // 2 :: factor]
+        weight = small_parts(self.trainer.small)[ids][:, None]
+        across, down = differences(image - true)
+        return {
+            "image": ((image - true).abs() * weight).mean(),
+            "edge": across.abs().mean() + down.abs().mean(),
+            "label": F.cross_entropy(seg.float(), ids, self.class_weights),
+        }
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None:
+        """Write generator and encoder as far as they were trained."""
+        files: dict[str, tuple[str, Any, dict[str, str]]] = {
+            "generator": (self.generator.name, self.generator.config, {"kind": "triplane"}),
+            "encoder": ("encoder", self.encoder.config, {"kind": KIND}),
+        }
+        files["generator"][2]["encoder"] = "encoder"
+        record = whole_training(record, self.before)
+        for name, module in modules.items():
+            file, config, more = files[name]
+            path = folder / f"{file}.safetensors"
+            write_weights(
+                path, module.state_dict(), record, figures, self.views.about, config=config, **more
+            )
+
+
+class HeadsTask(PictureTask):
+    """Both networks learn; see loop.Task."""
+
+    trainer: HeadsTrainer
+
     def step(self, batch: Pair, progress: float) -> dict[str, float]:
         """One update of both networks."""
         trainer, config = self.trainer, self.generator.config
@@ -121,32 +210,8 @@ class HeadsTask:
         terms["near"] = (encoded.detach() - mapped).square().mean()
         loss = self._total(terms) + trainer.low * self._total(low)
         loss = loss + trainer.opacity * terms["opacity"] + trainer.consistency * terms["near"]
-        optimiser = self.optimisers["all"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        self._update(loss)
         return {name: value.item() for name, value in terms.items()}
-
-    def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        trainer = self.trainer
-        return terms["image"] + trainer.edge * terms["edge"] + trainer.label * terms["label"]
-
-    def _losses(
-        self, image: Tensor, seg: Tensor | None, images: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        """Terms at the resolution of `image`; images and labels are the true ones, full size."""
-        assert seg is not None
-        factor = images.shape[-1] // image.shape[-1]
-        image = image.float()
-        true = F.avg_pool2d(images, factor) if factor > 1 else images
-        ids = labels[:, factor // 2 :: factor, factor // 2 :: factor]
-        weight = small_parts(self.trainer.small)[ids][:, None]
-        across, down = differences(image - true)
-        return {
-            "image": ((image - true).abs() * weight).mean(),
-            "edge": across.abs().mean() + down.abs().mean(),
-            "label": F.cross_entropy(seg.float(), ids, self.class_weights),
-        }
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """On the held-out heads: decibels of the encoder's own and other view and of the mapped
@@ -176,27 +241,6 @@ class HeadsTask:
             ):
                 sums.setdefault(name, []).extend(values.flatten().tolist())
         return {name: round(sum(v) / len(v), 4) for name, v in sums.items()}
-
-    def export(
-        self,
-        modules: dict[str, nn.Module],
-        figures: dict[str, float],
-        folder: Path,
-        record: dict[str, Any],
-    ) -> None:
-        """Write generator and encoder as far as they were trained."""
-        files: dict[str, tuple[str, Any, dict[str, str]]] = {
-            "generator": (self.generator.name, self.generator.config, {"kind": "triplane"}),
-            "encoder": ("encoder", self.encoder.config, {"kind": KIND}),
-        }
-        files["generator"][2]["encoder"] = "encoder"
-        record = whole_training(record, self.before)
-        for name, module in modules.items():
-            file, config, more = files[name]
-            path = folder / f"{file}.safetensors"
-            write_weights(
-                path, module.state_dict(), record, figures, self.views.about, config=config, **more
-            )
 
 
 def encoder_config(generator: Triplane) -> EncoderConfig:
