@@ -31,6 +31,8 @@ ORDER = (
     "evaluation",
     "comparison",
     "styles",
+    "fid",
+    "ablation",
     "consistency",
     "workspace",
     "batch",

@@ -1,6 +1,6 @@
 """GRAM in checkpoints: `generator.pth`, a plain state dict, or the averaged weights in `ema.pth`.
 
-The averages have no names: they are the parameters in their order, which is that of PUBLISHED.
+The averages have no names: they are the parameters in their order, which is that of NAMES.
 """
 
 from __future__ import annotations
@@ -18,6 +18,22 @@ from semedit.errors import WeightsError
 
 KIND = "gram"
 SURFACES, FIELD = "representation.sample_network.", "representation.rf_network."
+
+
+def _names() -> list[str]:
+    """Published names in the order of the parameters.
+
+    The numbers of layers are those of all published networks.
+    """
+    surfaces = [f"network.{2 * layer}" for layer in range(3)] + ["output_layer"]
+    field = [f"network.{layer}.layer" for layer in range(8)] + ["color_layer.0.layer"]
+    field += [f"output_{kind}.{layer}" for kind in ("sigma", "color") for layer in range(7)]
+    field += [f"mapping_network.network.{2 * layer}" for layer in range(4)]
+    stems = [SURFACES + name for name in surfaces] + [FIELD + name for name in field]
+    return [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
+
+
+NAMES = tuple(_names())
 VIEW = (0.0, 0.0, -1.0)  # the direction that all views are locked to
 COLOUR = f"{FIELD}color_layer.0.layer.weight"
 
@@ -32,8 +48,7 @@ def _tensors(checkpoint: Checkpoint) -> Tensors:
     averages = _averages(checkpoint.data)
     if averages is None:
         return checkpoint.network()[2]
-    names = _names()
-    return dict(zip(names, averages, strict=True)) if len(averages) == len(names) else {}
+    return dict(zip(NAMES, averages, strict=True)) if len(averages) == len(NAMES) else {}
 
 
 def _averages(data: Any) -> list[Tensor] | None:
@@ -41,16 +56,6 @@ def _averages(data: Any) -> list[Tensor] | None:
     state = data.state if isinstance(data, Record) else data
     found = state.get("shadow_params") if isinstance(state, Mapping) else None
     return list(found) if isinstance(found, (list, tuple)) else None
-
-
-def _names() -> list[str]:
-    """Published names in the order of the parameters."""
-    surfaces = [f"network.{2 * layer}" for layer in range(3)] + ["output_layer"]
-    field = [f"network.{layer}.layer" for layer in range(8)] + ["color_layer.0.layer"]
-    field += [f"output_{kind}.{layer}" for kind in ("sigma", "color") for layer in range(7)]
-    field += [f"mapping_network.network.{2 * layer}" for layer in range(4)]
-    stems = [SURFACES + name for name in surfaces] + [FIELD + name for name in field]
-    return [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
 
 
 def parts(checkpoint: Checkpoint) -> list[Part]:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from semedit.cli.common import Generator, Options, Shared, Steps, command, data, device, stdout
+from semedit.cli.fid import eval_fid, eval_semfaceedit
 from semedit.cli.styles import eval_styles
 from semedit.cli.views import eval_views
 
@@ -17,6 +18,8 @@ def register(app: typer.Typer) -> None:
     command(app, "heads")(eval_heads)
     command(app, "attributes")(eval_attributes)
     command(app, "styles")(eval_styles)
+    command(app, "fid")(eval_fid)
+    command(app, "semfaceedit")(eval_semfaceedit)
     command(app, "views")(eval_views)
 
 

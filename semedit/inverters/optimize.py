@@ -34,6 +34,7 @@ class Optimize:
     image_weight: float = 10.0  # of the squared pixel difference
     perceptual_weight: float = 1.0  # of the perceptual distance
     prior_weight: float = 0.005  # of the squared way from w_avg
+    labels: Literal["mse", "ce"] = "mse"  # squared difference, or cross-entropy, of label maps
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
     coarse: int = 0  # pixels a side of the first three quarters of the steps; 0: all at full size
 
@@ -66,6 +67,7 @@ class Optimize:
                 self.label_weight,
                 self.image_weight,
                 self.perceptual_weight,
+                self.labels,
             )
             codes, final = offsets.fitted(
                 generator,

@@ -19,12 +19,17 @@ from semedit.latents import Latent
 class Pivotal:
     """Optimise a pivot in W, then tune the generator around it so that it draws one photograph.
 
-        theta* = argmin  L_perceptual(x, G(w_p; theta)) + l2_weight |x - G(w_p; theta)|^2
-                       + locality_weight L_R
+        w_p    = argmin  label_weight L_s(S', S) + l2_weight |I' - I|^2
+                       + perceptual_weight L_vgg(I', I) + prior_weight |(w - w_avg) / std|^2
+        theta* = argmin  the same of G(w_p; theta), without the prior, + locality_weight L_R
 
-    Source: Roich et al. 2021, arXiv:2106.05744.
-    Departs: keeps the weights' differences per face, not a pickled network; the pivot is found
-    with the label map as well, where the generator draws one.
+    The first line is equation 7 of SemFaceEdit: `space=w+ label_weight=10 l2_weight=1
+    prior_weight=0` has its weights and its offsets, of every layer of every code (geometry's W+
+    and each region's W+, where a generator has both).
+
+    Source: Roich et al. 2021, arXiv:2106.05744; Verma and Raman 2025, arXiv:2506.22833.
+    Departs: keeps the weights' differences per face, not a pickled network; the label map counts
+    where the generator draws one.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -34,7 +39,10 @@ class Pivotal:
     steps: int = 100  # Adam updates of the weights, at most
     lr: float = 3e-4  # per update of a weight
     l2_weight: float = 10.0  # of the squared pixel difference
-    label_weight: float = 1.0  # of the label maps' squared difference
+    label_weight: float = 1.0  # of the label maps' difference
+    labels: Literal["mse", "ce"] = "mse"  # that difference: squared, or cross-entropy
+    perceptual_weight: float = 1.0  # of the perceptual distance
+    prior_weight: float = 0.005  # of the pivot's squared way from w_avg
     locality_weight: float = 1.0  # of keeping other views (or neighbours) as they were
     stop_loss: float = 0.0  # a face's tuning ends below this loss
     layers: str = WEIGHTS  # patterns of names to tune; weights: all; empty: the generator's choice
@@ -62,6 +70,9 @@ class Pivotal:
             lr=self.pivot_lr,
             label_weight=self.label_weight,
             image_weight=self.l2_weight,
+            perceptual_weight=self.perceptual_weight,
+            prior_weight=self.prior_weight,
+            labels=self.labels,
             perceptual=self.perceptual,
             coarse=self.coarse,
         )(generator, images, labels, c, progress=lambda done, total: count())
@@ -72,9 +83,10 @@ class Pivotal:
             images,
             labels,
             losses.perceptual(self.perceptual, images.device),
-            (self.label_weight, self.l2_weight, 1.0),
+            (self.label_weight, self.l2_weight, self.perceptual_weight),
             self.stop_loss,
             count,
+            self.labels,
         )
         count.finish()
         return replace(latent, method="pivotal")

@@ -1,0 +1,93 @@
+"""eval fid, eval semfaceedit: sets of generated pictures beside sets of true ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from semedit.cli.common import Generator, Options, Shared, Steps, data, device, stdout
+
+Folder = Annotated[
+    Path, typer.Option("--data", help="Rendered heads, EG3D's folders or CelebAMask-HQ.")
+]
+Count = Annotated[int, typer.Option("-n", min=2, help="Pictures of each set.")]
+Features = Annotated[
+    Literal["faces", "lpips"],
+    typer.Option(help="Of the built-in face network, or of LPIPS' AlexNet where it is fetched."),
+]
+
+
+def eval_fid(
+    common: Shared,
+    data_folder: Folder,
+    n: Count = 1000,
+    generator: Generator = "heads-128",
+    features: Features = "faces",
+    psi: Annotated[float, typer.Option(help="Truncation; 1: none.")] = 1.0,
+) -> None:
+    """FID and KID of a generator's random faces against true pictures.
+
+    Both depend on the features, the size and the number of pictures: compare figures that agree
+    in these.
+    """
+    from semedit.fid import FidEvaluation
+    from semedit.generators import load_generator
+
+    chosen = device(common)
+    with Steps("eval fid") as steps:
+        evaluation = FidEvaluation(n, features, psi, seed=common.seed)
+        figures = evaluation(load_generator(generator, chosen), data_folder, progress=steps)
+    if common.json:
+        data(**figures)
+        return
+    _print(f"{generator}, {data_folder}", "generator", {generator: figures})
+
+
+def eval_semfaceedit(
+    common: Shared,
+    data_folder: Folder,
+    kimg: Annotated[
+        float, typer.Option(help="Thousands of pictures that each variant is trained on.")
+    ] = 8.0,
+    run: Annotated[Path, typer.Option(help="Folder for the runs. Resumes.")] = Path(
+        "runs/semfaceedit-ablation"
+    ),
+    n: Count = 1000,
+    features: Features = "faces",
+    options: Options = None,
+) -> None:
+    """Tables 1 and 2 of SemFaceEdit in small: train its variants equally long, compare FID and KID.
+
+    -o sets options of `semedit train semfaceedit`.
+    """
+    from semedit import methods
+    from semedit.ablation import Ablation
+    from semedit.fid import FidEvaluation
+    from semedit.trainers.semfaceedit import SemFaceEditTrainer
+
+    device(common)
+    trainer = methods.build(SemFaceEditTrainer, options or ())
+    ablation = Ablation(kimg, trainer, FidEvaluation(n, features, seed=common.seed), common.seed)
+    with Steps("eval semfaceedit") as steps:
+        found = ablation(
+            data_folder, run, progress=lambda name, done, total: steps(done, total, name)
+        )
+    if common.json:
+        data(**found)
+        return
+    for title, rows in found.items():
+        _print(f"{title}, {kimg:g} kimg each", "", rows)
+
+
+def _print(title: str, first: str, rows: dict[str, dict[str, Any]]) -> None:
+    """A row for each set of figures, and what they are of."""
+    table = Table(first, "FID", "KID x 1000", title=title)
+    for name, figures in rows.items():
+        table.add_row(name, f"{figures['fid']:.4g}", f"{1000 * figures['kid']:.4g}")
+    stdout.print(table)
+    one = next(iter(rows.values()))
+    text = f"features: {one['features']}; {one['n']} pictures of each set, {one['resolution']} px"
+    stdout.print(text, markup=False, highlight=False, soft_wrap=True)
