@@ -23,6 +23,7 @@ from semedit.generators.manifolds import CLUBS, Manifolds, club_numbers
 from semedit.images import LABELS, REGIONS
 from semedit.latents import TunedGenerator
 from tests import golden
+from tests.benchmarks.gram_steps import textbook
 from tests.tiny import SMALL_SURFACES, small_gram, small_manifolds
 
 C = cameras.orbit(torch.tensor([0.2, -0.3]), 0.1)
@@ -351,3 +352,11 @@ def test_sizes_survive_a_file(tmp_path: Path) -> None:
     loaded = load_generator(str(path))
     assert isinstance(loaded, Manifolds) and loaded.config == config
     assert GRAMConfig().surfaces == Surfaces.of(asdict(Surfaces()))
+
+
+@torch.no_grad()
+def test_gram_by_the_textbook() -> None:
+    generator = small_gram()
+    ws = generator.mapping(torch.randn(1, 6), C[:1])["ws"]
+    found = generator.synthesis({"ws": ws}, C[:1]).image.flatten(2)[0].t()
+    torch.testing.assert_close(found, textbook(generator, ws, C[:1]), rtol=1e-3, atol=1e-4)
