@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +73,10 @@ def for_each(
         WorkspaceError: nothing can be written.
         FailuresError: more items failed than the run allows.
     """
-    whole = run.shard == Shard()
-    if isinstance(items, Sized) and whole:
+    if isinstance(items, Sized) and run.shard == Shard():
         observer.start(len(items))
     with Loop(run, load, work, observer) as loop:
-        loop.go(shard_of(chunks(items, batch), run.shard))
+        loop.go(chunks(run.shard.of(items), batch))
     return loop.tally
 
 
@@ -92,11 +90,6 @@ def chunks(items: Iterable[Item], batch: int) -> Iterator[list[Item]]:
         chunk.append(item)
     if chunk:
         yield chunk
-
-
-def shard_of(every: Iterable[list[Item]], shard: Shard) -> Iterator[list[Item]]:
-    """The batches of one shard: whole ones, so that all shards give the bytes of one run."""
-    return islice(every, shard.index - 1, None, shard.count)
 
 
 def threads() -> int:

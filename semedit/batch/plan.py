@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semedit.batch.loop import chunks, shard_of
 from semedit.batch.records import Item, Receipt, Run, Seen
 
 MEASURED = 200  # finished items whose outputs are measured
@@ -40,24 +39,22 @@ class Plan:
         return asdict(self)
 
 
-def plan(run: Run, items: Iterable[Item], batch: int, item_bytes: float) -> Plan:
+def plan(run: Run, items: Iterable[Item], item_bytes: float) -> Plan:
     """Look at all items as the run would, but load and write nothing.
 
     Args:
-        batch: as the run has it, for its shards.
         item_bytes: what the outputs of one item take where none is there to be measured.
     """
     counts = dict.fromkeys(("done", "skipped", "error", "refused", "todo"), 0)
     sizes: list[int] = []
-    for chunk in shard_of(chunks(items, batch), run.shard):
-        for item in chunk:
-            receipt = run.settled(item, Seen.of(item).sha256)
-            if receipt is not None and not run.due(receipt):
-                counts[receipt["status"]] += 1
-                if receipt["status"] == "done" and len(sizes) < MEASURED:
-                    sizes.append(_size(run, receipt))
-            else:
-                counts["refused" if item.error else "todo"] += 1
+    for item in run.shard.of(items):
+        receipt = run.settled(item, Seen.of(item).sha256)
+        if receipt is not None and not run.due(receipt):
+            counts[receipt["status"]] += 1
+            if receipt["status"] == "done" and len(sizes) < MEASURED:
+                sizes.append(_size(run, receipt))
+        else:
+            counts["refused" if item.error else "todo"] += 1
     each = sum(sizes) / len(sizes) if sizes else item_bytes
     return Plan(
         total=sum(counts.values()),

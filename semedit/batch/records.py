@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from semedit.errors import OptionError, SemeditError
+from semedit.faces import photo_of
 from semedit.weights import fingerprint as file_sha256
 from semedit.workspace import FORMAT, Workspace, step_number
 
@@ -35,6 +37,7 @@ class Item:
         error: what is wrong with it already; it fails without being loaded.
         refines: its outputs take the place of another command's. When that one writes them again,
             this item is no longer up to date.
+        face: the face it is about, where its name says more.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Item:
     data: Any = None
     error: SemeditError | None = None
     refines: bool = False
+    face: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,11 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` of `count`, from 1: every count-th batch. All parts together are the whole."""
+    """Part `index` of `count`, from 1. All parts together are the whole.
+
+    Names decide, so a photograph and all that comes of it belong to one part, whatever else is in
+    the folder: the parts of a chain need not wait for each other.
+    """
 
     index: int = 1
     count: int = 1
@@ -127,6 +135,14 @@ class Shard:
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise OptionError(f"no shard {text!r}", "write 1/8, 2/8, ... 8/8 for eight shards")
         return cls(int(index), int(count))
+
+    def of(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Those of the items that are in this part."""
+        return (item for item in items if self._has(photo_of(item.face or item.name)))
+
+    def _has(self, photo: str) -> bool:
+        digest = hashlib.sha256(os.fsencode(photo)).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -274,9 +290,9 @@ def next_step(
     for step in reversed(steps):
         parent = space.parent(step)
         if parent and (parent == source if chosen else step in lineage):
-            again = replace(item, name=step, inputs={"latent": parent, **item.inputs})
+            again = replace(item, name=step, inputs={"latent": parent, **item.inputs}, face=face)
             if run.settled(again, Seen.of(again).sha256):
                 return again
     number = step_number(steps[-1]) + 1 if steps else 1
     name = f"{face}/{number:02d}-{label}"
-    return replace(item, name=name, inputs={"latent": source, **item.inputs})
+    return replace(item, name=name, inputs={"latent": source, **item.inputs}, face=face)

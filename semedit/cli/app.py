@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from semedit import __version__
-from semedit.cli import chain, demo, models
+from semedit.cli import chain, demo, fields, models, recipes, settings
+from semedit.cli.common import reported
 
 app = typer.Typer(
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SEMEDIT"},
     pretty_exceptions_enable=False,
     help="Semantic face editing in batches: align, invert, edit by mask or attribute, turntable.",
 )
@@ -25,14 +26,18 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
     ] = False,
 ) -> None:
-    pass
+    with reported():
+        context.default_map = settings.defaults(context.command)
 
 
 chain.register(app)
+fields.register(app)
 demo.register(app)
 models.register(app)
+recipes.register(app, lambda: typer.main.get_command(app))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from semedit.cli import fields
 from semedit.cli.common import Common, Drawn, Made, OnFaces, command, run, say
 from semedit.errors import OptionError
 from semedit.images import ATTRIBUTES, MAX_PIXELS
@@ -17,10 +18,13 @@ Method = Annotated[str, typer.Option("--method", "-m", help="By name; see `semed
 From = Annotated[
     str | None,
     typer.Option(
-        "--from", help="Start from `latents` or a step, like 01-smiling; else the newest."
+        "--from",
+        help="Start from `latents` or a step, like 01-smiling; else the newest. With --mask: "
+        "`none` makes a face from the map alone.",
     ),
 ]
 Backend = Annotated[str, typer.Option(help="auto or a back-end's name.")]
+MASK_METHODS = ("mask", "canonical")  # editors that `edit --mask` offers
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 
 
@@ -137,6 +141,10 @@ def edit(
         Path | None,
         typer.Option(help="An edited label map, or a folder of them named like the faces."),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="For --mask: mask, or canonical, in one pass."),
+    ] = None,
     direction: Annotated[
         str | None, typer.Option(help="Move along this direction; see `semedit directions list`.")
     ] = None,
@@ -214,6 +222,11 @@ def edit(
         return
     if mask is not None and not mask.exists():
         raise OptionError(f"no mask at {mask}")
+    if method is not None and (mask is None or method not in MASK_METHODS):
+        raise OptionError(f"no method {method!r}", f"--mask takes {' or '.join(MASK_METHODS)}")
+    if mask is not None and start == "none":
+        fields.draw(common, mask)
+        return
     settings = list(common.options or ())
     if direction is not None:
         own = [] if region is None else [f"region={region}"]
@@ -227,7 +240,7 @@ def edit(
         return
     if strength is not None:
         settings = [f"strength={strength}", *settings]
-    name = "mask" if direction is None else "direction"
+    name = (method or "mask") if direction is None else "direction"
     _edit(common, "edit", name, settings, start, mask=mask)
 
 
@@ -430,6 +443,7 @@ def turntable(
             start=start,
             names=common.names or (),
             device=device,
+            mark=common.mark,
             progress=progress,
         )
         if task.note:

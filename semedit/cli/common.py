@@ -112,6 +112,9 @@ class Drawn(OnFaces):
     """Options that every command has that lets a generator draw."""
 
     generator: Generator = "heads-128"
+    mark: Annotated[
+        bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
+    ] = True
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,6 @@ class Made(Drawn):
 
     options: Options = None
     batch: Annotated[int, typer.Option(min=1, help="Faces worked on together.")] = 4
-    mark: Annotated[
-        bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
-    ] = True
 
 
 def command(
@@ -228,6 +228,11 @@ def run(
         "max_failures": common.max_failures,
         "shard": shard,
     }
+    cluster = None
+    if common.engine == "ray":
+        from semedit.batch.on_ray import Cluster
+
+        cluster = Cluster(common.address, gpus=common.device != "cpu")
     if common.dry_run:
         from semedit.tasks import plan_of
 
@@ -240,8 +245,9 @@ def run(
         chosen = device(common)
         if common.device == "auto":
             say("device", chosen)
-        with Reporter(name, common.json, space.root, chosen) as reporter:
+        where = "Ray" if cluster else chosen
+        with Reporter(name, common.json, space.root, where) as reporter:
             task = make(chosen, reporter.step)
-            perform(task, space, reporter, common.engine, common.address, **settings)
+            perform(task, space, reporter, cluster, **settings)
     if reporter.failed:
         raise typer.Exit(3)

@@ -168,7 +168,7 @@ def _reason(message: str) -> str:
 def show_plan(command: str, found: Plan, as_json: bool) -> None:
     """A plan as a table on stderr, or as one JSON line."""
     if as_json:
-        data(plan=True, command=command, **found.json())
+        data(summary=True, plan=True, command=command, **found.json())
         return
     table = Table(title=f"semedit {command}, a plan only", title_justify="left")
     columns = {

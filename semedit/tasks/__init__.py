@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from semedit import generators, weights
 from semedit.batch import Item, Observer, Result, Run, Tally, for_each
+from semedit.batch.on_ray import Cluster, for_each_on_ray
 from semedit.batch.plan import Plan, plan
 from semedit.decoding import read_labels, read_photo
 from semedit.errors import InputError, SemeditError
@@ -67,28 +68,25 @@ def perform(
     task: Task,
     workspace: Workspace,
     observer: Observer,
-    engine: Literal["local", "ray"] = "local",
-    address: str | None = None,
+    cluster: Cluster | None = None,
     **settings: Any,
 ) -> Tally:
     """Run a task over a workspace that is locked by the caller.
 
     Args:
-        engine: "ray" runs it on the devices of the Ray cluster at `address`.
+        cluster: runs it on the devices of a Ray cluster.
         settings: fields of Run: overwrite, retry_failed, max_failures, shard.
     """
     run = _run_of(task, workspace, settings)
-    if engine == "ray":
-        from semedit.batch.on_ray import for_each_on_ray
-
-        return for_each_on_ray(run, task, observer, address)
+    if cluster is not None:
+        return for_each_on_ray(run, task, observer, cluster)
     return for_each(run, task.items(run), task.load, task.work, observer, task.batch)
 
 
 def plan_of(task: Task, workspace: Workspace, **settings: Any) -> Plan:
     """What `perform` would do."""
     run = _run_of(task, workspace, settings)
-    return plan(run, task.items(run), task.batch, task.item_bytes)
+    return plan(run, task.items(run), task.item_bytes)
 
 
 def _run_of(task: Task, workspace: Workspace, settings: Mapping[str, Any]) -> Run:

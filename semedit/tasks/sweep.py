@@ -85,7 +85,7 @@ class Sweep:
 
         def plan(name: str) -> Item:
             inputs = {"latent": space.source(name, self.start)}
-            return Item(f"{name}/{self.method.name}", inputs, data=space)
+            return Item(f"{name}/{self.method.name}", inputs, data=space, face=name)
 
         return [planned(n, lambda n=n: plan(n)) for n in space.faces(self.names)]  # type: ignore[misc]
 

@@ -1,0 +1,237 @@
+"""run: steps of a recipe over folders, in one process.
+
+    inputs = ["photos", "scans/*.tif"]     # of align
+    work = "semedit-work"                  # and any option that all steps share
+    device = "auto"
+
+    [[step]]
+    command = "align"
+    faces = "all"
+
+    [[step]]
+    command = "attr"
+    smiling = true
+    options = { steps = 50 }               # of the method, as -o has them
+
+A step's other keys are the command's options, by the names they have on the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semedit import __version__
+from semedit.cli import settings
+from semedit.cli.common import Common, command, data, say
+from semedit.errors import OptionError
+from semedit.methods import suggestion
+
+# Commands that work on a folder, in the order in which a chain has them.
+STEPS = ("align", "parse", "pose", "invert", "edit", "attr", "turntable")
+NOTHING, SOME_FAILED = 4, 3  # exit codes that do not end a recipe
+USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
+
+
+def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
+    """Add the command to an app.
+
+    Args:
+        commands: the group whose commands are the steps.
+    """
+
+    def run(
+        common: Common,
+        context: typer.Context,
+        recipe: Annotated[Path, typer.Argument(help="A TOML file; the guide describes it.")],
+    ) -> None:
+        """Run the steps of a recipe: align, invert, edits, attr, turntable, with their options.
+
+        All options are checked before the first step starts; models are loaded once. The recipe
+        and all options as resolved are written to recipes/ in the workspace. Options given here
+        overrule the recipe's.
+        """
+        perform(recipe, common, _typed(context, common), commands())
+
+    command(app, "run")(run)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: a command, and the context in which its options are resolved."""
+
+    name: str
+    command: Any
+    arguments: list[str]
+    settings: dict[str, Any]
+
+    def resolved(self) -> dict[str, Any]:
+        """All its options.
+
+        Raises: OptionError: a value that the command does not take.
+        """
+        try:
+            context = self.command.make_context(self.name, list(self.arguments), **self._extra)
+        except USAGE as error:
+            raise OptionError(f"step {self.name}: {error.format_message()}") from error
+        return dict(context.params)
+
+    def run(self) -> int:
+        """Its exit code."""
+        main = self.command.main
+        return int(main(list(self.arguments), self.name, standalone_mode=False, **self._extra) or 0)
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        """Settings files and the environment count for steps as they do for commands."""
+        prefix = f"SEMEDIT_{self.name.upper()}"
+        return {"default_map": self.settings, "auto_envvar_prefix": prefix}
+
+
+def perform(recipe: Path, common: Common, given: dict[str, Any], group: Any) -> None:
+    """Run all steps.
+
+    Args:
+        given: options that overrule the recipe's.
+
+    Raises:
+        typer.Exit: 3 when inputs failed in some step; else the code of the step that ended it.
+    """
+    from semedit.workspace import Workspace
+
+    try:
+        text = recipe.read_text("utf-8")
+        values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OptionError(f"{recipe}: {error}") from error
+    steps = list(_steps(recipe, values, given, group))
+    resolved = [{"command": step.name, **step.resolved()} for step in steps]
+    space = Workspace(Path(str(resolved[0]["work"])))
+    if common.dry_run:
+        _follow(steps, planning=True)
+        return
+    with space.locked(make=True, shard=str(common.shard)):
+        _keep(space, recipe, text, resolved)
+        failed = _follow(steps, planning=False)
+    if common.json:
+        data(summary=True, command="run", recipe=str(recipe), steps=len(steps), failed=failed)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _follow(steps: list[Step], planning: bool) -> bool:
+    """Run the steps one after another; returns whether inputs failed in any."""
+    failed = False
+    for number, step in enumerate(steps, 1):
+        say("step", f"{number} of {len(steps)}, {step.name}")
+        code = step.run()
+        if planning and code == NOTHING:
+            say("plan", f"{step.name} works on what the steps before it have yet to make")
+        elif code not in (0, SOME_FAILED):
+            raise typer.Exit(code)
+        failed |= code == SOME_FAILED
+    return failed
+
+
+def _steps(
+    recipe: Path, values: dict[str, Any], given: dict[str, Any], group: Any
+) -> Iterator[Step]:
+    """The steps of a recipe as command lines.
+
+    Raises: OptionError: a step or an option that there is not.
+    """
+    tables = values.pop("step", [])
+    if not isinstance(tables, list) or not tables:
+        raise OptionError(f"{recipe} has no steps", 'write [[step]] and command = "align"')
+    inputs = values.pop("inputs", [])
+    defaults = settings.defaults(group)
+    known: set[str] = set()
+    for table in tables:
+        options = dict(table)
+        name = options.pop("command", None)
+        if name not in STEPS:
+            raise OptionError(f"{recipe}: no step {name!r}", suggestion(str(name), STEPS))
+        own = group.commands[name]
+        takes = {flag.lstrip("-") for p in own.params for flag in (*p.opts, *p.secondary_opts)}
+        takes |= {p.name for p in own.params}
+        known |= takes
+        shared = {k: v for k, v in values.items() if k in takes or k.replace("_", "-") in takes}
+        if name == "align":
+            options.setdefault("inputs", inputs)
+        line = arguments(recipe, name, own, {**shared, **options, **given})
+        yield Step(name, own, line, defaults.get(name, {}))
+    for key in values:
+        if key not in known and key.replace("_", "-") not in known:
+            raise OptionError(f"{recipe}: no step has an option {key!r}", suggestion(key, known))
+
+
+def _typed(context: typer.Context, common: Common) -> dict[str, Any]:
+    """Options that were typed behind `semedit run`."""
+
+    def typed(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    return {f.name: getattr(common, f.name) for f in fields(Common) if typed(f.name)}
+
+
+def arguments(recipe: Path, name: str, own: Any, options: Mapping[str, Any]) -> list[str]:
+    """A step's options as a command line.
+
+    Raises: OptionError: the command has no such option.
+    """
+    flags: list[str] = []
+    rest: list[str] = []
+    for key, value in options.items():
+        spelled = key.replace("_", "-")
+        for parameter in own.params:
+            names = {parameter.name, *(opt.lstrip("-") for opt in parameter.opts)}
+            if key in names or spelled in names:
+                break
+        else:
+            every = [p.name for p in own.params]
+            raise OptionError(f"{recipe}: {name} has no option {key!r}", suggestion(key, every))
+        if parameter.param_type_name == "argument":
+            rest += [str(one) for one in (value if isinstance(value, list) else [value])]
+        else:
+            flags += _flags(parameter, value)
+    return [*flags, "--", *rest]
+
+
+def _flags(parameter: Any, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        chosen = parameter.opts if value else parameter.secondary_opts
+        return chosen[:1]
+    if isinstance(value, dict):
+        value = [f"{k}={v}" for k, v in value.items()]
+    return [part for one in (value if isinstance(value, list) else [value])
+            for part in (parameter.opts[0], str(one))]  # fmt: skip
+
+
+def _keep(space: Any, recipe: Path, text: str, resolved: list[dict[str, Any]]) -> None:
+    """Write the recipe, and what became of its options, beside the results."""
+    from semedit.images import write_bytes
+
+    folder = space.root / "recipes"
+    write_bytes(folder / recipe.name, text.encode())
+    lines = [f"# {recipe.name} with all options resolved, by semedit {__version__}"]
+    for step in resolved:
+        lines.append("\n[[step]]")
+        for key, value in step.items():
+            if value is not None and value != []:
+                lines.append(f"{key} = {_toml(value)}")
+    write_bytes(folder / f"{recipe.stem}.resolved.toml", ("\n".join(lines) + "\n").encode())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,98 @@
+"""The folder loop on a Ray cluster of this machine: a head and two nodes, one of them killed."""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import light
+import numpy as np
+import pytest
+
+from semedit.batch import Run
+from semedit.batch.on_ray import Cluster, for_each_on_ray
+from semedit.errors import FailuresError, OptionError
+from semedit.images import write_image
+from semedit.tasks import perform
+from semedit.workspace import Workspace
+
+pytestmark = pytest.mark.localhost
+COUNT = 36
+
+
+@pytest.fixture
+def raw(tmp_path):
+    for i in range(COUNT):
+        pixels = np.full((12, 10 + i, 3), 5 * i, np.uint8)
+        write_image(tmp_path / "raw" / f"{i:02d}.png", pixels, mark=False)
+    (tmp_path / "raw" / "bad.jpg").write_bytes(b"no picture")
+    return tmp_path / "raw"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A cluster whose head computes nothing; nodes are added by the tests."""
+    pytest.importorskip("ray", reason="needs the extra semedit[ray]")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    patch.setenv("RAY_TMPDIR", "/tmp")  # paths of sockets must be short
+    patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
+    import ray
+    from ray.cluster_utils import Cluster as Local
+
+    memory = {"object_store_memory": 80 << 20}
+    local = Local(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+    ray.init(local.address, log_to_driver=False)
+    yield lambda: local.add_node(num_cpus=1, **memory), local
+    ray.shutdown()
+    local.shutdown()
+    patch.undo()
+
+
+def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
+    add, local = cluster
+    nodes = [add(), add()]
+    alone = Workspace(tmp_path / "alone")
+    perform(light.Grey([str(raw)]), alone, light.Watch())
+    space, watch = Workspace(tmp_path / "work"), light.Watch()
+
+    log, at_work = tmp_path / "log", []
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while len(at_work) < 2 and time.monotonic() < deadline:  # both nodes are busy
+            time.sleep(0.02)
+            at_work[:] = set(log.read_text().split()) if log.exists() else ()
+        local.remove_node(nodes[0], allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    task = light.Grey([str(raw)], seconds=0.5, log=str(log))
+    tally = perform(task, space, watch, Cluster(gpus=False))
+    killer.join()
+    assert len(at_work) == 2
+    assert (tally.done, tally.error, tally.total) == (COUNT, 1, COUNT + 1)
+    assert len(watch.outcomes) == COUNT + 1  # a name that comes twice fails in Watch
+    assert watch.outcomes["bad"].error["code"] == "input"
+    assert light.tree(space) == light.tree(alone)
+    again = perform(task, space, light.Watch(), Cluster(gpus=False))
+    assert (again.uptodate, again.error) == (COUNT, 1)
+
+
+def test_errors_come_back_from_the_nodes(cluster, raw, tmp_path):
+    cluster[0]()
+    space = Workspace(tmp_path / "work")
+    for i in range(4):
+        (raw / f"bad{i}.png").write_bytes(b"")
+    with pytest.raises(FailuresError):
+        perform(light.Grey([str(raw)]), space, light.Watch(), Cluster(gpus=False), max_failures=3)
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch, tmp_path, raw):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    task = light.Grey([str(raw)])
+    run = Run(Workspace(tmp_path / "work"), "grey")
+    with pytest.raises(OptionError, match=r"semedit\[ray\]"):
+        for_each_on_ray(run, task, light.Watch(), Cluster())
