@@ -351,6 +351,9 @@ class TunedGenerator:
     def field(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         return self._run("field", *args, **kwargs)
 
+    def sigma(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._run("sigma", *args, **kwargs)
+
     def labels(self, *args: Any, **kwargs: Any) -> Tensor:
         return self._run("labels", *args, **kwargs)
 

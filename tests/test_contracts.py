@@ -131,12 +131,13 @@ def test_planes_then_render_is_synthesis(make: Callable[[], Any]) -> None:
 @torch.no_grad()
 def test_a_field_is_dense_where_something_is_seen(make: Callable[[], Any]) -> None:
     generator = make()
-    if not hasattr(generator, "field"):
+    if "field" not in generator.traits:
         pytest.skip("is no field of density and colour in the box")
     planes = generator.planes(sample(generator)[0])
     points, face = torch.rand(40, 3) - 0.5, torch.arange(40) % 2
     sigma, colour = generator.field(planes, points, face)
     assert sigma.shape == (40,) and colour.shape == (40, 3) and bool((sigma > 0).all())
+    assert torch.equal(generator.sigma(planes, points, face), sigma)
     assert not torch.equal(generator.field(planes, points, 1 - face)[0], sigma)
 
 

@@ -25,6 +25,7 @@ ORDER = (
     "inverters",
     "editors",
     "renders",
+    "meshes",
     "heads",
     "metrics",
     "trainers",

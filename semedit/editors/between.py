@@ -10,10 +10,10 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import TraitError
-from semedit.latents import PLANES, Latent, require_same, stack
+from semedit.latents import PLANES, Codes, Latent, require_same, stack
 
 Part = Literal["all", "shape", "texture"]
-PARTS: tuple[Part, ...] = ("all", "shape", "texture")
+MASK = ("style", "where")  # the codes of a style mask
 
 
 def between(generator: Any, first: Latent, second: Latent, share: float, part: Part) -> Latent:
@@ -33,7 +33,8 @@ def between(generator: Any, first: Latent, second: Latent, share: float, part: P
         )
     require_same(second, first.generator, first.fingerprint)
     both = stack([replace(x, composite=None) for x in (first, second)])
-    codes = {k: _code(generator, k, v, share, part) for k, v in both.codes.items()}
+    codes = {k: _code(generator, v, share, part) for k, v in both.codes.items() if k not in MASK}
+    codes |= _mask(first.codes, second.codes, share if part != "shape" else 0.0)
     tuned = {
         k: torch.lerp(v[:1].float(), v[1:].float(), share if _moves(k, part) else 0.0)
         for k, v in (both.tuned or {}).items()
@@ -51,10 +52,21 @@ def between(generator: Any, first: Latent, second: Latent, share: float, part: P
     )
 
 
-def _code(generator: Any, name: str, values: Tensor, share: float, part: Part) -> Tensor:
+def _mask(first: Codes, second: Codes, share: float) -> Codes:
+    """The style masks of both faces (see generators.triplane), one fading away, one appearing."""
+    found = [
+        (codes["style"], codes["where"] * weight)
+        for codes, weight in ((first, 1 - share), (second, share))
+        if "style" in codes and weight > 0
+    ]
+    if not found:
+        return {}
+    styles, wheres = zip(*found, strict=True)
+    return {"style": torch.cat(styles, 1), "where": torch.cat(wheres, 1)}
+
+
+def _code(generator: Any, values: Tensor, share: float, part: Part) -> Tensor:
     """One code of both faces [2, ...] -> of the one between them [1, ...]."""
-    if name in ("style", "where"):  # regions are not mixed: those of the nearer face count
-        return values[1:] if part != "shape" and share > 0.5 else values[:1]
     mixed = torch.lerp(values[:1], values[1:], share)
     if part == "all":
         return mixed

@@ -47,6 +47,10 @@ class Canonical:
     release: float = 1.0  # share of the face's own tuning taken back inside the region
     composite: bool = True  # keep the pixels around it
 
+    def weights_of(self, generator: str) -> tuple[str, ...]:
+        """Weights that it reads besides those of a generator, given by name."""
+        return (self.encoder or f"canonical-{generator}",)
+
     def __call__(
         self,
         generator: Any,
@@ -64,7 +68,7 @@ class Canonical:
                  WeightsError: no canonical encoder.  LatentError: it is another generator's.
         """
         methods.check_traits("canonical", self, generator, known_traits())
-        encoder = canonical_encoder(self.encoder or f"canonical-{generator.name}", generator)
+        encoder = canonical_encoder(*self.weights_of(generator.name), generator)
         before = picture(generator, latent).image.detach()
         check_faces(generator, before, labels, latent.c)
         check_faces(generator, before, edited, latent.c)

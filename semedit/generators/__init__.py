@@ -10,7 +10,8 @@ synthesis(codes, c) == render(planes(codes), c). No call changes what a later on
 Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise" (`noises` names maps that
 synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode",
 "slices" (of a code's channels, each of which answers for a region: `region_logits`), "texture"
-(the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others).
+(the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others),
+"field" (density and colour at points of the box: `field`, `sigma`).
 To add a generator: write its file, add its line to GENERATORS.
 """
 

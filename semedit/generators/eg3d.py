@@ -168,10 +168,14 @@ class EG3D(WithEncoder):
     def field(self, planes: Planes, points: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:
         """Density [M] (1 / world unit) and colour [M,3] in [-1,1] at points [M,3], world units,
         of faces int64 [M]."""
-        hidden, sigma = self._sigma(planes, points, face)
+        hidden, sigma = self._raw(planes, points, face)
         return F.softplus(sigma - 1), 2 * self.decoder.colours(hidden)[:, :3] - 1
 
-    def _sigma(self, planes: Planes, points: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:
+    def sigma(self, planes: Planes, points: Tensor, face: Tensor) -> Tensor:
+        """Density alone; see `field`."""
+        return F.softplus(self._raw(planes, points, face)[1] - 1)
+
+    def _raw(self, planes: Planes, points: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden units [M,H] and density before its softplus [M] at points [M,3]."""
         points = points * (2 / self.config.box)
         hidden = self.decoder.hidden(volume.lookup(planes["features"], points, face, self.axes))
@@ -188,7 +192,7 @@ class EG3D(WithEncoder):
         def sampled(t: Tensor) -> tuple[Tensor, Tensor]:
             points = origins[:, None] + t[..., None] * directions[:, None]
             rows = face.repeat_interleave(t.shape[1])
-            hidden, sigma = self._sigma(planes, points.reshape(-1, 3), rows)
+            hidden, sigma = self._raw(planes, points.reshape(-1, 3), rows)
             return hidden.unflatten(0, t.shape), sigma.view(t.shape)
 
         t = spaced(near, far, config.samples, place)

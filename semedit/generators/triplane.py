@@ -13,8 +13,9 @@ per face, which all its views share, in place of a coarse pass per view; the thr
 share their styles; no noise inputs.
 
 The paper's 3D style mask (section 4.3) is two optional codes of S layers: texture planes are also
-made with the styles `style` [N,S,k,w_dim], and points whose label is among the classes that `where`
-[N,S,classes] sets take their colour from those; of two layers, from the later one.
+made with the styles `style` [N,S,k,w_dim], and points take a share of their colour from those,
+which `where` [N,S,classes] has for their label: in editing 0 or 1. Of two layers, the later one
+counts.
 """
 
 from __future__ import annotations
@@ -142,8 +143,8 @@ class Triplane(WithEncoder):
         texture, behind = self.texture(each, style.flatten(0, 1))
         behind = behind.unflatten(0, style.shape[:2])
         for layer in range(style.shape[1]):
-            replaced = where[:, layer, 0].view(-1, 1, 1, 1) > 0.5
-            background = torch.where(replaced, behind[:, layer], background)
+            share = where[:, layer, 0].view(-1, 1, 1, 1)
+            background = torch.lerp(background, behind[:, layer], share)
         return {
             "styles": texture.unflatten(0, style.shape[:2]),
             "where": where,
@@ -174,6 +175,10 @@ class Triplane(WithEncoder):
         features = self._features(planes, points, face, decoded[:, 1:])
         return self._sigma(decoded[:, 0]), features[:, :3].float()
 
+    def sigma(self, planes: Planes, points: Tensor, face: Tensor) -> Tensor:
+        """Density alone; see `field`."""
+        return self._sigma(self.raw_density(planes["shape"], points * (2 / self.config.box), face))
+
     def labels(self, planes: Planes, points: Tensor, face: Tensor) -> Tensor:
         """Labels int64 [M] of points [M,3], world units, of faces int64 [M]; 0 in empty space is
         not meant."""
@@ -189,9 +194,12 @@ class Triplane(WithEncoder):
         layers, labels = planes["where"].shape[1], logits.argmax(1)
         styles = planes["styles"].flatten(0, 1)
         for layer in range(layers):
-            rows = (planes["where"][face, layer, labels] > 0.5).nonzero()[:, 0]
-            other = volume.lookup(styles, points[rows], face[rows] * layers + layer)
-            values = values.index_copy(0, rows, self.texture_decoder(other).float())
+            share = planes["where"][face, layer, labels]
+            rows = share.nonzero()[:, 0]
+            found = volume.lookup(styles, points[rows], face[rows] * layers + layer)
+            other = self.texture_decoder(found).float()
+            mixed = torch.lerp(values[rows], other, share[rows, None])
+            values = values.index_copy(0, rows, mixed)
         return values
 
     def _sigma(self, raw: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from semedit.images import (
 )
 from semedit.latents import Latent
 from semedit.tasks import latent_bytes, load_generator, planned, used, used_by
+from semedit.tasks.donors import donor_file, read_donor
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
 
@@ -67,7 +68,8 @@ class Edit:
         label: what the step is called.
         mask: an edited label map, or a folder of them named like the faces.
         wanted: attribute -> whether the face shall have it.
-        donor: face of the workspace whose regions the others get; its newest latent counts.
+        donor: face whose regions the others get: of the workspace, where its newest latent
+            counts, or a file; see donors.donor_file.
         start: where to start from, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all (with a folder of masks: all in it).
     """
@@ -105,7 +107,9 @@ class Edit:
         }
 
     def weights(self) -> dict[str, str]:
+        own: Any = getattr(self.method, "weights_of", lambda generator: ())
         read = used_by(self.generator_name) | used(*PERCEPTUAL, *CHOSEN)
+        read |= used(*own(weights.resolve(self.generator_name).stem))
         return read | directions_read(self.generator_name, self.method)
 
     def items(self, run: Run) -> list[Item]:
@@ -126,7 +130,7 @@ class Edit:
         if masks is not None:
             inputs["mask"] = masks[name]
         if self.donor is not None:
-            inputs["donor"] = run.workspace.source(self.donor)
+            inputs["donor"] = donor_file(run.workspace, self.donor)
         if getattr(self.method, "target", None) == "photo":
             inputs["crop"] = run.workspace.path("faces", name, ".png")
         item = Item(name, inputs, data=run.workspace)
@@ -135,13 +139,9 @@ class Edit:
     def _receivers(self, space: Workspace, names: Sequence[str]) -> list[str]:
         """The faces that the donor gives to: not itself.
 
-        Raises: OptionError: no face is called like it, or there is no other.
+        Raises: OptionError: nothing is called like it, or there is no other.
         """
-        if self.donor not in space.faces():
-            raise OptionError(
-                f"{self.donor} is no face of {space.root}",
-                methods.suggestion(str(self.donor), space.faces()[:200]),
-            )
+        donor_file(space, str(self.donor))
         others = [name for name in names if name != self.donor]
         if not others:
             raise OptionError(f"there is no face besides {self.donor} to give regions to")
@@ -163,7 +163,7 @@ class Edit:
         step = item.inputs["latent"].with_suffix(".labels.png")
         now = read_labels(step) if step.is_file() else own
         if "donor" in item.inputs:
-            donor = latents.load(item.inputs["donor"], self.generator)
+            donor = read_donor(item.inputs["donor"], self.generator)
             return Source(latent, _fitted(now, size), own.shape, None, (), donor=donor)
         if "mask" not in item.inputs:
             photo = self._photo(item, latent)

@@ -1,0 +1,60 @@
+"""Faces that edits take something from: of the workspace, or files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semedit import latents, methods
+from semedit.decoding import read_photo
+from semedit.errors import InputError, OptionError, TraitError
+from semedit.evaluation import estimates
+from semedit.images import resize, to_tensor
+from semedit.latents import Latent
+from semedit.workspace import Workspace
+
+
+def donor_file(space: Workspace, given: str) -> Path:
+    """The newest latent of a face of the workspace, or the file of that name: a latent, or a
+    picture of an aligned face.
+
+    Raises: OptionError: neither.  InputError: the face has no latent.
+    """
+    names = space.faces()
+    if given in names:
+        return space.source(given)
+    if Path(given).is_file():
+        return Path(given)
+    raise OptionError(
+        f"{given} is neither a face of {space.root} nor a file",
+        methods.suggestion(given, names[:200]),
+    )
+
+
+@torch.no_grad()
+def read_donor(path: Path, generator: Any) -> Latent:
+    """The latent of a file, or what the generator's encoder makes of a picture, whose label map
+    and camera the built-in face networks estimate.
+
+    Raises: LatentError: a latent of another generator.  InputError: a picture that is not square.
+            TraitError: a picture, but the generator has no encoder.
+    """
+    if path.suffix == ".safetensors":
+        return latents.load(path, generator)
+    if "encode" not in generator.traits:
+        raise TraitError(
+            f"{generator.name} has no encoder that could read {path}",
+            hint="invert the face first, and give its name",
+        )
+    image = to_tensor(read_photo(path).pixels)
+    height, width = image.shape[-2:]
+    if height != width:
+        raise InputError(
+            f"{path} is {width} x {height} pixels, no aligned face", "run `semedit align` on it"
+        )
+    image = resize(image, generator.resolution)
+    labels, c = estimates(image)
+    codes = generator.encode(image, labels, c)
+    return Latent(codes, c, generator.name, latents.fingerprint(generator), "encoder")
