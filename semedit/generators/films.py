@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from semedit.generators.layers import SLOPE
 from semedit.generators.siren import PIECE, sine, slope
 
-FREQUENCY = (30.0, 15.0)  # mean and spread of gamma
+FREQUENCY = 30.0  # mean of gamma; its spread is half of it
 HIDDEN = 25.0  # what the published initialisation divides the hidden weights by
 
 Layer = tuple[Tensor, Tensor]  # weights [G,I,H] and offsets [G,H], folded
@@ -68,8 +68,17 @@ class Styles(nn.Module):
     phases; here its rows are sorted by layer, so that each may have a style of its own (W+).
     """
 
-    def __init__(self, z_dim: int, w_dim: int, hidden: int, depth: int, width: int) -> None:
+    def __init__(
+        self,
+        z_dim: int,
+        w_dim: int,
+        hidden: int,
+        depth: int,
+        width: int,
+        frequency: float = FREQUENCY,
+    ) -> None:
         super().__init__()
+        self.frequency = frequency
         sizes = [z_dim] + [w_dim] * hidden
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         for layer in self.layers:
@@ -94,7 +103,7 @@ class Styles(nn.Module):
         beta = torch.einsum("nd...w,dhw->nd...h", ws, self.beta_weight)
         shape = (len(self.gamma_bias), *[1] * (ws.ndim - 3), -1)
         gamma = gamma + self.gamma_bias.view(shape)
-        return FREQUENCY[1] * gamma + FREQUENCY[0], beta + self.beta_bias.view(shape)
+        return self.frequency * (1 + 0.5 * gamma), beta + self.beta_bias.view(shape)
 
 
 def evaluate(

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import Output
-from semedit.generators.films import HIDDEN, Films, Styles, evaluate, remembered_bytes
+from semedit.generators.films import FREQUENCY, HIDDEN, Films, Styles, evaluate, remembered_bytes
 from semedit.generators.intersections import Intersections, Lens, Meetings, Surfaces
 from semedit.generators.shells import MEMORY, OnSurfaces, Sparse, mean_distance, widened
 from semedit.images import LABELS, REGIONS
@@ -66,6 +66,7 @@ class ManifoldsConfig:
     clubs: tuple[str, ...] = tuple(CLUBS)
     focal: float = 0.5 / math.tan(math.radians(6.0))  # of a nominal c, in sides of the picture
     delta: float = 0.04  # thickness of a surface
+    frequency: float = FREQUENCY  # mean of gamma
     gain: float = 1.0  # factor on what is read of the sines
     density_start: float = 0.0  # of the density before its softplus
     skip_weight: float = 1e-3  # points that show less get no colour
@@ -93,8 +94,10 @@ class Manifolds(OnSurfaces):
         self.clubs = config.clubs
         self.z_dim = config.z_dim * (1 + len(config.clubs) if config.apart else 1)
         sizes = config.z_dim, config.w_dim, config.mapping_layers
-        self.mapping_geometry = Styles(*sizes, config.depth, config.width)
-        self.mapping_appearance = Styles(*sizes, config.appearance_depth, config.width)
+        self.mapping_geometry = Styles(*sizes, config.depth, config.width, config.frequency)
+        self.mapping_appearance = Styles(
+            *sizes, config.appearance_depth, config.width, config.frequency
+        )
         self.geometry = Geometry(config)
         self.appearance = Appearance(config)
         self.register_buffer("w_avg", torch.zeros(2, config.w_dim))

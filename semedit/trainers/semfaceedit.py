@@ -77,7 +77,8 @@ class SemFaceEditTrainer:
     apart: float = 0.5  # chance that clubs get latents of their own where one z can stand for all
     regression: float = 0.7  # part of the run without adversaries
     regression_lr: float = 2e-3  # Adam
-    mapping_speed: float = 1.0  # factor on the mapping networks' learning rate in the regression
+    mapping_speed: float = 0.5  # factor on the mapping networks' learning rate in the regression
+    sine_speed: float = 0.05  # the same of the sines, whose weights are small
     anchor: float = 2.0  # weight of the regression beside the adversaries
     rays: int = 512  # of each head in a regression step
     label: float = 0.15  # weight of the regression's cross-entropy
@@ -207,13 +208,18 @@ class SemFaceEditTask(GeneratorTask):
         trainer, generator = self.trainer, self.generator
         generator.intersections.requires_grad_(trainer.surfaces)
         own = [(n, p) for n, p in generator.named_parameters() if p.requires_grad]
+        sines = [p for n, p in own if ".films." in n]
         mapping = [p for n, p in own if n.startswith("mapping")]
-        rest = [p for n, p in own if not n.startswith("mapping")]
+        rest = [p for n, p in own if not n.startswith("mapping") and ".films." not in n]
         late = [p for n, p in own if not n.startswith(GEOMETRY)]
-        quick = trainer.regression_lr * trainer.mapping_speed
-        groups: list[dict[str, Any]] = [{"params": rest}, {"params": mapping, "lr": quick}]
+        lr = trainer.regression_lr
+        groups: list[dict[str, Any]] = [
+            {"params": rest},
+            {"params": mapping, "lr": lr * trainer.mapping_speed},
+            {"params": sines, "lr": lr * trainer.sine_speed},
+        ]
         found: dict[str, torch.optim.Optimizer] = {
-            "regression": torch.optim.Adam(groups, trainer.regression_lr, betas=(0.9, 0.98)),
+            "regression": torch.optim.Adam(groups, lr, betas=(0.9, 0.98)),
             "generator": torch.optim.Adam([p for _, p in own], trainer.lr, betas=(0.0, 0.9)),
             "appearance": torch.optim.Adam(late, trainer.lr, betas=(0.0, 0.9)),
         }
