@@ -47,7 +47,7 @@ class Canonical:
     release: float = 1.0  # share of the face's own tuning taken back inside the region
     composite: bool = True  # keep the pixels around it
 
-    def weights_of(self, generator: str) -> tuple[str, ...]:
+    def weights_of(self, generator: str) -> tuple[str]:
         """Weights that it reads besides those of a generator, given by name."""
         return (self.encoder or f"canonical-{generator}",)
 
@@ -68,7 +68,8 @@ class Canonical:
                  WeightsError: no canonical encoder.  LatentError: it is another generator's.
         """
         methods.check_traits("canonical", self, generator, known_traits())
-        encoder = canonical_encoder(*self.weights_of(generator.name), generator)
+        (name,) = self.weights_of(generator.name)
+        encoder = canonical_encoder(name, generator)
         before = picture(generator, latent).image.detach()
         check_faces(generator, before, labels, latent.c)
         check_faces(generator, before, edited, latent.c)

@@ -91,6 +91,7 @@ class Draw:
         latent = self.method(self.generator, drawn, progress=self.progress)
         with torch.no_grad():
             output = latents.picture(self.generator, latent)
+        assert output.seg is not None  # a drawing needs a generator that draws labels
         right = float((resize(output.seg, len(small)).argmax(1) == drawn).float().mean())
         write = partial(self._write, item, latent.to("cpu"), output.image.cpu(), labels)
         return [Result(write, figures={"labels": round(right, 4)})]
