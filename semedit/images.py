@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from semedit import __version__
+from semedit import provenance
 from semedit.errors import InputError, MaskError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 64_000_000  # larger photographs are refused before they are decoded
 MAX_BYTES = 1 << 29  # larger files are refused before they are read
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")  # how its files begin, at byte 4
 SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -45,6 +46,8 @@ SUFFIXES = {
     ".pgm": "PPM",
 }
 SCHEME = "CelebAMask-HQ"  # recorded in the text chunk "label-scheme" of every label map
+PAINT = f"paint with exactly the labels of {SCHEME}, without anti-aliasing"
+COLOUR_KEY = np.array([1 << 16, 1 << 8, 1])  # takes a colour to one number
 TEMPORARY = ".tmp-"  # prefix of files being written
 
 # What malformed metadata raises inside Pillow; the picture itself may still be sound.
@@ -202,12 +205,11 @@ def _read_bytes(path: Path) -> bytes:
 @contextmanager
 def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The one place a picture is opened: any failure while decoding becomes InputError."""
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        raise InputError(f"{path}: HEIC is not read", "convert it to JPEG or PNG first")
+    formats = (*FORMATS, "HEIF") if data[4:12] in HEIC and _knows_heic(path) else FORMATS
     with warnings.catch_warnings(), _pillow_limit(max_pixels):
         warnings.simplefilter("ignore")  # Pillow's remarks; what matters is noted by read_photo
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 if image.width * image.height > max_pixels:
                     raise InputError(
                         f"{path}: {image.width} x {image.height} is more than "
@@ -228,6 +230,19 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             raise InputError(f"{path}: not enough memory to decode it") from error
         except Exception as error:  # decoders raise nearly anything on malformed files
             raise InputError(f"{path}: damaged picture: {error}") from error
+
+
+def _knows_heic(path: Path) -> bool:
+    """Let Pillow read HEIC. Raises: InputError: the extra for it is not installed."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InputError(
+            f"{path}: HEIC is read only with the extra semedit[heic]",
+            'pip install "semedit[heic]", or convert the photograph to JPEG',
+        ) from error
+    pillow_heif.register_heif_opener()
+    return True
 
 
 @contextmanager
@@ -338,25 +353,14 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def provenance() -> str:
-    """XMP packet that marks a picture as edited by a trained model (IPTC digital source type)."""
-    source = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
-        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-        f' xmp:CreatorTool="semedit {__version__}" Iptc4xmpExt:DigitalSourceType="{source}"/>'
-        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-    )
-
-
 def write_image(path: str | Path, pixels: np.ndarray, mark: bool = True) -> None:
     """Write uint8 [H,W,3] atomically as PNG, JPEG or WebP, by the name's suffix.
 
+    Nothing else is recorded: no EXIF, so neither a place nor an orientation.
+
     Args:
-        mark: record in XMP that a trained model made or changed the picture.
+        mark: record in XMP that a trained model made or changed the picture, and sign it if the
+            user named a certificate.
     """
     path = Path(path)
     kind = SUFFIXES.get(path.suffix.lower())
@@ -364,16 +368,18 @@ def write_image(path: str | Path, pixels: np.ndarray, mark: bool = True) -> None
     if kind == "PNG":
         info = PngInfo()
         if mark:  # Pillow drops xmp= for PNG without a word
-            info.add_itxt("XML:com.adobe.xmp", provenance())
+            info.add_itxt("XML:com.adobe.xmp", provenance.packet())
         options = {"pnginfo": info}
     elif kind in ("JPEG", "WEBP"):
-        options = {"quality": 95} | ({"xmp": provenance().encode()} if mark else {})
+        options = {"quality": 95} | ({"xmp": provenance.packet().encode()} if mark else {})
         if kind == "JPEG":
             options["subsampling"] = 0
     else:
         raise InputError(f"{path}: pictures are written as .png, .jpg or .webp")
     with atomic_path(path) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, kind, **options)
+        if mark:
+            provenance.sign(temporary, path.suffix.lower())
 
 
 # Label maps -------------------------------------------------------------------------------------
@@ -413,12 +419,13 @@ def read_labels(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     with _opened(path, _read_bytes(path), MAX_PIXELS) as image:
+        image.load()
         if image.format != "PNG":
             raise MaskError(
-                f"{path}: a label map must be a PNG, this is {image.format}",
+                f"{path}: a label map must be a PNG, this is {image.format}"
+                f"{_foreign(_exact_pixels(image.convert('RGB'), path))}",
                 "other formats change colours; save it as PNG without anti-aliasing",
             )
-        image.load()
         scheme = image.info.get("label-scheme", SCHEME)
         if scheme != SCHEME:
             raise MaskError(f"{path}: label scheme {scheme!r}, not {SCHEME}")
@@ -467,16 +474,27 @@ def _exact_pixels(image: Image.Image, path: Path) -> np.ndarray:
 
 def _ids_of_colours(path: Path, pixels: np.ndarray) -> np.ndarray:
     """uint8 [H,W,3] -> int64 [H,W]; foreign colours are refused and listed."""
-    weights = np.array([1 << 16, 1 << 8, 1])
-    keys = pixels.astype(np.int64) @ weights
-    known = np.array(PALETTE) @ weights
+    ids = _nearest_ids(pixels)
+    if (ids < 0).any():
+        raise MaskError(f"{path}: colours that are no label{_foreign(pixels)}", PAINT)
+    return ids
+
+
+def _nearest_ids(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H,W,3] -> int64 [H,W] of the labels with these colours, -1 where there is none."""
+    keys = pixels.astype(np.int64) @ COLOUR_KEY
+    known = np.array(PALETTE) @ COLOUR_KEY
     order = known.argsort()
     place = order[np.searchsorted(known, keys, sorter=order).clip(max=len(known) - 1)]
-    foreign = known[place] != keys
-    if foreign.any():
-        colours, counts = np.unique(keys[foreign], return_counts=True)
-        _refuse(path, "colours", [f"#{colour:06x}" for colour in colours], counts)
-    return place.astype(np.int64)
+    return np.where(known[place] == keys, place, -1).astype(np.int64)
+
+
+def _foreign(pixels: np.ndarray) -> str:
+    """The colours of uint8 [H,W,3] that are no label's: `: #010203 (5 px), ...`, or nothing."""
+    foreign = pixels[_nearest_ids(pixels) < 0]
+    colours, counts = np.unique(foreign.astype(np.int64) @ COLOUR_KEY, return_counts=True)
+    listed = _listed([f"#{colour:06x}" for colour in colours], counts)
+    return f": {listed}" if listed else ""
 
 
 def _check_ids(path: Path, ids: np.ndarray) -> None:
@@ -484,17 +502,15 @@ def _check_ids(path: Path, ids: np.ndarray) -> None:
     foreign = (ids < 0) | (ids >= len(LABELS))
     if foreign.any():
         values, counts = np.unique(ids[foreign], return_counts=True)
-        _refuse(path, "ids", [str(value) for value in values], counts)
+        listed = _listed([str(value) for value in values], counts)
+        raise MaskError(f"{path}: ids that are no label: {listed}", PAINT)
 
 
-def _refuse(path: Path, what: Literal["colours", "ids"], names: list[str], counts: Any) -> None:
+def _listed(names: list[str], counts: np.ndarray) -> str:
+    """What there is most of, at most eight."""
     most = np.argsort(-counts, kind="stable")[:8]
     listed = ", ".join(f"{names[i]} ({counts[i]} px)" for i in most)
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    raise MaskError(
-        f"{path}: {what} that are no label: {listed}{more}",
-        f"paint with exactly the {len(LABELS)} labels of {SCHEME}, without anti-aliasing",
-    )
+    return f"{listed} and {len(names) - 8} more" if len(names) > 8 else listed
 
 
 def _refuse_other_order(path: Path, ids: np.ndarray) -> None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from semedit import cameras
+from semedit import cameras, provenance
 from semedit.errors import OptionError, TraitError
-from semedit.images import atomic_path, colorize, provenance, to_uint8
+from semedit.images import atomic_path, colorize, to_uint8
 from semedit.latents import Latent, tuned_generator
 
 Pixels = NDArray[np.uint8]
@@ -93,10 +93,12 @@ def write_animation(path: Path, frames: Pixels, fps: float = 24.0, mark: bool = 
     if kind not in writers:
         raise OptionError(f"There is no animation format {kind}; formats: {', '.join(FORMATS)}.")
     with atomic_path(path) as partial:
-        writers[kind](partial, frames, fps, provenance() if mark else "")
+        writers[kind](partial, frames, fps, mark)
+        if mark:
+            provenance.sign(partial, f".{kind}")
 
 
-def _write_gif(path: Path, frames: Pixels, fps: float, note: str) -> None:
+def _write_gif(path: Path, frames: Pixels, fps: float, mark: bool) -> None:
     """One palette for all frames, so that still parts do not flicker; GIF counts in 1/100 s."""
     palette = _shared_palette(frames)
     images = [
@@ -110,10 +112,11 @@ def _write_gif(path: Path, frames: Pixels, fps: float, note: str) -> None:
         append_images=images[1:],
         duration=10 * max(2, round(100 / fps)),
         loop=0,
-        comment=note.encode(),
         optimize=False,
         disposal=1,
     )
+    if mark:
+        path.write_bytes(provenance.in_gif(path.read_bytes()))
 
 
 def _shared_palette(frames: Pixels, samples: int = 24) -> Image.Image:
@@ -124,7 +127,7 @@ def _shared_palette(frames: Pixels, samples: int = 24) -> Image.Image:
     return Image.fromarray(column).quantize(256, Image.Quantize.MEDIANCUT, kmeans=3)
 
 
-def _write_webp(path: Path, frames: Pixels, fps: float, note: str) -> None:
+def _write_webp(path: Path, frames: Pixels, fps: float, mark: bool) -> None:
     images = [Image.fromarray(f) for f in frames]
     images[0].save(
         path,
@@ -134,12 +137,12 @@ def _write_webp(path: Path, frames: Pixels, fps: float, note: str) -> None:
         duration=round(1000 / fps),
         loop=0,
         quality=88,
-        xmp=note.encode(),
+        xmp=provenance.packet().encode() if mark else b"",
         method=4,
     )
 
 
-def _write_mp4(path: Path, frames: Pixels, fps: float, note: str) -> None:
+def _write_mp4(path: Path, frames: Pixels, fps: float, mark: bool) -> None:
     """H.264, 4:2:0, which wants even sides: the last row or column is doubled where needed."""
     import imageio.v3 as iio
 
@@ -147,9 +150,10 @@ def _write_mp4(path: Path, frames: Pixels, fps: float, note: str) -> None:
     even = np.pad(frames, ((0, 0), (0, high), (0, wide), (0, 0)), mode="edge")
     with iio.imopen(path, "w", plugin="pyav", extension=".mp4") as file:
         file.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
-        file.container_metadata["comment"] = note
         for frame in even:
             file.write_frame(frame)
+    if mark:
+        path.write_bytes(provenance.in_mp4(path.read_bytes()))
 
 
 def contact_sheet(

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -156,7 +157,7 @@ def _jpeg():
         ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         ("a.png", b"8BPS\0\1" + bytes(60), "not a picture"),
         ("a.png", b"%PDF-1.7\n", "not a picture"),
-        ("a.heic", b"\0\0\0\x18ftypheic" + bytes(60), "HEIC"),
+        ("a.heic", b"\0\0\0\x18ftypheic" + bytes(60), "a.heic"),
         ("a.png", _png_of_size(14000, 14000), "--max-pixels"),
         ("a.png", _png_of_size(12000, 9000), "--max-pixels"),
         ("a.jpg", _jpeg()[:-900], "damaged"),
@@ -167,6 +168,16 @@ def test_bad_files_are_one_clear_error(tmp_path, name, content, says):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=says):
+        images.read_photo(path)
+
+
+def test_heic_is_read_with_its_extra_alone(tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra semedit[heic]")
+    heif.register_heif_opener()
+    path = save(tmp_path / "a.heic", Image.fromarray(COLOURS), format="HEIF", quality=100)
+    assert np.abs(images.read_photo(path).pixels.astype(int) - COLOURS).mean() < 6
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InputError, match=r"semedit\[heic\]"):
         images.read_photo(path)
 
 
@@ -294,7 +305,7 @@ def test_foreign_colours_and_ids_are_listed(tmp_path):
 
 def test_lossy_blended_or_two_valued_maps_are_refused(tmp_path):
     colours = Image.fromarray(images.colorize(MAP))
-    with pytest.raises(MaskError, match="must be a PNG, this is JPEG"):
+    with pytest.raises(MaskError, match=r"must be a PNG, this is JPEG: #[0-9a-f]{6} \("):
         images.read_labels(save(tmp_path / "a.jpg", colours))
     with pytest.raises(MaskError, match=r"and \d+ more"):
         images.read_labels(save(tmp_path / "a.png", colours.resize((50, 30), Image.BILINEAR)))

@@ -13,6 +13,7 @@ ORDER = (
     "torchvision_ops",
     "compiled",
     "methods",
+    "provenance",
     "images",
     "decoding",
     "weights",
