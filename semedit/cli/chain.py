@@ -105,7 +105,14 @@ def _describe(common: OnFaces, what: Literal["parse", "pose"], backend: str) -> 
 
 def invert(
     common: Made,
-    method: Method = "hybrid",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="By name; default: hybrid where the generator has an encoder, else pivotal.",
+        ),
+    ] = None,
     coarse: Annotated[
         bool,
         typer.Option("--coarse", help="First steps at 256 pixels; for large generators."),
@@ -115,13 +122,15 @@ def invert(
 
     def make(device: str, progress: Any) -> Any:
         from semedit import methods
+        from semedit.generators import traits_of
         from semedit.inverters import INVERTERS
         from semedit.tasks.invert import Invert
 
-        kind = methods.pick(INVERTERS, method, "inverter")
+        name = method or ("hybrid" if "encode" in traits_of(common.generator) else "pivotal")
+        kind = methods.pick(INVERTERS, name, "inverter")
         settings = [*(("coarse=256",) if coarse else ()), *(common.options or ())]
         return Invert(
-            method,
+            name,
             methods.build(kind, settings),
             generator_name=common.generator,
             names=common.names or (),
