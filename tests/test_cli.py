@@ -141,7 +141,7 @@ def test_regions_come_from_another_face(space):
     assert set(receipt["inputs"]) == {"latent", "labels", "donor"} and receipt["figures"]["region"]
     assert statuses(semedit(*give, "nose,brows", "--json")) == {name: "uptodate"}
     assert "no region" in semedit(*give, "beard", code=2)
-    assert "no face of" in semedit("edit", "--transfer-from", "nobody", "--region", "hair",
+    assert "neither a face" in semedit("edit", "--transfer-from", "nobody", "--region", "hair",
                                    "--work", space.root, code=2)  # fmt: skip
     assert "one way" in semedit(*give, "hair", "--direction", "smiling", code=2)
 
