@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ from semedit.trainers.cnerf_critics import (
     view_loss,
 )
 from semedit.trainers.loop import GeneratorTask
-from semedit.trainers.rendered import Views, read_views
+from semedit.trainers.rendered import View, Views, read_views
 from semedit.trainers.triplane import SMALL, decibels
 
 KIND = "cnerf"
@@ -70,6 +69,8 @@ class CNeRFTrainer:
     critic: tuple[int, ...] = (32, 64, 128, 192)  # their channels at critic_side, half, ... 4
     regression: float = 0.7  # part of the run without adversaries
     regression_lr: float = 2e-3  # Adam
+    sine_speed: float = 0.05  # factor on it for weights inside the sines, which are small
+    modulation_speed: float = 0.25  # and for what styles make of frequencies and phases
     lr: float = 5e-4  # Adam, generator and critics, beside each other
     label: float = 0.3  # weight of the regions' cross-entropy
     mask: float = 0.5  # weight of the maps' squared error
@@ -186,27 +187,25 @@ class CNeRFTask(GeneratorTask):
         trained.requires_grad_(True)
         own = list(trained.parameters())
         critics = [*self.whole.parameters(), *self.part.parameters()]
+        lr = trainer.regression_lr
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in trained.named_parameters():
+            groups.setdefault(part_of(name), []).append(parameter)
+        speeds = {"sines": trainer.sine_speed, "modulation": trainer.modulation_speed}
+        each = [{"params": p, "lr": lr * speeds.get(k, 1.0)} for k, p in groups.items()]
         return {
-            "regression": torch.optim.Adam(own, trainer.regression_lr, betas=(0.9, 0.98)),
+            "regression": torch.optim.Adam(each, lr, betas=(0.9, 0.98)),
             "generator": torch.optim.Adam(own, trainer.lr, betas=(0.0, 0.99)),
             "critics": torch.optim.Adam(critics, trainer.lr, betas=(0.0, 0.99)),
         }
 
     def batch(self, indices: Tensor) -> Batch:
         """One random view of each head."""
-        return self._view(indices, torch.randint(self.views.c.shape[1], indices.shape))
+        return self._batch(self.views.any(indices))
 
-    def _view(self, heads: Tensor, view: Tensor) -> Batch:
-        index = heads.numpy(), view.numpy()
-        pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
-        labels = torch.from_numpy(np.ascontiguousarray(self.views.labels[index])).long()
-        return Batch(
-            images=pixels.permute(0, 3, 1, 2).float() / 127.5 - 1,
-            regions=self.numbers[labels],
-            density=self.density[labels].flatten(1),
-            c=self.views.c[index],
-            z=self.views.z[heads],
-        )
+    def _batch(self, view: View) -> Batch:
+        density = self.density[view.labels].flatten(1)
+        return Batch(view.images, self.numbers[view.labels], density, view.c, view.z)
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of all networks."""
@@ -389,7 +388,7 @@ class CNeRFTask(GeneratorTask):
         found, hits = [], torch.zeros(3, self.count)
         numbers = torch.arange(self.count)[:, None, None, None]
         for heads in torch.arange(self.size, len(self.views)).split(4):
-            batch = self._view(heads, torch.zeros_like(heads))
+            batch = self._batch(self.views.one(heads, torch.zeros_like(heads)))
             with torch.no_grad():
                 output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
             found.append(decibels(output.image, batch.images))
@@ -403,6 +402,16 @@ class CNeRFTask(GeneratorTask):
             "regions": round(float(hits[0].sum() / hits[2].sum()), 4),
             "miou": round(float((hits[0] / hits[1].clamp(min=1))[there].mean()), 4),
         }
+
+
+def part_of(parameter: str) -> str:
+    """What learns at one pace: "sines", weights inside them, which are small; "modulation", their
+    frequencies and phases, which move all points at once; "rest"."""
+    if ".linears." in parameter:
+        return "sines"
+    if any(name in parameter for name in ("gamma_", "beta_")):
+        return "modulation"
+    return "rest"
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

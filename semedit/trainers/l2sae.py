@@ -99,12 +99,13 @@ class L2SAETrainer:
         """
         if self.batch_size % 2:
             raise OptionError("batch_size is to be even: pictures swap in pairs")
-        network = L2SAE(self._config(), self.output)
+        network = L2SAE(self.config(), self.output)
         if self.base:
             network = started(self.base, network.config, self.output)
         return L2SAETask(self, read_labelled(data, network.resolution), network)
 
-    def _config(self) -> L2SAEConfig:
+    def config(self) -> L2SAEConfig:
+        """Of networks that start without a base."""
         return L2SAEConfig(
             resolution=self.resolution,
             style=self.style,

@@ -208,6 +208,18 @@ class Views:
     def __len__(self) -> int:
         return len(self.z)
 
+    def one(self, heads: Tensor, view: Tensor) -> View:
+        """One view of each head; heads, view int64 [B]."""
+        index = heads.numpy(), view.numpy()
+        pixels = torch.from_numpy(np.ascontiguousarray(self.images[index]))
+        labels = torch.from_numpy(np.ascontiguousarray(self.labels[index]))
+        images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return View(images, labels.long(), self.c[index], self.z[heads])
+
+    def any(self, heads: Tensor) -> View:
+        """A random view of each head; heads int64 [B]."""
+        return self.one(heads, torch.randint(self.c.shape[1], heads.shape))
+
     def pair(self, heads: Tensor, first: Tensor, second: Tensor) -> Pair:
         """Two views of each head; heads, first, second int64 [B]."""
         index = heads.numpy()[:, None], torch.stack([first, second], 1).numpy()
@@ -217,6 +229,16 @@ class Views:
             c=self.c[index],
             z=self.z[heads],
         )
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of B heads: images [B,3,R,R], labels [B,R,R], c [B,25], z [B,P]."""
+
+    images: Tensor
+    labels: Tensor
+    c: Tensor
+    z: Tensor
 
 
 @dataclass(frozen=True)
