@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 
 from semedit.cli.common import Generator, Options, Shared, Steps, command, data, device, stdout
-from semedit.cli.fid import eval_fid, eval_semfaceedit
+from semedit.cli.fid import eval_fid, eval_semfaceedit, eval_transfer
+from semedit.cli.ide3d import eval_ide3d
 from semedit.cli.styles import eval_styles
 from semedit.cli.views import eval_views
 
@@ -20,7 +21,9 @@ def register(app: typer.Typer) -> None:
     command(app, "styles")(eval_styles)
     command(app, "fid")(eval_fid)
     command(app, "semfaceedit")(eval_semfaceedit)
+    command(app, "transfer")(eval_transfer)
     command(app, "views")(eval_views)
+    command(app, "ide3d")(eval_ide3d)
 
 
 def eval_heads(

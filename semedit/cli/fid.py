@@ -1,4 +1,4 @@
-"""eval fid, eval semfaceedit: sets of generated pictures beside sets of true ones."""
+"""eval fid, eval semfaceedit, eval transfer: what SemFaceEdit's paper measures, and its edits."""
 
 from __future__ import annotations
 
@@ -80,6 +80,48 @@ def eval_semfaceedit(
         return
     for title, rows in found.items():
         _print(f"{title}, {kimg:g} kimg each", "", rows)
+
+
+def eval_transfer(
+    common: Shared,
+    n: Annotated[
+        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
+    ] = 0,
+    heads: Annotated[int, typer.Option(min=2, help="Of the shipped set, at most.")] = 8,
+    generator: Generator = "heads-128",
+    region: Annotated[str, typer.Option(help="Regions, each given alone.")] = "hair,mouth",
+    options: Options = None,
+) -> None:
+    """Give rendered heads regions of one another: overlap, colours, what changes elsewhere.
+
+    -o sets options of the method `transfer`. Fresh heads take seeds from 1,000,000 up.
+    """
+    from semedit import methods
+    from semedit.editors import Transfer
+    from semedit.generators import load_generator
+    from semedit.heads import EVALUATION_SEED
+    from semedit.heads.truth import read_truths, render_truths
+    from semedit.transfers import TransferEvaluation
+
+    chosen = device(common)
+    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
+    evaluation = TransferEvaluation(
+        tuple(region.split(",")), methods.build(Transfer, options or ())
+    )
+    with Steps("eval transfer") as steps:
+        truths = render_truths(n, first, progress=steps) if n else read_truths()[:heads]
+        figures = evaluation(
+            truths,
+            load_generator(generator, chosen),
+            progress=lambda part, done, total: steps(done, total, part),
+        )
+    if common.json:
+        data(**figures)
+        return
+    table = Table("figure", "value", title=f"{len(truths)} heads, {generator}")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:.4g}")
+    stdout.print(table)
 
 
 def _print(title: str, first: str, rows: dict[str, dict[str, Any]]) -> None:
