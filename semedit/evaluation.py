@@ -280,7 +280,7 @@ def mask_figures(
     generator: Any,
     heads: Sequence[Scaled],
     latents: Sequence[Latent],
-    editor: Mask,
+    editor: Callable[..., Latent],
     each: int,
     tell: Progress,
 ) -> dict[str, float]:

@@ -66,8 +66,12 @@ def edited(head: Head, kind: str) -> Head:
     raise OptionError(f"edits are {', '.join(EDITS)}.")
 
 
-def render_truth(seed: int, size: int = 256, alone: bool = False) -> Truth:
+def render_truth(
+    seed: int, size: int = 256, alone: bool = False, side_deg: float = SIDE_DEG
+) -> Truth:
     """Render one head of the evaluation; `alone` without other views and edits.
+
+    Args:   side_deg: yaw of the other views.
 
     Raises: OptionError: a seed that training may use.
     """
@@ -78,7 +82,7 @@ def render_truth(seed: int, size: int = 256, alone: bool = False) -> Truth:
     c = head.camera(yaw, pitch, roll)
     view = head.render(c, size)
     sides = () if alone else (-1, 1)
-    turned = [head.camera(side * np.deg2rad(SIDE_DEG), pitch, roll) for side in sides]
+    turned = [head.camera(side * np.deg2rad(side_deg), pitch, roll) for side in sides]
     kinds = () if alone else EDITS
     changed: dict[str, View] = {kind: edited(head, kind).render(c, size) for kind in kinds}
     return Truth(
@@ -99,11 +103,12 @@ def render_truths(
     size: int = 256,
     progress: Callable[[int, int], None] | None = None,
     alone: bool = False,
+    side_deg: float = SIDE_DEG,
 ) -> list[Truth]:
-    """Heads seed .. seed + n - 1; `alone` without other views and edits."""
+    """Heads seed .. seed + n - 1; `alone` without other views and edits; see `render_truth`."""
     found = []
     for i in range(n):
-        found.append(render_truth(seed + i, size, alone))
+        found.append(render_truth(seed + i, size, alone, side_deg))
         if progress is not None:
             progress(i + 1, n)
     return found
