@@ -290,10 +290,12 @@ def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> list[Foun
         NothingMatchedError: nothing was found for an input.
     """
     named: dict[Path, str] = {}
+    own = Path(os.path.realpath(workspace.root))
     for given in inputs:
         before = len(named)
         for path, name in _matching(Path(given)):
-            if not path.resolve().is_relative_to(workspace.root.resolve()):
+            # realpath, because resolve() raises where links go round in circles
+            if not Path(os.path.realpath(path)).is_relative_to(own):
                 named.setdefault(path, name)
         if len(named) == before:
             raise NothingMatchedError(f"no photographs at {given}")
@@ -321,7 +323,7 @@ def _matching(given: Path) -> Iterator[tuple[Path, str]]:
             for path in (Path(folder, file) for file in sorted(files)):
                 if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
                     yield path, _bare(path.relative_to(given))
-    elif given.exists():
+    elif os.path.lexists(given):  # a link that leads nowhere is an input that cannot be read
         yield given, _bare(Path(given.name))
     else:
         anchor = Path(given.anchor) if given.is_absolute() else Path()

@@ -73,7 +73,7 @@ def test_an_item_can_fail_within_its_batch(space, raw):
     class Picky(light.Grey):
         def work(self, items, loaded):
             results = super().work(items, loaded)
-            return [InputError("odd") if item.name == "2" else one
+            return [Result(error=InputError("odd")) if item.name == "2" else one
                     for item, one in zip(items, results, strict=True)]  # fmt: skip
 
     watch = light.go(space, Picky([str(raw)]))

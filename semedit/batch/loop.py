@@ -49,7 +49,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, err
 WRITERS = 2
 
 Load = Callable[[Item], Any]
-Work = Callable[[list[Item], list[Any]], Sequence[Result | SemeditError]]
+Work = Callable[[list[Item], list[Any]], Sequence[Result]]
 Batch = list[tuple[str, str]]  # name and fingerprint of what is worked on together
 
 
@@ -60,8 +60,7 @@ def for_each(
 
     Args:
         load: reads one item's inputs; its failures stay that item's. Called by several threads.
-        work: computes several loaded items of one group: a Result each, or the error that is one
-            item's alone. It leaves writing to the results.
+        work: computes several loaded items of one group, and leaves writing to its results.
         batch: how many items `work` takes at most.
 
     Returns:
@@ -255,11 +254,11 @@ class Loop:
 
     # Writing
 
-    def _hand_result(self, one: _Ready, result: Result | SemeditError, batch: Batch) -> None:
+    def _hand_result(self, one: _Ready, result: Result, batch: Batch) -> None:
         if one.settled is not None:
             return  # it only kept another one company
-        if isinstance(result, SemeditError):
-            self._hand_over(self._fail, one, result)
+        if result.error is not None:
+            self._hand_over(self._fail, one, result.error, result.warnings)
         else:
             self._hand_over(self._done, one, result, batch)
 
@@ -290,14 +289,15 @@ class Loop:
         told = (tuple(outputs), tuple(result.warnings), result.figures, None, seconds)
         return self._write(one, Outcome(item.name, "done", *told), outputs, batch)
 
-    def _fail(self, one: _Ready, error: BaseException) -> Outcome:
+    def _fail(self, one: _Ready, error: BaseException, warnings: Sequence[str] = ()) -> Outcome:
         if isinstance(error, SemeditError):
             told = {"code": error.code, "message": error.message, "hint": error.hint}
         else:
             told = {"code": "memory", "message": "not enough memory", "hint": None}
         status: Status = "skipped" if isinstance(error, NoFaceError) else "error"
         seconds = time.perf_counter() - one.started
-        outcome = Outcome(one.item.name, status, error=told, seconds=seconds)
+        remarks = tuple(warnings)
+        outcome = Outcome(one.item.name, status, (), remarks, {}, told, seconds)
         if isinstance(error, EditedError):
             return outcome  # the receipt stays: it tells what the file was
         return self._write(one, outcome, {}, [])
@@ -319,13 +319,15 @@ class Loop:
 
     def _kept(self, item: Item, receipt: Receipt) -> Outcome:
         """An item that is up to date, or failed before in just the same way."""
-        status: Status = "uptodate" if receipt["status"] == "done" else receipt["status"]
+        if receipt["status"] != "done":
+            remarks = tuple(receipt["warnings"])
+            return Outcome(item.name, receipt["status"], (), remarks, {}, receipt["error"])
         edited = (
             f"{path} was changed since, kept (--overwrite makes it anew)"
             for path in self.run.edited(receipt)
         )
         outputs, figures = tuple(receipt["outputs"]), receipt["figures"]
-        return Outcome(item.name, status, outputs, tuple(edited), figures, receipt["error"])
+        return Outcome(item.name, "uptodate", outputs, tuple(edited), figures)
 
     def _tell(self, outcome: Outcome) -> None:
         self.tally.add(outcome)

@@ -58,11 +58,13 @@ class Result:
         outputs: the files, or better a function that writes them and names them: it is called
             while the next batch is computed, and only if nothing of the user's is in the way.
         warnings: remarks. figures: what is worth keeping, JSON values.
+        error: why there are no outputs, when others of the batch have some.
     """
 
-    outputs: Sequence[Path] | Callable[[], Sequence[Path]]
+    outputs: Sequence[Path] | Callable[[], Sequence[Path]] = ()
     warnings: Sequence[str] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    error: SemeditError | None = None
 
     def write(self) -> Sequence[Path]:
         """Write the outputs, if that is still to be done; returns them."""

@@ -60,7 +60,7 @@ class Task(Protocol):
     def load(self, item: Item) -> Any:
         """Read one item's inputs; several threads do at once, while others compute."""
 
-    def work(self, items: list[Item], loaded: list[Any]) -> Sequence[Result | SemeditError]:
+    def work(self, items: list[Item], loaded: list[Any]) -> Sequence[Result]:
         """Compute some loaded items; their results write the outputs later."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semedit.batch import Item, Result, Run
 from semedit.decoding import read_photo
-from semedit.errors import InputError, NoFaceError, SemeditError, WorkspaceError
+from semedit.errors import InputError, NoFaceError, WorkspaceError
 from semedit.faces import FLAGS, Face
 from semedit.faces.parsing import PARSERS
 from semedit.faces.pipeline import FACE_ALIGNMENT, RETINAFACE, Described, FacePipeline, choose
@@ -105,17 +105,16 @@ class Align:
         _check_name(item.name)
         return read_photo(item.inputs["photo"], self.max_pixels)
 
-    def work(self, items: list[Item], loaded: list[Photo]) -> list[Result | SemeditError]:
+    def work(self, items: list[Item], loaded: list[Photo]) -> list[Result]:
         sources = [str(item.inputs["photo"]) for item in items]
         found = self.pipeline.several(loaded, sources, [item.name for item in items])
         return [self._result(*one) for one in zip(items, loaded, found, strict=True)]
 
-    def _result(
-        self, item: Item, photo: Photo, found: list[Described] | NoFaceError
-    ) -> Result | SemeditError:
+    def _result(self, item: Item, photo: Photo, found: list[Described] | NoFaceError) -> Result:
         if isinstance(found, NoFaceError):
             failed = self.on_no_face == "fail"
-            return InputError(found.message, found.hint) if failed else found
+            error = InputError(found.message, found.hint) if failed else found
+            return Result((), photo.warnings, error=error)
         flagged = [
             f"{one.face.name if one.face.index else 'the face'} is {FLAGS[flag]}"
             for one in found
@@ -151,7 +150,7 @@ def _item(space: Workspace, one: Found) -> Item:
     name, error = one.name, None
     receipt = space.receipt("align", name)
     before = Path(receipt["inputs"]["photo"][0]) if receipt else one.path
-    if one.twin is None and before.exists() and not before.samefile(one.path):
+    if one.twin is None and before.exists() and not _same(before, one.path):
         name, one = name + one.path.suffix, replace(one, twin=before)
     if one.twin:
         error = WorkspaceError(
@@ -159,6 +158,13 @@ def _item(space: Workspace, one: Found) -> Item:
             "rename one, or use another --work folder",
         )
     return Item(name, {"photo": one.path}, data=space, error=error)
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # a link that leads nowhere
+        return one == other
 
 
 def _check_name(name: str) -> None:

@@ -22,7 +22,6 @@ from semedit.errors import (
     MaskError,
     NothingMatchedError,
     OptionError,
-    SemeditError,
 )
 from semedit.images import (
     fit_labels,
@@ -184,7 +183,7 @@ class Edit:
         pixels = read_photo(item.inputs["crop"]).pixels
         return resize(to_tensor(pixels), self.generator.resolution)
 
-    def work(self, items: list[Item], loaded: list[Source]) -> list[Result | SemeditError]:
+    def work(self, items: list[Item], loaded: list[Source]) -> list[Result]:
         # What is told of a face stays its own: faces of unlike histories share a batch.
         latent = latents.stack([replace(one.latent, meta={}) for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
@@ -210,12 +209,11 @@ class Edit:
             results.append(self._result(item, one, after, told))
         return results
 
-    def _result(
-        self, item: Item, one: Source, latent: Latent, told: dict[str, Any]
-    ) -> Result | SemeditError:
+    def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
         for key, value in latent.codes.items():
             if not torch.isfinite(value).all():
-                return LatentError(f"the edit of {item.name} diverged: {key} is not finite")
+                diverged = f"the edit of {item.name} diverged: {key} is not finite"
+                return Result(error=LatentError(diverged))
         with torch.no_grad():
             output = latents.picture(self.generator, latent)
         labels = None

@@ -13,7 +13,7 @@ import torch
 
 from semedit import methods, metrics
 from semedit.batch import Item, Result, Run
-from semedit.errors import LatentError, SemeditError
+from semedit.errors import LatentError
 from semedit.images import to_uint8, write_image
 from semedit.latents import Latent, picture
 from semedit.tasks import (
@@ -85,7 +85,7 @@ class Invert:
         aligned = load_face(item, "camera" in self.generator.traits)
         return aligned.at(self.generator.resolution)
 
-    def work(self, items: list[Item], loaded: list[Aligned]) -> list[Result | SemeditError]:
+    def work(self, items: list[Item], loaded: list[Aligned]) -> list[Result]:
         images = torch.cat([one.image for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
         c = cameras_of(loaded).to(self.device)
@@ -94,10 +94,11 @@ class Invert:
         )
         return [self._result(item, latent[i], images[i : i + 1]) for i, item in enumerate(items)]
 
-    def _result(self, item: Item, latent: Latent, image: torch.Tensor) -> Result | SemeditError:
+    def _result(self, item: Item, latent: Latent, image: torch.Tensor) -> Result:
         for key, value in latent.codes.items():
             if not torch.isfinite(value).all():
-                return LatentError(f"the inversion of {item.name} diverged: {key} is not finite")
+                diverged = f"the inversion of {item.name} diverged: {key} is not finite"
+                return Result(error=LatentError(diverged))
         with torch.no_grad():
             shown = picture(self.generator, latent).image
         figures = {
