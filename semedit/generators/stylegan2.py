@@ -119,11 +119,7 @@ class StyleGAN2(WithEncoder):
 
     def noises(self) -> dict[str, Tensor]:
         """The noise maps that "const" uses, by layer, coarse to fine: [1,1,r,r]."""
-        return {
-            name: layer.noise_const[None, None]
-            for name, layer in self.synthesis_network.named_modules()
-            if isinstance(layer, NoisyConv)
-        }
+        return noise_maps(self.synthesis_network)
 
     def synthesis(
         self,
@@ -194,44 +190,19 @@ class Synthesis(nn.ModuleDict):
             raise ShapeError(f"ws has the shape {found}, not {wanted}")
         if resolution is not None and f"b{resolution}" not in self:
             raise OptionError(f"synthesis cannot end at {resolution} pixels, only at {list(self)}")
-        self._check(noise)
+        check_noise(noise, noise_maps(self))
         x = image = None
         used = 0
         for name, module in self.items():
             block = cast(Block, module)
-            maps = {key: self._noise(f"{name}.{key}", noise, len(ws)) for key in block.noisy}
+            layers = {key: cast(NoisyConv, block.get_submodule(key)) for key in block.noisy}
+            maps = {k: x.noise(f"{name}.{k}", noise, len(ws)) for k, x in layers.items()}
             # The picture's layer shares its style with the next block's first.
             x, image = block(x, image, ws[:, used:], maps)
             used += len(block.noisy)
             if name == f"b{resolution}":
                 break
         return cast(Tensor, image)
-
-    def _noise(self, name: str, noise: Noise, n: int) -> Tensor | None:
-        """The scaled map of one layer."""
-        layer = cast(NoisyConv, self.get_submodule(name))
-        if isinstance(noise, Mapping) and name in noise:
-            return noise[name] * layer.noise_strength
-        if noise == "none":
-            return None
-        const = layer.noise_const[None, None]
-        if noise == "random":
-            const = torch.randn(n, *const.shape[1:], device=const.device)
-        return const * layer.noise_strength
-
-    def _check(self, noise: Noise) -> None:
-        if isinstance(noise, str):
-            if noise not in NOISES:
-                raise OptionError(f"there is no noise {noise!r}: {', '.join(NOISES)}")
-            return
-        known = {k: m for k, m in self.named_modules() if isinstance(m, NoisyConv)}
-        for name, value in noise.items():
-            if name not in known:
-                raise OptionError(f"no layer {name} takes noise: {', '.join(known)}")
-            shape = tuple(known[name].noise_const.shape)
-            if value.ndim != 4 or tuple(value.shape[1:]) != (1, *shape):
-                found = tuple(value.shape)
-                raise ShapeError(f"noise of {name} has the shape {found}, not (N, 1, *{shape})")
 
 
 class Block(nn.Module):
@@ -272,6 +243,17 @@ class NoisyConv(ModulatedConv):
         self.register_buffer("noise_const", torch.randn(side, side))
         self.noise_strength = nn.Parameter(torch.zeros([]))
 
+    def noise(self, name: str, noise: Noise, n: int) -> Tensor | None:
+        """This layer's scaled map [N or 1,1,r,r] for n pictures; noise names it `name`."""
+        if isinstance(noise, Mapping) and name in noise:
+            return noise[name] * self.noise_strength
+        if noise == "none":
+            return None
+        const = self.noise_const[None, None]
+        if noise == "random":
+            const = torch.randn(n, *const.shape[1:], device=const.device)
+        return const * self.noise_strength
+
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         """As ModulatedConv's; on a CPU, with weights that learn nothing, by generators.frozen."""
         trained = torch.is_grad_enabled() and (self.weight.requires_grad or self.bias.requires_grad)
@@ -284,6 +266,28 @@ class NoisyConv(ModulatedConv):
         bias = self.bias * GAIN
         y = frozen.layer(x, style, scale, scaled, self.weight, bias, kernel, SLOPE)
         return y if self.clamp is None else y.clamp(-self.clamp * GAIN, self.clamp * GAIN)
+
+
+def noise_maps(network: nn.Module) -> dict[str, Tensor]:
+    """The noise maps of a network's layers, by the layers' names: [1,1,r,r]."""
+    layers = network.named_modules()
+    return {k: x.noise_const[None, None] for k, x in layers if isinstance(x, NoisyConv)}
+
+
+def check_noise(noise: Noise, known: Mapping[str, Tensor]) -> None:
+    """Raise OptionError where there is no such noise among the known maps, ShapeError where a map
+    has another shape."""
+    if isinstance(noise, str):
+        if noise not in NOISES:
+            raise OptionError(f"there is no noise {noise!r}: {', '.join(NOISES)}")
+        return
+    for name, value in noise.items():
+        if name not in known:
+            raise OptionError(f"no layer {name} takes noise: {', '.join(known)}")
+        wanted = tuple(known[name].shape[1:])
+        if value.ndim != 4 or tuple(value.shape[1:]) != wanted:
+            found = tuple(value.shape)
+            raise ShapeError(f"noise of {name} has the shape {found}, not (N, *{wanted})")
 
 
 class Drawing(ModulatedConv):

@@ -10,15 +10,13 @@ Source: Ma et al. 2023 (CNeRF), arXiv:2302.01579; the blocks are StyleGAN2's, ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from semedit.errors import OptionError, ShapeError
 from semedit.generators.layers import Conv, Linear, ModulatedConv, activate, normalize, upsample
-from semedit.generators.stylegan2 import MAPPING_RATE, NOISES, Noise, NoisyConv
+from semedit.generators.stylegan2 import MAPPING_RATE, Noise, NoisyConv, check_noise, noise_maps
 
 MAPPING_LAYERS = 5
 
@@ -63,7 +61,7 @@ class Superresolution(nn.Module):
 
     def noises(self) -> dict[str, Tensor]:
         """The noise maps that "const" uses, by layer: [1,1,r,r]."""
-        return {f"convs.{i}": conv.noise_const[None, None] for i, conv in enumerate(self._noisy())}
+        return noise_maps(self)
 
     def forward(
         self, features: Tensor, maps: Tensor, ws: Tensor, noise: Noise = "const"
@@ -73,43 +71,16 @@ class Superresolution(nn.Module):
 
         Raises: OptionError: no such noise.
         """
-        self._check(noise)
-        first, *rest = self._noisy()
-        x = first(self.transfer(features), ws[:, 0], self._noise(0, noise, len(ws)))
+        check_noise(noise, self.noises())
+        first, *rest = convs = cast(list[NoisyConv], list(self.convs))
+        drawn = [conv.noise(f"convs.{i}", noise, len(ws)) for i, conv in enumerate(convs)]
+        x = first(self.transfer(features), ws[:, 0], drawn[0])
         image = self.torgb[0](x, ws[:, 1])
         maps = maps + self.toseg[0](x, ws[:, 1])
         for i, conv in enumerate(rest, 1):
-            x = conv(x, ws[:, i], self._noise(i, noise, len(ws)))
+            x = conv(x, ws[:, i], drawn[i])
             if i % 2 == 0:
                 style = ws[:, i + 1]  # the next block's first layer has it, too
                 image = upsample(image) + self.torgb[i // 2](x, style)
                 maps = upsample(maps) + self.toseg[i // 2](x, style)
         return image, maps
-
-    def _noisy(self) -> list[NoisyConv]:
-        return [conv for conv in self.convs if isinstance(conv, NoisyConv)]
-
-    def _noise(self, index: int, noise: Noise, n: int) -> Tensor | None:
-        """The scaled map of one layer."""
-        layer, name = self._noisy()[index], f"convs.{index}"
-        if isinstance(noise, Mapping) and name in noise:
-            return noise[name] * layer.noise_strength
-        if noise == "none":
-            return None
-        const = layer.noise_const[None, None]
-        if noise == "random":
-            const = torch.randn(n, *const.shape[1:], device=const.device)
-        return const * layer.noise_strength
-
-    def _check(self, noise: Noise) -> None:
-        if isinstance(noise, str):
-            if noise not in NOISES:
-                raise OptionError(f"there is no noise {noise!r}: {', '.join(NOISES)}")
-            return
-        known = self.noises()
-        for name, value in noise.items():
-            if name not in known:
-                raise OptionError(f"no layer {name} takes noise: {', '.join(known)}")
-            if value.ndim != 4 or value.shape[1:] != known[name].shape[1:]:
-                found, wanted = tuple(value.shape), tuple(known[name].shape[1:])
-                raise ShapeError(f"noise of {name} has the shape {found}, not (N, *{wanted})")
