@@ -200,8 +200,12 @@ def test_what_clubs_share(sharing: Any) -> None:
     assert (len(films), read.shape[1]) == {"none": (2, 2), "proposed": (1, 2), "all": (1, 1)}[
         sharing
     ]
-    codes = generator.mapping(torch.randn(1, 6), C[:1])
-    assert torch.isfinite(generator.synthesis(codes, C[:1]).image).all()
+    codes = generator.mapping(torch.randn(2, 6), C)
+    image = generator.synthesis(codes, C).image
+    assert torch.isfinite(image).all()
+    # One style for all clubs need not be repeated.
+    one = {**codes, "appearance": codes["appearance"][:, :, :1]}
+    torch.testing.assert_close(generator.synthesis(one, C).image, image, rtol=1e-4, atol=1e-5)
 
 
 def test_other_choices_are_refused() -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -161,15 +161,18 @@ class Manifolds(OnSurfaces):
 
     def planes(self, codes: Mapping[str, Tensor]) -> Planes:
         """What does not depend on the camera: frequencies and phases, gamma and beta
-        [N,depth,width] of geometry, appearance_gamma and appearance_beta [N,clubs,depth,width].
+        [N,depth,width] of geometry, appearance_gamma and appearance_beta [N,clubs,depth,width]
+        (or [N,1,depth,width], where all clubs have one style).
 
         Raises: ShapeError: codes of another shape.
         """
         for name, mean in self.mean_codes().items():
-            if codes[name].shape[1:] != mean.shape[1:]:
+            wanted = tuple(mean.shape[1:])
+            one = (wanted[0], 1, wanted[-1])  # a style for all clubs
+            if tuple(codes[name].shape[1:]) not in (wanted, one):
                 raise ShapeError(
                     f"{name} has the shape {tuple(codes[name].shape)}, not "
-                    f"{(len(codes[name]), *mean.shape[1:])}"
+                    f"{(len(codes[name]), *wanted)}"
                 )
         gamma, beta = self.mapping_geometry.modulation(codes["ws"])
         each = self.mapping_appearance.modulation(codes["appearance"])
@@ -187,14 +190,13 @@ class Manifolds(OnSurfaces):
         raw, descriptor = self.geometry(planes, x, points.counts, remember)
         weights = points.weights(F.softplus(raw[:, 0]), config.delta)
         labels = raw[:, 1:].softmax(1)
-        seen = points.at(weights.detach()) > config.skip_weight
+        seen = (points.at(weights.detach()) > config.skip_weight).nonzero()[:, 0]
         face = torch.arange(len(counts)).repeat_interleave(torch.tensor(points.counts))
-        club = self.club(labels[seen])
-        group = face.to(club.device)[seen] * len(self.clubs) + club
-        order = group.argsort()
-        each = group.bincount(minlength=len(counts) * len(self.clubs)).tolist()
-        shown = points.chosen(seen.nonzero()[:, 0][order])
-        colour = self.appearance(planes, descriptor[seen][order], each, remember)
+        face, club = face.to(seen.device)[seen], self.club(labels[seen])
+        order = (face * len(self.clubs) + club).argsort()
+        seen, face, club = seen[order], face[order], club[order]
+        shown = points.chosen(seen)
+        colour = self.appearance(planes, descriptor[seen], face, club, remember)
         return {
             "colour": shown.summed(widened(colour), weights),
             "labels": points.summed(labels, weights),
@@ -271,17 +273,33 @@ class Appearance(nn.Module):
         self.gain = config.gain
 
     def forward(
-        self, planes: Mapping[str, Tensor], x: Tensor, counts: list[int], remember: bool
+        self, planes: Mapping[str, Tensor], x: Tensor, face: Tensor, club: Tensor, remember: bool
     ) -> Tensor:
-        """counts: points of each face's clubs, in a row."""
-        gamma, beta = (planes[f"appearance_{k}"].flatten(0, 1) for k in ("gamma", "beta"))
-        club = torch.arange(len(counts)) % planes["appearance_gamma"].shape[1]
-        own = club if len(self.films.weights[0]) > 1 else None
-        layers = self.films.folded(gamma, beta, own)
-        one = self.read.shape[1] == 1
-        read = self.read if one else self.read[:, club]
-        bias = self.bias if one else self.bias[club].repeat_interleave(torch.tensor(counts), 0)
-        return evaluate(layers, self.gain * read, x, counts, remember)[0] + bias
+        """face, club int64 [P], of points sorted by both.
+
+        Where all clubs of a face have one style, their points need not be told apart before the
+        last layer: groups are few and large.
+        """
+        gamma, beta = (planes[f"appearance_{k}"] for k in ("gamma", "beta"))
+        own, sets = len(self.films.weights[0]) > 1, self.read.shape[1]
+        if own and gamma.shape[1] == 1:
+            gamma, beta = (v.expand(-1, sets, -1, -1) for v in (gamma, beta))
+        faces, styles = gamma.shape[:2]
+        chosen = torch.arange(styles, device=x.device).repeat(faces) if own else None
+        layers = self.films.folded(gamma.flatten(0, 1), beta.flatten(0, 1), chosen)
+        group = face * styles + club if styles > 1 else face
+        counts = group.bincount(minlength=faces * styles).tolist()
+        if styles > 1 and sets > 1:
+            read = self.read.repeat(1, faces, 1, 1)
+            return self._read(layers, read, x, counts, remember) + self.bias[club]
+        read = self.read.transpose(1, 2).flatten(2)[:, None]  # of all sets at once
+        found = self._read(layers, read, x, counts, remember).unflatten(1, (sets, 3)) + self.bias
+        return found[torch.arange(len(x)), club] if sets > 1 else found[:, 0]
+
+    def _read(
+        self, layers: Any, read: Tensor, x: Tensor, counts: list[int], remember: bool
+    ) -> Tensor:
+        return evaluate(layers, self.gain * read, x, counts, remember)[0]
 
 
 def club_numbers(clubs: Sequence[str]) -> Tensor:

@@ -63,7 +63,7 @@ class SemFaceEditTrainer:
     sharing: Sharing = "proposed"  # what clubs share: none, proposed (all but colours), all
     width: int = 0  # of the sines; 0: the preset's
     count: int = 0  # of surfaces; 0: the preset's
-    batch_size: int = 8  # pictures a step
+    batch_size: int = 16  # pictures a step
     lr: float = 5e-4  # Adam, generator; GRAM: 2e-5
     critic_lr: float = 5e-4  # Adam, discriminators; GRAM: 2e-4
     critic_side: int = 32  # pixels a side that the discriminators see; 0: all
@@ -80,7 +80,7 @@ class SemFaceEditTrainer:
     mapping_speed: float = 0.5  # factor on the mapping networks' learning rate in the regression
     sine_speed: float = 0.05  # the same of the sines, whose weights are small
     anchor: float = 2.0  # weight of the regression beside the adversaries
-    rays: int = 512  # of each head in a regression step
+    rays: int = 96  # of each head in a regression step
     label: float = 0.15  # weight of the regression's cross-entropy
     small: float = 4.0  # how much denser rays are on eyes, brows, nose, mouth, glasses
     background: float = 0.4  # the same of the background
@@ -265,8 +265,10 @@ class SemFaceEditTask(GeneratorTask):
         """Colours and labels of random rays, those of heads given by their parameters."""
         trainer, generator = self.trainer, self.generator
         pixels = torch.multinomial(batch.density, min(trainer.rays, batch.density.shape[1]))
-        planes = generator.planes(generator.mapping(batch.z, batch.c))
-        found = generator.volume(planes, batch.c, pixels, trainer.surfaces)
+        codes = generator.mapping(batch.z, batch.c)
+        if not generator.config.apart:  # clubs have one style, which is quicker to evaluate
+            codes["appearance"] = codes["appearance"][:, :, :1]
+        found = generator.volume(generator.planes(codes), batch.c, pixels, trainer.surfaces)
         images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))
         labels = batch.labels.flatten(1).gather(1, pixels)
         seg = generator.output({k: v.transpose(1, 2) for k, v in found.items()}).seg
