@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semedit import methods
 from semedit.errors import OptionError
-from semedit.generators.l2sae import smooth
+from semedit.generators.l2sae_layers import smooth
 from semedit.inverters.codes import known_traits
 from semedit.latents import Composite, Latent
 
