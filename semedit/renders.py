@@ -24,6 +24,7 @@ Pixels = NDArray[np.uint8]
 
 FORMATS = ("gif", "mp4", "webp")
 PATHS = ("swing", "orbit")
+FRAME_BYTES = {"gif": 12_000, "webp": 4000, "mp4": 1500}  # about, of a frame of 128 pixels
 PLOT_COLOURS = ((200, 60, 50), (40, 140, 70), (45, 90, 190), (150, 80, 160), (120, 120, 120))
 
 

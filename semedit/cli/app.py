@@ -12,7 +12,7 @@ from semedit.cli.common import reported
 
 app = typer.Typer(
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SEMEDIT"},
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Semantic face editing in batches: align, invert, edit by mask or attribute, turntable.",
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from semedit.cli import fields
-from semedit.cli.common import Common, Drawn, Made, OnFaces, command, run, say
+from semedit.cli.common import Common, Drawn, Made, Mark, OnFaces, command, run, say
 from semedit.errors import OptionError
 from semedit.images import ATTRIBUTES, MAX_PIXELS
 
@@ -434,6 +434,7 @@ def turntable(
     fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 24.0,
     seg: Annotated[bool, typer.Option("--seg", help="Put the label map beside.")] = False,
     start: From = None,
+    mark: Mark = True,
 ) -> None:
     """Render a seamless loop of each face turning."""
 
@@ -452,7 +453,7 @@ def turntable(
             start=start,
             names=common.names or (),
             device=device,
-            mark=common.mark,
+            mark=mark,
             progress=progress,
         )
         if task.note:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter", "Steps", "data", "say", "stdout"]  # so that commands need one import
 
+ON_FOLDERS: list[str] = []  # commands that work on a folder, and so can be steps of a recipe
 WORKSPACE = "Workspace"  # headings of `--help`
 RUN = "Run"
 
 Options = Annotated[
     list[str] | None,
     typer.Option("-o", metavar="NAME=VALUE", help="Option of the method; see `semedit methods`."),
+]
+Mark = Annotated[
+    bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
 ]
 Generator = Annotated[
     str, typer.Option("--generator", "-w", help="Weights of the generator, by name or path.")
@@ -112,9 +117,6 @@ class Drawn(OnFaces):
     """Options that every command has that lets a generator draw."""
 
     generator: Generator = "heads-128"
-    mark: Annotated[
-        bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
-    ] = True
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Made(Drawn):
 
     options: Options = None
     batch: Annotated[int, typer.Option(min=1, help="Faces worked on together.")] = 4
+    mark: Mark = True
 
 
 def command(
@@ -137,10 +140,16 @@ def command(
     def register(function: Callable[..., None]) -> Callable[..., None]:
         first, *own = _signature(function)
         kind = first.annotation
-        own = [parameter for parameter in own if parameter.name != "extra"]
-        shared = [_from_environment(p) for p in _signature(kind)]
+        if issubclass(kind, Common):
+            ON_FOLDERS.append(name)
+        shared = [_from_environment(p, f"{name}_", "") for p in _signature(kind)]
+        own = [
+            _from_environment(p, f"{name}_") if get_origin(p.annotation) is Annotated else p
+            for p in (*own, *extra)
+            if p.name != "extra"
+        ]
         keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [p.replace(kind=keyword) for p in (*own, *extra, *shared)]
+        parameters = [p.replace(kind=keyword) for p in (*own, *shared)]
 
         @functools.wraps(function)
         def run(**given: Any) -> None:
@@ -161,13 +170,16 @@ def _signature(of: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(of, eval_str=True).parameters.values())
 
 
-def _from_environment(parameter: inspect.Parameter) -> inspect.Parameter:
-    """An option that all commands share can be set by SEMEDIT_NAME, for all at once."""
-    (option,) = parameter.annotation.__metadata__
-    if isinstance(option, typer.models.OptionInfo) and not option.envvar:
-        option.envvar = f"SEMEDIT_{parameter.name.upper()}"
-        option.show_envvar = False
-    return parameter
+def _from_environment(parameter: inspect.Parameter, *prefixes: str) -> inspect.Parameter:
+    """An option that SEMEDIT_NAME sets for all commands that share it, SEMEDIT_COMMAND_NAME for
+    one."""
+    kind, option = get_args(parameter.annotation)
+    if not isinstance(option, typer.models.OptionInfo) or option.envvar:
+        return parameter
+    option = copy.copy(option)  # commands share it
+    option.envvar = [f"SEMEDIT_{prefix}{parameter.name}".upper() for prefix in prefixes]
+    option.show_envvar = False
+    return parameter.replace(annotation=Annotated[kind, option])
 
 
 @contextmanager

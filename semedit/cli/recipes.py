@@ -29,12 +29,10 @@ import typer
 
 from semedit import __version__
 from semedit.cli import settings
-from semedit.cli.common import Common, command, data, say
+from semedit.cli.common import ON_FOLDERS, Common, command, data, say
 from semedit.errors import OptionError
 from semedit.methods import suggestion
 
-# Commands that work on a folder, in the order in which a chain has them.
-STEPS = ("align", "parse", "pose", "invert", "edit", "attr", "turntable")
 NOTHING, SOME_FAILED = 4, 3  # exit codes that do not end a recipe
 USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
 
@@ -89,9 +87,8 @@ class Step:
 
     @property
     def _extra(self) -> dict[str, Any]:
-        """Settings files and the environment count for steps as they do for commands."""
-        prefix = f"SEMEDIT_{self.name.upper()}"
-        return {"default_map": self.settings, "auto_envvar_prefix": prefix}
+        """Settings files count for steps as they do for commands."""
+        return {"default_map": self.settings}
 
 
 def perform(recipe: Path, common: Common, given: dict[str, Any], group: Any) -> None:
@@ -151,12 +148,13 @@ def _steps(
         raise OptionError(f"{recipe} has no steps", 'write [[step]] and command = "align"')
     inputs = values.pop("inputs", [])
     defaults = settings.defaults(group)
+    steps = [name for name in ON_FOLDERS if name in group.commands and name != "run"]
     known: set[str] = set()
     for table in tables:
         options = dict(table)
         name = options.pop("command", None)
-        if name not in STEPS:
-            raise OptionError(f"{recipe}: no step {name!r}", suggestion(str(name), STEPS))
+        if name not in steps:
+            raise OptionError(f"{recipe}: no step {name!r}", suggestion(str(name), steps))
         own = group.commands[name]
         takes = {flag.lstrip("-") for p in own.params for flag in (*p.opts, *p.secondary_opts)}
         takes |= {p.name for p in own.params}

@@ -22,7 +22,7 @@ from semedit.faces.align import square_quad
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
 from semedit.images import fit_labels, resize, to_uint8, write_bytes, write_image, write_labels
 from semedit.latents import Latent
-from semedit.tasks import load_generator, planned, used_by
+from semedit.tasks import latent_bytes, load_generator, planned, used_by
 from semedit.weights import fingerprint as file_sha256
 from semedit.workspace import Workspace
 
@@ -46,6 +46,10 @@ class Draw:
 
     command = "draw"
     batch = 1
+
+    @property
+    def item_bytes(self) -> int:
+        return latent_bytes(self.generator_name) + 4 * 256**2
 
     @cached_property
     def generator(self) -> Any:

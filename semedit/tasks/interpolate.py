@@ -47,6 +47,10 @@ class Interpolate:
     command = "interpolate"
     batch = 1
 
+    @property
+    def item_bytes(self) -> int:
+        return 100_000 + self.frames * renders.FRAME_BYTES[self.format]
+
     @cached_property
     def generator(self) -> Any:
         return load_generator(self.generator_name, self.device)

@@ -44,6 +44,10 @@ class MeshFaces:
     batch = 1
 
     @property
+    def item_bytes(self) -> int:
+        return 60 * self.resolution**2 + 100_000  # the surface grows with the square
+
+    @property
     def command(self) -> str:
         """One for each format: a face may have meshes of both."""
         return f"mesh-{self.format}"

@@ -51,8 +51,7 @@ class Turntable:
 
     @property
     def item_bytes(self) -> int:
-        each = {"gif": 12_000, "webp": 4000, "mp4": 1500}  # of a frame of 128 pixels
-        return self.frames * each[self.format] * (2 if self.seg else 1)
+        return self.frames * renders.FRAME_BYTES[self.format] * (2 if self.seg else 1)
 
     @property
     def command(self) -> str:

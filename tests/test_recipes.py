@@ -1,0 +1,185 @@
+"""Recipes: steps in one process; settings files and the environment; plans of both."""
+
+import json
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from semedit import decoding, generators, tasks
+from semedit.cli.app import app
+from semedit.demo import examples
+from semedit.workspace import Workspace
+
+RECIPE = """
+inputs = ["raw"]
+seed = 3
+
+[[step]]
+command = "align"
+faces = "all"
+
+[[step]]
+command = "invert"
+options = { steps = 2, tune_steps = 1 }
+
+[[step]]
+command = "attr"
+smiling = true
+from = "latents"
+options = { steps = 2 }
+
+[[step]]
+command = "turntable"
+frames = 4
+mark = false
+"""
+
+
+def semedit(*arguments, code=0, **environment):
+    """Run a command; returns its JSON lines, or its text without --json."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env=environment)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    if "--json" in arguments:
+        return [json.loads(line) for line in result.stdout.splitlines()]
+    return result.output
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to work in, with one picture that shows nobody."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").mkdir()
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "raw" / "nobody.png")
+    yield tmp_path
+    decoding.close()
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+# Recipes -----------------------------------------------------------------------------------------
+
+
+def test_a_recipe_runs_its_steps_and_loads_models_once(here, monkeypatch):
+    shutil.copyfile(examples()[0], here / "raw" / "head.png")
+    (here / "raw" / "bad.jpg").write_bytes(b"no picture")
+    loaded = []
+    load = generators.load_generator
+    monkeypatch.setattr(generators, "load_generator", lambda *a: (loaded.append(a), load(*a))[1])
+    tasks._generator.cache_clear()
+    recipe = write(here / "smile.toml", RECIPE)
+    lines = semedit("run", recipe, "--json", code=3)
+    assert lines[-1] == {"summary": True, "command": "run", "recipe": str(recipe), "steps": 4,
+                         "failed": True}  # fmt: skip
+    sums = {line["command"]: line for line in lines if line.get("summary")}
+    assert (sums["align"]["done"], sums["align"]["error"], sums["align"]["skipped"]) == (1, 1, 1)
+    assert [sums[name]["done"] for name in ("invert", "attr", "turntable")] == [1, 1, 1]
+    assert len(loaded) == 1
+    space = Workspace(here / "semedit-work")
+    assert space.receipt("attr", "head/01-smiling")["inputs"]["latent"][0].startswith("latents/")
+    assert space.receipt("turntable-gif", "head")["parameters"]["mark"] is False
+    assert space.receipt("invert", "head")["parameters"]["seed"] == 3
+    assert (space.root / "recipes" / "smile.toml").read_text() == RECIPE
+    resolved = tomllib.loads((space.root / "recipes" / "smile.resolved.toml").read_text())
+    assert [step["command"] for step in resolved["step"]] == list(sums)[:4]
+    assert resolved["step"][0]["size"] == 256 and resolved["step"][3]["frames"] == 4
+    # Again, and by what was resolved: all is up to date.
+    for again in (recipe, space.root / "recipes" / "smile.resolved.toml"):
+        lines = semedit("run", again, "--json", code=3)
+        assert not any(line.get("done") for line in lines if line.get("summary"))
+
+
+def test_a_plan_of_a_recipe_does_nothing(here):
+    recipe = write(here / "r.toml", RECIPE)
+    lines = semedit("run", recipe, "--dry-run", "--json")
+    assert [(line["command"], line["todo"]) for line in lines] == [("align", 1)]
+    assert "have yet to make" in semedit("run", recipe, "--dry-run")
+    assert not (here / "semedit-work").exists()
+
+
+def test_what_is_typed_overrules_a_recipe(here):
+    recipe = write(here / "r.toml", 'work = "a"\ninputs = ["raw"]\n[[step]]\ncommand = "align"\n')
+    semedit("run", recipe, "--work", "b")
+    assert not (here / "a").exists() and (here / "b" / "recipes" / "r.toml").is_file()
+    semedit("run", recipe, SEMEDIT_WORK="c")
+    assert (here / "a").exists() and not (here / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no steps"),
+        ("[[step]]\ncommand = 'fly'\n", "no step 'fly'"),
+        ("[[step]]\ncommand = 'run'\n", "no step 'run'"),
+        ("[[step]]\ncommand = 'align'\nsise = 3\n", "did you mean size"),
+        ("[[step]]\ncommand = 'align'\nsize = 'x'\n", "step align"),
+        ("[[step]]\ncommand = 'align'\nfaces = 'some'\n", "step align"),
+        ("wrok = 'x'\n[[step]]\ncommand = 'align'\n", "did you mean work"),
+        ("[[step]\n", "r.toml"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_runs(here, text, says):
+    recipe = write(here / "r.toml", 'inputs = ["raw"]\n' + text)
+    assert says in " ".join(semedit("run", recipe, code=2).split())
+    assert not (here / "semedit-work").exists()
+    semedit("run", here / "none.toml", code=2)
+
+
+def test_a_step_that_cannot_start_ends_the_recipe(here):
+    recipe = write(here / "r.toml", RECIPE)
+    assert "no faces" in semedit("run", recipe, code=4)  # the only photograph shows nobody
+
+
+# Settings ----------------------------------------------------------------------------------------
+
+
+def test_flags_then_environment_then_folder_then_user_then_defaults(here, monkeypatch, tmp_path):
+    user = tmp_path / "config"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(user))
+    (user / "semedit").mkdir(parents=True)
+
+    def size(*arguments, **environment):
+        work = here / "w"
+        shutil.rmtree(work, ignore_errors=True)
+        semedit("align", "raw", "--work", work, *arguments, **environment)
+        return Workspace(work).receipt("align", "nobody")["parameters"]["size"]
+
+    assert size() == 256
+    write(user / "semedit" / "config.toml", "[align]\nsize = 100\nmin_face = 7\n")
+    assert size() == 100
+    write(here / "semedit.toml", "[align]\nsize = 101\n")
+    assert size() == 101
+    assert size(SEMEDIT_ALIGN_SIZE="102") == 102
+    assert size("--size", "103", SEMEDIT_ALIGN_SIZE="102") == 103
+    receipt = Workspace(here / "w").receipt("align", "nobody")
+    assert receipt["parameters"]["min_face"] == 7  # where the folder says nothing
+
+
+def test_settings_reach_all_commands_that_have_the_option(here):
+    write(here / "semedit.toml", 'work = "elsewhere"\n[weights.list]\n')
+    semedit("align", "raw")
+    assert (here / "elsewhere" / "receipts").is_dir()
+    assert semedit("align", "raw", "--json", SEMEDIT_SHARD="1/1")[-1]["workspace"] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("wrk = 1\n", "did you mean work"),
+        ("[algn]\n", "did you mean align"),
+        ("[align]\nsise = 1\n", "did you mean size"),
+        ("[weights.fly]\n", "no command 'fly'"),
+        ("x = \n", "semedit.toml"),
+    ],
+)
+def test_wrong_settings_are_refused(here, text, says):
+    write(here / "semedit.toml", text)
+    assert says in " ".join(semedit("align", "raw", code=2).split())
