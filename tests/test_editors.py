@@ -194,6 +194,15 @@ def test_regression_separates_attributes_that_occur_together() -> None:
     assert figures["a"]["accuracy"] > 0.95
 
 
+def test_what_goes_with_an_attribute_moves_along_where_it_may() -> None:
+    numbers = torch.Generator().manual_seed(0)
+    a = torch.randn(4000, generator=numbers)
+    codes = torch.stack([a, 0.8 * a + 0.6 * torch.randn(4000, generator=numbers)], 1)
+    found, _ = fitting.fit_regression(codes, codes, ["a", "b"], {"a": ["b"]})
+    assert float(found["a"][1] / found["a"][0]) == pytest.approx(0.8, abs=0.05)
+    assert abs(float(found["b"][1])) > 0.99
+
+
 def test_an_attribute_that_never_varies_has_no_direction() -> None:
     codes = torch.randn(50, 4)
     scores = torch.stack([codes[:, 0], torch.zeros(50)], 1)

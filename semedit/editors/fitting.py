@@ -11,7 +11,7 @@ What is measured of a direction over the samples it was found in (Directions.fig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ PIXELS = 2**20  # drawn together while sampling: 16 pictures of 256, one of 1024
 
 Codes = Mapping[str, Tensor]
 Figures = dict[str, float]
+Loose = Mapping[str, Collection[str]]
 Classify = Callable[[Tensor], Tensor]  # image [N,3,R,R] in [-1,1] -> logits [N,A] of ATTRIBUTES
 
 
@@ -219,35 +220,45 @@ def fit_boundaries(
 # --- regression on known attributes ----------------------------------------------------------
 
 
-def regress(generator: Any, codes: Codes, scores: Tensor, names: Sequence[str]) -> Directions:
-    """Directions of all attributes at once: how the codes change with one, the others held.
+def regress(
+    generator: Any, codes: Codes, scores: Tensor, names: Sequence[str], loose: Loose | None = None
+) -> Directions:
+    """Directions of attributes: how the codes change with one, the others held; `fit_regression`.
 
     Args: codes [n, ...] as the generator's mapping gives them; scores [n,A]; names of the A.
     """
-    units, figures = fit_regression(flatten(codes), scores, names)
+    units, figures = fit_regression(flatten(codes), scores, names, loose)
     apart = {name: unflatten(unit, codes) for name, unit in units.items()}
     return Directions(apart, generator.name, fingerprint(generator), figures)
 
 
 def fit_regression(
-    codes: Tensor, scores: Tensor, names: Sequence[str], ridge: float = 1e-3
+    codes: Tensor,
+    scores: Tensor,
+    names: Sequence[str],
+    loose: Loose | None = None,
+    ridge: float = 1e-3,
 ) -> tuple[dict[str, Tensor], dict[str, Figures]]:
     """B = argmin |X - mean(X) - S B|^2 + ridge |B|^2,  direction_a = row a of B
 
-    with X the codes and S the standardised scores. Regressing on all attributes together is what
-    separates those that occur together: each row is the change with the other scores fixed.
+    with X the codes and S the standardised scores of a and of all attributes that are to stay.
+    Regressing on them together is what separates those that merely occur together: the row is the
+    change with the other scores fixed.
 
     Args:    codes [n,D]; scores [n,A] (logits, or 0 and 1); names of the A attributes.
+             loose: of an attribute, the others that need not stay while it changes.
     Returns: unit directions name -> [D], and figures, of the attributes that vary.
     """
     spread = scores.std(0)
     known = [i for i in range(len(names)) if float(spread[i]) > 0]
     s = (scores[:, known] - scores[:, known].mean(0)) / spread[known]
-    x = codes - codes.mean(0)
     gram = s.T @ s / len(s) + ridge * torch.eye(len(known))
-    rows = torch.linalg.solve(gram, s.T @ x / len(s))
+    cross = s.T @ (codes - codes.mean(0)) / len(s)
     found, figures = {}, {}
-    for row, i in zip(rows, known, strict=True):
+    for place, i in enumerate(known):
+        free = (loose or {}).get(names[i], ())
+        held = [k for k, j in enumerate(known) if names[j] not in free]
+        row = torch.linalg.solve(gram[held][:, held], cross[held])[held.index(place)]
         found[names[i]] = row / row.norm()
         figures[names[i]] = measure(codes, found[names[i]], scores[:, i])
     return found, figures

@@ -22,6 +22,15 @@ from semedit.trainers.rendered import read_views
 
 Progress = Callable[[int, int], None]
 
+HAIR = ("black_hair", "blond_hair", "brown_hair", "gray_hair")
+# A smile may open the mouth; whoever turns blond need not stay dark.
+LOOSE = {
+    "smiling": ("mouth_slightly_open",),
+    "straight_hair": ("wavy_hair",),
+    "wavy_hair": ("straight_hair",),
+    **{colour: tuple(c for c in HAIR if c != colour) for colour in HAIR},
+}
+
 
 @torch.no_grad()
 def from_heads(
@@ -31,7 +40,7 @@ def from_heads(
     batch: int = 16,
     progress: Progress | None = None,
 ) -> Directions:
-    """Regress the encoder's codes of rendered heads on all their attributes together.
+    """Regress the encoder's codes of rendered heads on all their attributes (but see LOOSE).
 
     Args:   data: a folder of `semedit heads`; n: heads used, at most.
     Raises: TraitError: the generator has no encoder.  InputError: no such data set.
@@ -51,4 +60,4 @@ def from_heads(
         if progress is not None:
             progress(int(heads[-1]) + 1, count)
     together = {k: torch.cat([part[k] for part in codes]) for k in codes[0]}
-    return regress(generator, together, attributes[:count], ATTRIBUTES)
+    return regress(generator, together, attributes[:count], ATTRIBUTES, LOOSE)
