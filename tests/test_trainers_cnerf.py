@@ -12,7 +12,7 @@ from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.cnerf import CNeRF
 from semedit.trainers.cnerf import CNeRFTask, CNeRFTrainer
-from semedit.trainers.cnerf_critics import Critic, cut_out, slopes
+from semedit.trainers.cnerf_critics import Critic, cut_out, lattice, mix, slopes, thinned
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from tests.test_trainers_triplane import SIDE, write_heads
 
@@ -55,23 +55,21 @@ def test_critics_see_picture_and_maps() -> None:
     assert torch.equal(own[1, 0], maps[1, 0]) and torch.equal(cut[0], image[0] * maps[0, 2])
 
 
-def test_regions_mix_by_shape_and_texture(data: Path) -> None:
-    task = start(data)
+def test_regions_mix_by_shape_and_texture() -> None:
     ws = torch.zeros(8, 4, 5, 6)
     ws[4:] = 1
-    mixed = task._mix(ws)[..., 0]
+    mixed = mix(ws, 3, 0.9)[..., 0]
     assert mixed.shape == (4, 4, 5)
     for region in mixed.flatten(0, 1):
         assert region.tolist() in ([0.0] * 5, [1.0] * 5, [0.0] * 3 + [1.0] * 2)
 
 
-def test_the_lattice_is_every_other_pixel(data: Path) -> None:
-    task = start(data)
-    pixels = task._lattice(3).view(3, 8, 8)
+def test_the_lattice_is_every_other_pixel() -> None:
+    pixels = lattice(3, SIDE, 8).view(3, 8, 8)
     assert (pixels.diff(dim=2) == 2).all() and (pixels.diff(dim=1) == 2 * SIDE).all()
     assert pixels.min() >= 0 and pixels.max() < SIDE * SIDE
     numbers = torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE)
-    assert (task._thinned(numbers)[0, 0].diff(dim=1) == 2).all()
+    assert (thinned(numbers, 8)[0, 0].diff(dim=1) == 2).all()
 
 
 def test_a_resumed_run_equals_the_unbroken_one(data: Path, tmp_path: Path) -> None:

@@ -39,11 +39,16 @@ from semedit.trainers.cnerf_critics import (
     class_loss,
     cut_out,
     judged,
+    lattice,
+    mix,
     slopes,
+    thinned,
     view_loss,
 )
-from semedit.trainers.loop import GeneratorTask
+from semedit.trainers.discriminators import Memory
+from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import View, Views, read_views
+from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import SMALL, decibels
 
 KIND = "cnerf"
@@ -55,6 +60,7 @@ class CNeRFTrainer:
     """Hyper-parameters of a CNeRF and its discriminators."""
 
     name: ClassVar[str] = "cnerf"
+    schedule: ClassVar[Schedule] = Schedule(minutes=90.0, ema_steps=150.0, save_minutes=15.0)
     output: str = "heads-cnerf-64"  # name of the weight file
     stage1: str = ""  # weights of stage 1, to train stage 2 on; empty: train stage 1
     up: tuple[int, ...] = (64, 32)  # channels of stage 2 at 64, 128, ... pixels
@@ -131,16 +137,6 @@ class CNeRFTrainer:
         return found
 
 
-class Memory(nn.Module):
-    """Steps of the adversaries."""
-
-    steps: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
-
-
 @dataclass(frozen=True)
 class Batch:
     """One view of B heads: images [B,3,R,R], region numbers [B,R,R], how dense rays are on each
@@ -212,12 +208,10 @@ class CNeRFTask(GeneratorTask):
         if progress < self.trainer.regression:
             terms = self._regress(batch)
             self._update("regression", total(terms))
-            return values(terms)
+            return report(terms)
         found = self._criticise(batch) | self._please(batch)
         self.memory.steps += 1
         return found
-
-    # Regression ----------------------------------------------------------------------------------
 
     def _regress(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the regression and of the field, weighted."""
@@ -285,8 +279,6 @@ class CNeRFTask(GeneratorTask):
         side = round(rows.shape[1] ** 0.5)
         return rows.transpose(1, 2).unflatten(2, (side, side))
 
-    # Adversaries ---------------------------------------------------------------------------------
-
     def _criticise(self, batch: Batch) -> dict[str, float]:
         """Update the critics."""
         trainer, n = self.trainer, max(1, len(batch.z) // 2)
@@ -308,7 +300,7 @@ class CNeRFTask(GeneratorTask):
                 self.part, *parts[0]
             )
         self._update("critics", total(terms))
-        return values(terms)
+        return report(terms)
 
     def _r1(self, critic: Critic, image: Tensor, maps: Tensor) -> Tensor:
         trainer = self.trainer
@@ -334,51 +326,29 @@ class CNeRFTask(GeneratorTask):
             terms |= {name: trainer.anchor * value for name, value in near.items()}
         self._update("generator", total(terms))
         self.whole.requires_grad_(True), self.part.requires_grad_(True)
-        return values(terms)
+        return report(terms)
 
     def _fake(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures and maps of random heads as the critics see them, and yaw and pitch [n,2]."""
         generator, given = self.generator, self.views.c
         c = given[torch.randint(self.size, (n,)), torch.randint(given.shape[1], (n,))]
         codes = generator.mapping(torch.randn(2 * n, generator.z_dim), c)
-        mixed = self._mix(codes["ws"])
+        mixed = mix(codes["ws"], generator.config.shape_layers, self.trainer.mixing)
         angles = cameras.angles(c)[:, :2]
         if generator.stage2 is not None:
             up = codes["up"][:n]
             image, maps = self._enlarge({"ws": mixed, "up": up}, c)
             return self._thinned(image), self._thinned(maps), angles
         planes = generator.planes({"ws": mixed})
-        found = generator.volume(planes, c, self._lattice(n), jitter=True)
+        pixels = lattice(n, generator.config.neural, self.trainer.critic_side)
+        found = generator.volume(planes, c, pixels, jitter=True)
         return self._picture(found["colour"]), self._picture(found["maps"]), angles
 
-    def _mix(self, ws: Tensor) -> Tensor:
-        """Codes [2n,K,L,w] of pairs of heads -> [n,...]: every region from the first, from the
-        second, or its shape from the first and its texture from the second."""
-        first, second = ws.chunk(2)
-        n, count = first.shape[:2]
-        source = torch.randint(3, (n, count, 1, 1)) * (torch.rand(n, 1, 1, 1) < self.trainer.mixing)
-        texture = torch.arange(ws.shape[2])[:, None] >= self.generator.config.shape_layers
-        return torch.where((source == 2) | ((source == 1) & texture), second, first)
-
-    def _lattice(self, n: int) -> Tensor:
-        """Every so many-th pixel of stage 1's picture, from a random one: int64 [n,side*side]."""
-        full, side = self.generator.config.neural, self.trainer.critic_side
-        gap = full // side
-        row, column = torch.randint(gap, (2, n, 1))
-        line = torch.arange(side) * gap
-        rows, columns = line + row, line + column
-        return (rows[:, :, None] * full + columns[:, None]).flatten(1)
-
     def _thinned(self, pictures: Tensor) -> Tensor:
-        """Pictures [N,C,R,R] as the critics see them: [N,C,side,side]."""
-        gap = pictures.shape[-1] // self.trainer.critic_side
-        row, column = torch.randint(gap, (2,)).tolist()
-        return pictures[:, :, row::gap, column::gap]
+        return thinned(pictures, self.trainer.critic_side)
 
     def _one_hot(self, regions: Tensor) -> Tensor:
         return F.one_hot(regions, self.count).movedim(3, 1).float()
-
-    # Results -------------------------------------------------------------------------------------
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """Held-out heads drawn from their parameters: mapped_db, decibels; regions, the share of
@@ -412,16 +382,6 @@ def part_of(parameter: str) -> str:
     if any(name in parameter for name in ("gamma_", "beta_")):
         return "modulation"
     return "rest"
-
-
-def total(terms: dict[str, Tensor]) -> Tensor:
-    """Their sum."""
-    return sum(terms.values(), torch.zeros([]))
-
-
-def values(terms: dict[str, Tensor]) -> dict[str, float]:
-    """As numbers."""
-    return {name: float(value.detach()) for name, value in terms.items()}
 
 
 def region_numbers(config: CNeRFConfig) -> Tensor:

@@ -57,6 +57,36 @@ def cut_out(image: Tensor, maps: Tensor, region: Tensor) -> tuple[Tensor, Tensor
     return image * own, own
 
 
+def mix(ws: Tensor, shape_layers: int, chance: float) -> Tensor:
+    """Codes [2n,K,L,w] of pairs of heads -> [n,...]: every region from the first, from the second,
+    or its shape from the first and its texture from the second.
+
+    Args: chance: that a pair is mixed at all.
+    """
+    first, second = ws.chunk(2)
+    n, count = first.shape[:2]
+    source = torch.randint(3, (n, count, 1, 1)) * (torch.rand(n, 1, 1, 1) < chance)
+    texture = torch.arange(ws.shape[2])[:, None] >= shape_layers
+    return torch.where((source == 2) | ((source == 1) & texture), second, first)
+
+
+def lattice(n: int, full: int, side: int) -> Tensor:
+    """Every so many-th pixel of n pictures of `full` pixels a side, from a random one on:
+    int64 [n,side*side]."""
+    gap = full // side
+    row, column = torch.randint(gap, (2, n, 1))
+    line = torch.arange(side) * gap
+    rows, columns = line + row, line + column
+    return (rows[:, :, None] * full + columns[:, None]).flatten(1)
+
+
+def thinned(pictures: Tensor, side: int) -> Tensor:
+    """The same of pictures [N,C,R,R], all from one pixel on: [N,C,side,side]."""
+    gap = pictures.shape[-1] // side
+    row, column = torch.randint(gap, (2,)).tolist()
+    return pictures[:, :, row::gap, column::gap]
+
+
 def view_loss(found: Tensor, angles: Tensor) -> Tensor:
     """Smooth L1 distance of yaw and pitch [N,2], radians."""
     return F.smooth_l1_loss(found, angles)

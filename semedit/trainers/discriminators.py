@@ -169,6 +169,16 @@ def spread(x: Tensor) -> Tensor:
     return deviation.repeat(group).view(n, 1, 1, 1).expand(n, 1, h, w).to(x.dtype)
 
 
+class Memory(nn.Module):
+    """How many steps the adversaries made: what regularisers with steps of their own go by."""
+
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
+
+
 class Augment(nn.Module):
     """Random changes of what the discriminator sees, as often as it needs them.
 

@@ -36,12 +36,13 @@ from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
 from semedit.trainers.celeba import chosen_device
-from semedit.trainers.discriminators import Discriminator
+from semedit.trainers.discriminators import Discriminator, Memory
 from semedit.trainers.labelled import Labelled, read_labelled
 from semedit.trainers.loop import Schedule, write_weights
 from semedit.trainers.patches import PatchDiscriminator, random_crops
 from semedit.trainers.regions import region_losses, region_masks
 from semedit.trainers.stylegan2 import lazy_adam
+from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import decibels, differences, small_parts
 from semedit.trainers.twins import twins
 
@@ -143,16 +144,6 @@ def started(base: str, wanted: L2SAEConfig, name: str) -> L2SAE:
     return network
 
 
-class Memory(nn.Module):
-    """What the adversaries remember: how many of their steps there were."""
-
-    steps: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
-
-
 @dataclass(frozen=True)
 class Batch:
     """Pictures x and their twins [B,3,R,R], labels [B,R,R]."""
@@ -238,8 +229,8 @@ class L2SAETask:
 
     def _regress(self, batch: Batch) -> dict[str, float]:
         terms = self._swapped(batch)[1]
-        self._update("regression", sum(terms.values(), torch.zeros([])))
-        return {name: float(value.detach()) for name, value in terms.items()}
+        self._update("regression", total(terms))
+        return report(terms)
 
     def _swapped(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Half of the pictures, half of the twins, each from the other's structure and its own
@@ -307,8 +298,8 @@ class L2SAETask:
         terms["rec"] = 0.5 * trainer.gan * losses.generator_loss(made).mean()
         terms["mix"] = trainer.gan * losses.generator_loss(mixed).mean()
         terms["patch"] = trainer.patch * losses.generator_loss(alike).mean()
-        self._update("swaps", sum(terms.values(), torch.zeros([])))
-        return {name: float(value.detach()) for name, value in terms.items()}
+        self._update("swaps", total(terms))
+        return report(terms)
 
     def _crops(self, images: Tensor) -> Tensor:
         return random_crops(images, self.trainer.crops, self.trainer.patch_size)

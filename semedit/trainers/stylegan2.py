@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from semedit import cameras, losses
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from semedit.trainers.discriminators import Augment, Discriminator
+from semedit.trainers.discriminators import Augment, Discriminator, Memory
 from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.rendered import View, Views, read_views
+from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import decibels, differences, small_parts
 
 KIND = "stylegan2"
@@ -74,15 +75,13 @@ class StyleGAN2Trainer:
         return StyleGAN2Task(self, views, StyleGAN2(config, self.output))
 
 
-class Memory(nn.Module):
-    """What the regularisers remember: steps of the adversary, mean path length."""
+class PathMemory(Memory):
+    """And the mean path length."""
 
-    steps: Tensor
     path: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
         self.register_buffer("path", torch.zeros([]))
 
 
@@ -106,7 +105,7 @@ class StyleGAN2Task(GeneratorTask):
         networks: tuple[Any, ...] = (generator, self.discriminator)
         for network in networks:
             network.to(memory_format=torch.channels_last)  # a seventh faster on a CPU
-        self.augment, self.memory = Augment(trainer.ada), Memory()
+        self.augment, self.memory = Augment(trainer.ada), PathMemory()
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
             "discriminator": self.discriminator,
@@ -145,8 +144,8 @@ class StyleGAN2Task(GeneratorTask):
         """One update: of the generator by regression, or of both networks."""
         if progress < self.trainer.regression:
             terms = self._regress(batch)
-            self._update("regression", sum(terms.values(), torch.zeros([])))
-            return {name: float(value.detach()) for name, value in terms.items()}
+            self._update("regression", total(terms))
+            return report(terms)
         values = self._criticise(batch) | self._please(batch)
         self.memory.steps += 1
         return values
@@ -182,9 +181,7 @@ class StyleGAN2Task(GeneratorTask):
             penalty = losses.r1(self.discriminator(images), images).mean()
             self._update("discriminator", penalty * (trainer.gamma / 2 * trainer.r1_every))
             values["r1"] = penalty
-        return {name: float(value.detach()) for name, value in values.items()} | {
-            "p": float(self.augment.p)
-        }
+        return report(values) | {"p": float(self.augment.p)}
 
     def _please(self, batch: Batch) -> dict[str, float]:
         """Update the generator."""
@@ -197,10 +194,10 @@ class StyleGAN2Task(GeneratorTask):
             half = len(batch.z) // 2
             near = self._regress(Batch(batch.images[:half], batch.labels[:half], batch.z[:half]))
             terms |= {name: trainer.anchor * value for name, value in near.items()}
-        self._update("generator", sum(terms.values(), torch.zeros([])))
+        self._update("generator", total(terms))
         if trainer.path > 0 and int(self.memory.steps) % trainer.path_every == 0:
             terms["path"] = self._straighten(max(1, len(batch.z) // 2))
-        return {name: float(value.detach()) for name, value in terms.items()}
+        return report(terms)
 
     def _straighten(self, n: int) -> Tensor:
         """Update the generator by the path length regularisation."""
