@@ -27,7 +27,7 @@ discriminators of the heads preset see every n-th pixel of every n-th row, from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -41,6 +41,7 @@ from semedit.errors import OptionError
 from semedit.generators.intersections import Surfaces
 from semedit.generators.manifolds import Manifolds, ManifoldsConfig, Sharing
 from semedit.images import LABELS
+from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import BranchedDiscriminator
 from semedit.trainers.lattice import lattice, picture, thinned
 from semedit.trainers.loop import GeneratorTask
@@ -63,7 +64,7 @@ class SemFaceEditTrainer:
     sharing: Sharing = "proposed"  # what clubs share: none, proposed (all but colours), all
     width: int = 0  # of the sines; 0: the preset's
     count: int = 0  # of surfaces; 0: the preset's
-    batch_size: int = 16  # pictures a step
+    batch_size: int = 24  # pictures a step
     lr: float = 5e-4  # Adam, generator; GRAM: 2e-5
     critic_lr: float = 5e-4  # Adam, discriminators; GRAM: 2e-4
     critic_side: int = 32  # pixels a side that the discriminators see; 0: all
@@ -74,18 +75,20 @@ class SemFaceEditTrainer:
     lambda_l: float = 1.0  # latent
     second_im: float = 1.0  # R1 of D_c, stage 2
     second: float = 0.1  # part of the run, its end, that is stage 2
+    fakes: int = 8  # faces that the discriminators see a step
     apart: float = 0.5  # chance that clubs get latents of their own where one z can stand for all
     regression: float = 0.7  # part of the run without adversaries
     regression_lr: float = 2e-3  # Adam
     mapping_speed: float = 0.5  # factor on the mapping networks' learning rate in the regression
-    sine_speed: float = 0.05  # the same of the sines, whose weights are small
+    sine_speed: float = 0.5  # the same of the sines
     anchor: float = 2.0  # weight of the regression beside the adversaries
-    rays: int = 96  # of each head in a regression step
+    rays: int = 64  # of each head in a regression step
     label: float = 0.15  # weight of the regression's cross-entropy
     small: float = 4.0  # how much denser rays are on eyes, brows, nose, mouth, glasses
     background: float = 0.4  # the same of the background
     surfaces: bool = True  # the surfaces learn, too
     held_out: int = 32  # heads kept for evaluation
+    start_from: str = ""  # generator's weight file; "": random weights
 
     def start(self, data: Path, seed: int) -> SemFaceEditTask:
         """Read the data, make the networks.
@@ -108,7 +111,9 @@ class SemFaceEditTrainer:
                 hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
                 "-o anchor=0",
             )
-        return SemFaceEditTask(self, views, Manifolds(config, self.output))
+        generator = Manifolds(config, self.output)
+        before = take_over(generator, self.start_from) if self.start_from else {}
+        return SemFaceEditTask(self, views, generator, before)
 
     def config(self, parameters: int) -> ManifoldsConfig:
         """Of the preset, for heads of so many parameters."""
@@ -125,13 +130,13 @@ class SemFaceEditTrainer:
             apart=False,
             w_dim=128,
             width=self.width or 64,
-            reads=2,
             focal=cameras.FOCAL,
             delta=1.0,
-            gain=10.0,
+            frequency=4.0,
+            gain=5.0,
             density_start=-2.0,
             surfaces=Surfaces(
-                count=self.count or 16,
+                count=self.count or 12,
                 first=36.0,
                 last=15.0,
                 width=32,
@@ -167,6 +172,10 @@ class Batch:
     c: Tensor
     z: Tensor
 
+    def first(self, count: int) -> Batch:
+        """Of fewer heads."""
+        return Batch(*(getattr(self, f.name)[:count] for f in fields(self)))
+
 
 @dataclass(frozen=True)
 class Fake:
@@ -184,8 +193,15 @@ class SemFaceEditTask(GeneratorTask):
 
     kind = KIND
 
-    def __init__(self, trainer: SemFaceEditTrainer, views: Views, generator: Manifolds) -> None:
+    def __init__(
+        self,
+        trainer: SemFaceEditTrainer,
+        views: Views,
+        generator: Manifolds,
+        before: dict[str, Any] | None = None,
+    ) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator
+        self.before = before or {}  # training of the file that it starts from
         self.side = trainer.critic_side or generator.resolution
         channels, latent = tuple(trainer.critic), generator.config.z_dim
         self.of_labels = BranchedDiscriminator(self.side, channels, len(LABELS), latent)
@@ -281,6 +297,9 @@ class SemFaceEditTask(GeneratorTask):
 
     # Adversaries ---------------------------------------------------------------------------------
 
+    def _few(self, batch: Batch) -> int:
+        return min(self.trainer.fakes, len(batch.z))
+
     def _fake(self, n: int) -> Fake:
         """Random faces seen by random cameras of the data."""
         generator, given = self.generator, self.views.c
@@ -300,7 +319,8 @@ class SemFaceEditTask(GeneratorTask):
         """Update the discriminators."""
         trainer = self.trainer
         with torch.no_grad():
-            fake = self._fake(len(batch.z))
+            fake = self._fake(self._few(batch))
+        batch = batch.first(len(fake.z))
         images = thinned(batch.images, self.side)
         weight = trainer.second_im if second else trainer.lambda_im
         terms = judged(self.of_images, images, fake.images, weight)
@@ -321,7 +341,7 @@ class SemFaceEditTask(GeneratorTask):
     def _please(self, batch: Batch, second: bool) -> dict[str, Tensor]:
         """Update the generator; in stage 2, what makes colours alone."""
         trainer = self.trainer
-        fake = self._fake(len(batch.z))
+        fake = self._fake(self._few(batch))
         logits, angles = self.of_images.judge(fake.images)
         terms = {
             "generator": losses.generator_loss(logits).mean(),
@@ -338,6 +358,16 @@ class SemFaceEditTask(GeneratorTask):
         return terms
 
     # Results -------------------------------------------------------------------------------------
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None:
+        """Write the generator."""
+        super().export(modules, figures, folder, whole_training(record, self.before))
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """On held-out heads drawn from their parameters, where z has as many entries: decibels,
