@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,24 @@ import pytest
 import torch
 from PIL import Image
 
-from semedit import cameras
+from semedit import cameras, weights
 from semedit.errors import InputError, OptionError
-from semedit.generators import load_generator
-from semedit.generators.ide3d import IDE3D
+from semedit.generators import Triplane, load_generator
+from semedit.generators.ide3d import IDE3D, IDE3DConfig
+from semedit.trainers import posed
 from semedit.trainers.discriminators import DualDiscriminator
-from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, blurred, config_of
+from semedit.trainers.ide3d import (
+    Batch,
+    IDE3DTask,
+    IDE3DTrainer,
+    blurred,
+    config_of,
+    rebalanced,
+)
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.posed import Poses, read_faces
 from semedit.trainers.rendered import read_views
-from tests.test_trainers_triplane import SIDE, write_heads
+from tests.test_trainers_triplane import SIDE, SmallHeads, write_heads
 from tests.tiny import SMALL_IDE3D
 
 
@@ -160,3 +168,118 @@ def test_an_adversarial_run_on_pictures_without_parameters(tmp_path: Path) -> No
 
     figures = train(OnPictures(), data, tmp_path / "run", Schedule(kimg=0.004), quiet=True)
     assert figures == {} and (tmp_path / "run" / "small.safetensors").is_file()
+
+
+def test_folders_without_cameras_get_them_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    class Seen:
+        def __init__(self, n: int) -> None:
+            self.six = torch.tensor([[0.3, 0.1, 0.0, 0.0, 0.0, 0.0]]).expand(n, -1)
+
+    def describe(images: torch.Tensor) -> Seen:
+        calls.append(len(images))
+        return Seen(len(images))
+
+    monkeypatch.setattr(posed, "describe", describe)
+    data = write_faces(tmp_path / "faces")
+    (data / "dataset.json").unlink()
+    (data / "images").mkdir()
+    (data / "00000").rename(data / "images" / "00000")
+    for _ in range(2):  # estimated once
+        views = read_faces(data, SIDE)
+        assert views.images.shape == (6, 1, SIDE, SIDE, 3) and views.labels[3, 0, 8, 8] == 4
+        torch.testing.assert_close(views.c[4, 0], cameras.orbit(0.3, 0.1)[0])
+    assert sum(calls) == 6
+    (data / "labels" / "00000" / "img00000002.png").unlink()
+    with pytest.raises(InputError, match="no label map of 00000/img00000002"):
+        read_faces(data, SIDE)
+
+
+def test_celebamask_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "CelebAMask-HQ"
+    (folder / "CelebA-HQ-img").mkdir(parents=True)
+    masks = folder / "CelebAMask-HQ-mask-anno" / "0"
+    masks.mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(np.full((64, 64, 3), 40 * i, np.uint8)).save(
+            folder / "CelebA-HQ-img" / f"{i}.jpg"
+        )
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:24, 8:24] = 255
+        Image.fromarray(mask).save(masks / f"{i:05d}_skin.png")
+    monkeypatch.setattr(posed, "_estimated", lambda data, images: torch.zeros(len(images), 25))
+    views = read_faces(folder, SIDE)
+    assert views.images.shape == (4, 1, SIDE, SIDE, 3)
+    assert views.labels[0, 0, 8, 8] == 1 and views.labels[0, 0, 0, 0] == 0
+    assert "non-commercial" in str(views.about["licence"])
+
+
+def test_mirrored_pictures_agree_with_their_cameras() -> None:
+    torch.manual_seed(0)
+    c = cameras.orbit(torch.tensor([0.3, -0.2]), 0.1, 0.05, cx=0.45)
+    labels = torch.zeros(2, SIDE, SIDE, dtype=torch.int64)
+    labels[:, 3, 2] = 4
+    batch = Batch(torch.rand(2, 3, SIDE, SIDE), labels, c, torch.zeros(2, 0))
+    found = batch.mirrored(torch.tensor([True, False]))
+    assert found.labels[0, 3, SIDE - 3] == 5 and torch.equal(found.labels[1], labels[1])
+    assert torch.equal(found.images[0], batch.images[0].flip(-1))
+    points = torch.rand(1, 7, 3) - 0.5
+    there = points * torch.tensor([-1.0, 1.0, 1.0])
+    uv, mirrored = (cameras.project(p, v)[0] for p, v in ((points, c[:1]), (there, found.c[:1])))
+    torch.testing.assert_close(mirrored[..., 0], 1 - uv[..., 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mirrored[..., 1], uv[..., 1], rtol=1e-4, atol=1e-5)
+
+
+def test_faces_turned_aside_are_shown_oftener() -> None:
+    c = cameras.orbit(torch.tensor([0.0, 0.2, 0.8]), 0.0)[:, None]
+    assert torch.bincount(rebalanced(c, 3.0)).tolist() == [1, 2, 3]
+    assert torch.equal(rebalanced(c, 1.0), torch.arange(3))
+
+
+def test_a_run_begins_with_weights_of_heads(tmp_path: Path) -> None:
+    """Weights of the kind of heads-128 learn from the adversary, and stay of their kind."""
+    data = write_heads(tmp_path / "heads")
+    train(SmallHeads(), data, tmp_path / "before", Schedule(kimg=0.002), quiet=True)
+    file = tmp_path / "before" / "small.safetensors"
+    trainer = IDE3DTrainer(
+        start_from=str(file),
+        output="after",
+        batch_size=2,
+        critic=(4, 6, 8),
+        critic_labels=(4, 6, 8),
+        density_points=20,
+        regression=0.0,
+        held_out=2,
+    )
+    assert trainer.start(data, 0).generator.resolution == SIDE
+    figures = train(trainer, data, tmp_path / "run", Schedule(kimg=0.006), quiet=True)
+    assert figures["mapped_db"] > 0
+    before, after = (
+        load_generator(str(path)) for path in (file, tmp_path / "run" / "after.safetensors")
+    )
+    assert type(before) is type(after) is Triplane and before.config == after.config
+    codes, c = before.mean_codes(), cameras.orbit(0.0, 0.0)
+    assert not torch.equal(before.synthesis(codes, c).image, after.synthesis(codes, c).image)
+    facts = weights.metadata(tmp_path / "run" / "after.safetensors")
+    assert json.loads(facts["training"])["before"]["trainer"] == "heads-128"
+
+
+def test_heads_128_is_a_small_configuration_of_the_same_networks() -> None:
+    """Its weights fit the paper's class, whose sizes go up to the paper's."""
+    held, _ = weights.load("heads-128")
+    shipped = load_generator("heads-128")
+    sizes = asdict(shipped.config)
+    config = IDE3DConfig(**{**sizes, "near": 0.0, "far": 0.0, "samples": 24, "fine": 24})
+    generator = IDE3D(config, "heads")
+    weights.fill(generator, held, "heads-128")
+    z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(0))
+    c = cameras.canonical()
+    with torch.no_grad():
+        codes = shipped.mapping(z, c)
+        first, second = (g.synthesis(codes, c) for g in (shipped, generator))
+    # Only the samples along the rays differ.
+    assert float((first.image - second.image).abs().mean()) < 0.03
+    assert float((first.seg.argmax(1) == second.seg.argmax(1)).float().mean()) > 0.95

@@ -91,6 +91,9 @@ def train(
         float | None, typer.Option(help="End after so long; default: the trainer's end, or 60.")
     ] = None,
     kimg: Annotated[float | None, typer.Option(help="End after so many thousand items.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Sizes, of a trainer with presets: heads or paper.")
+    ] = None,
     options: Options = None,
 ) -> None:
     """Train a built-in network; a run that was stopped goes on exactly where it was."""
@@ -103,7 +106,8 @@ def train(
     device(common)
     placed = any(option.name == "device" for option in methods.options(kind))
     given = {"device": common.device} if placed and common.device != "auto" else {}
-    trainer = methods.build(kind, options or (), **given)
+    settings = [*([] if preset is None else [f"preset={preset}"]), *(options or ())]
+    trainer = methods.build(kind, settings, **given)
     folder = run or Path("runs") / name
     schedule = getattr(trainer, "schedule", Schedule(minutes=60.0))
     if kimg is not None or minutes is not None:

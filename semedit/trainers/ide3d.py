@@ -10,13 +10,18 @@ resolution rises once. On rendered heads a run may begin with a plain regression
 parameters z, which a CPU can afford; `preset=paper regression=0` is the published recipe.
 
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplement B.
+A run may also begin with the weights of an earlier one, `start_from`, whose sizes and kind of rays
+it then has: so heads-128 and its like, whose networks are the same, learn from an adversary, too.
+
 Departs: the regression; points of the density regularisation are uniform in the box, as EG3D's
-are, and their distance is the absolute one; flips and rebalancing are left to the data (EG3D's
-preparation mirrors the pictures).
+are, and their distance is the absolute one.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -26,13 +31,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import losses
-from semedit.errors import OptionError
-from semedit.generators import Output
+from semedit import cameras, losses, weights
+from semedit.errors import OptionError, WeightsError
+from semedit.faces.networks import MIRROR_LABELS, MIRROR_SIX
+from semedit.generators import Output, Triplane, build_generator
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.images import LABELS
+from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import DualDiscriminator
 from semedit.trainers.loop import GeneratorTask
+from semedit.trainers.parallel import Processes, sharing
 from semedit.trainers.posed import Poses, read_faces
 from semedit.trainers.rendered import Views
 from semedit.trainers.stylegan2 import lazy_adam
@@ -64,7 +72,7 @@ class IDE3DTrainer:
     mixing: float = 0.9  # chance that a face takes its styles from two z
     blur: float = 0.02  # discriminator's blur at the start, standard deviation in picture sides
     blur_part: float = 0.02  # part of the run in which it fades
-    first_stage: float = 0.8  # part of the run at half the neural resolution
+    first_stage: float = 0.8  # part of the run at half the neural resolution (not of heads-128)
     regression: float = 0.6  # part of the run without the adversary
     regression_lr: float = 5e-3  # Adam
     mapping_speed: float = 30.0  # factor on the mapping network's learning rate in the regression
@@ -72,22 +80,49 @@ class IDE3DTrainer:
     label: float = 0.15  # weight of the regression's cross-entropy
     opacity: float = 0.1  # weight of the regression's opaque and empty rays
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
+    mirrored: float = 0.5  # chance that a picture without parameters is mirrored
+    steep: float = 2.0  # how many times oftener faces at 45 degrees of yaw are shown, of the same
     held_out: int = 32  # heads kept for evaluation
+    start_from: str = ""  # weight file to begin with, such as that of heads-128; "": random weights
+    device: str = "cpu"  # or cuda; under torchrun, every process takes a GPU of its own
 
     def start(self, data: Path, seed: int) -> IDE3DTask:
         """Read the data, make the networks.
 
         Raises: OptionError: a regression, but z is not what the heads' parameters are.
+                WeightsError: no weights to begin with, or they are of another kind of generator.
         """
-        views = read_faces(data, config_of(self.preset, 1).resolution)
-        config = config_of(self.preset, views.z.shape[1] or 128)
-        if (self.regression > 0 or self.anchor > 0) and config.z_dim != views.z.shape[1]:
+        if self.start_from:
+            generator, before = earlier(self.start_from, self.output)
+            views = read_faces(data, generator.resolution)
+        else:
+            views = read_faces(data, config_of(self.preset, 1).resolution)
+            config = config_of(self.preset, views.z.shape[1] or 128)
+            generator, before = IDE3D(config, self.output), {}
+        if (self.regression > 0 or self.anchor > 0) and generator.z_dim != views.z.shape[1]:
             raise OptionError(
-                f"{data} gives {views.z.shape[1]} parameters a face, z has {config.z_dim} entries",
+                f"{data} gives {views.z.shape[1]} parameters a face, z has {generator.z_dim} "
+                "entries",
                 hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
                 "-o anchor=0",
             )
-        return IDE3DTask(self, views, IDE3D(config, self.output))
+        return IDE3DTask(self, views, generator, before)
+
+
+def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any]]:
+    """The generator of a weight file, trainable, and how it was trained.
+
+    Raises: WeightsError: no such weights, or no generator with shape and texture styles.
+    """
+    path = weights.resolve(file)
+    metadata = weights.metadata(path)
+    if metadata.get("kind") not in (KIND, "triplane"):
+        raise WeightsError(
+            f"{file} is no generator that this trainer knows",
+            hint="begin with one of `semedit train heads-128` or `semedit train ide3d`",
+        )
+    generator: Any = build_generator(metadata["kind"], json.loads(metadata["config"]), name)
+    return generator, take_over(generator, path)
 
 
 def config_of(preset: str, z_dim: int) -> IDE3DConfig:
@@ -130,6 +165,17 @@ class Batch:
     c: Tensor
     z: Tensor
 
+    def mirrored(self, chosen: Tensor) -> Batch:
+        """With some faces, bool [B], mirrored: pictures, labels of left and right, cameras."""
+        table = torch.tensor(MIRROR_LABELS, device=chosen.device)
+        images = torch.where(chosen.view(-1, 1, 1, 1), self.images.flip(-1), self.images)
+        other = table[self.labels.flip(-1)]
+        labels = torch.where(chosen.view(-1, 1, 1), other, self.labels)
+        sign = torch.tensor(MIRROR_SIX, device=chosen.device)
+        turned = cameras.from_six(cameras.to_six(self.c) * sign)
+        c = torch.where(chosen[:, None], turned, self.c)
+        return Batch(images, labels, c, self.z)
+
 
 class Memory(nn.Module):
     """Steps of the adversary."""
@@ -144,17 +190,23 @@ class Memory(nn.Module):
 class IDE3DTask(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
 
-    kind = KIND
-
-    def __init__(self, trainer: IDE3DTrainer, views: Views, generator: IDE3D) -> None:
-        self.trainer, self.views, self.generator = trainer, views, generator
+    def __init__(
+        self,
+        trainer: IDE3DTrainer,
+        views: Views,
+        generator: Triplane,
+        before: dict[str, Any] | None = None,
+    ) -> None:
+        self.trainer, self.views, self.before = trainer, views, before or {}
+        self.device = trained_on(trainer.device)
+        self.generator = generator.to(self.device)
         self.discriminator = DualDiscriminator(
             generator.resolution,
             tuple(trainer.critic),
             tuple(trainer.critic_labels),
             len(LABELS),
             joint=trainer.joint,
-        )
+        ).to(self.device)
         self.memory = Memory()
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
@@ -162,10 +214,24 @@ class IDE3DTask(GeneratorTask):
             "memory": self.memory,
         }
         self.averaged = ("generator",)
-        self.size = len(views) - min(trainer.held_out, len(views) // 4)
-        self.class_weights = class_weights(views.labels[: self.size])
-        self.poses = Poses.of(views.c[: self.size].reshape(-1, 25))
+        kept = len(views) - min(trainer.held_out, len(views) // 4)
+        self.held = torch.arange(kept, len(views))
+        self.faces = rebalanced(views.c[:kept], trainer.steep)
+        self.size = len(self.faces)
+        self.class_weights = class_weights(views.labels[:kept]).to(self.device)
+        self.poses = Poses.of(views.c[:kept].reshape(-1, 25))
         self.optimisers = self._optimisers()
+        self.share(Processes())
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """Of the weight file."""
+        return KIND if isinstance(self.generator, IDE3D) else "triplane"
+
+    def share(self, processes: Processes) -> None:
+        """Train together with other processes."""
+        self._by_generator = sharing(processes, self.generator)
+        self._by_critic = sharing(processes, self.discriminator)
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         trainer, mapping = self.trainer, self.generator.mapping_network
@@ -184,32 +250,44 @@ class IDE3DTask(GeneratorTask):
         }
 
     def batch(self, indices: Tensor) -> Batch:
-        """One random view of each head."""
-        return self._view(indices, torch.randint(self.views.c.shape[1], indices.shape))
+        """One random view of each head; pictures without parameters are mirrored at random."""
+        heads = self.faces[indices]
+        batch = self._view(heads, torch.randint(self.views.c.shape[1], indices.shape))
+        if self.views.z.shape[1]:
+            return batch
+        return batch.mirrored(torch.rand(len(heads)).to(self.device) < self.trainer.mirrored)
 
     def _view(self, heads: Tensor, view: Tensor) -> Batch:
         index = heads.numpy(), view.numpy()
         pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
+        labels = torch.from_numpy(np.ascontiguousarray(self.views.labels[index]))
         return Batch(
-            images=pixels.permute(0, 3, 1, 2).float() / 127.5 - 1,
-            labels=torch.from_numpy(np.ascontiguousarray(self.views.labels[index])).long(),
-            c=self.views.c[index],
-            z=self.views.z[heads],
+            images=pixels.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            labels=labels.to(self.device).long(),
+            c=self.views.c[index].to(self.device),
+            z=self.views.z[heads].to(self.device),
         )
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of both networks."""
         trainer = self.trainer
-        neural = self.generator.config.neural // (2 if progress < trainer.first_stage else 1)
+        config = self.generator.config
+        # Fewer features would be a smaller picture where they are not resized.
+        first = progress < trainer.first_stage and config.up_input > 0
+        neural = config.neural // (2 if first else 1)
         if progress < trainer.regression:
-            terms = self._regress(batch, neural)
-            self._update("regression", sum(terms.values(), torch.zeros([])))
-            return {name: float(value.detach()) for name, value in terms.items()}
+            terms = self._by_generator(lambda: self._regress(batch, neural))
+            return self._descend("regression", terms)
         begun = (progress - trainer.regression) / max(1e-9, 1 - trainer.regression)
         sigma = trainer.blur * max(0.0, 1 - begun / max(1e-9, trainer.blur_part))
         values = self._criticise(batch, neural, sigma) | self._please(batch, neural, sigma)
         self.memory.steps += 1
         return values
+
+    def _descend(self, name: str, terms: dict[str, Tensor]) -> dict[str, float]:
+        """One step of an optimiser down a sum of terms."""
+        self._update(name, torch.stack(list(terms.values())).sum())
+        return {key: float(value.detach()) for key, value in terms.items()}
 
     def _regress(self, batch: Batch, neural: int) -> dict[str, Tensor]:
         """Terms of the regression on the parameters of rendered heads."""
@@ -218,7 +296,7 @@ class IDE3DTask(GeneratorTask):
         output = self.generator.render(self.generator.planes(codes), batch.c, neural, jitter=True)
         low = output.low
         assert low is not None and low.seg is not None and output.seg is not None
-        pixel = small_parts(trainer.small)[batch.labels][:, None]
+        pixel = small_parts(trainer.small).to(self.device)[batch.labels][:, None]
         truth = F.interpolate(batch.images, (neural, neural), mode="area")
         ids = F.interpolate(batch.labels[:, None].float(), (neural, neural))[:, 0].long()
         labels = F.cross_entropy(output.seg, batch.labels, self.class_weights)
@@ -233,16 +311,17 @@ class IDE3DTask(GeneratorTask):
     def _conditions(self, c: Tensor) -> Tensor:
         """Cameras [N,25] that styles are conditioned on: their own, or another one."""
         swapped = torch.rand(len(c), 1) < self.trainer.swapping
-        return torch.where(swapped, self.poses.sample(len(c)), c)
+        return torch.where(swapped.to(c.device), self.poses.sample(len(c)).to(c), c)
 
     def _fake(self, c: Tensor, neural: int) -> tuple[Output, dict[str, Tensor]]:
         """Faces of random z, some with two styles, seen by cameras c; and their planes."""
         n, count = len(c), self.generator.num_ws
-        z = torch.randn(2 * n, self.generator.z_dim)
+        z = torch.randn(2 * n, self.generator.z_dim).to(c)
         conditions = self._conditions(c)
         first, second = self.generator.mapping(z, conditions.repeat(2, 1))["ws"].chunk(2)
         cut = torch.where(torch.rand(n) < self.trainer.mixing, torch.randint(1, count, (n,)), count)
-        ws = torch.where(torch.arange(count)[None, :, None] < cut[:, None, None], first, second)
+        early = torch.arange(count)[None, :, None] < cut[:, None, None]
+        ws = torch.where(early.to(c.device), first, second)
         planes = self.generator.planes({"ws": ws})
         return self.generator.render(planes, c, neural, jitter=True), planes
 
@@ -252,22 +331,35 @@ class IDE3DTask(GeneratorTask):
         with torch.no_grad():
             fake = shown(self._fake(batch.c, neural)[0], sigma)
         real = true_pair(batch, neural, sigma)
-        logits = [self.discriminator(*pair, batch.c) for pair in (real, fake)]
-        loss = losses.discriminator_loss(*logits).sum(1).mean()
+
+        def judged() -> tuple[Tensor, Tensor, Tensor]:
+            real_, fake_ = (self.discriminator(*pair, batch.c) for pair in (real, fake))
+            return losses.discriminator_loss(real_, fake_).sum(1).mean(), real_, fake_
+
+        loss, *logits = self._by_critic(judged)
         self._update("discriminator", loss)
         values = {"critic": loss, "real": logits[0].mean(), "fake": logits[1].mean()}
         if int(self.memory.steps) % trainer.r1_every == 0:
-            images, maps = (x.detach().requires_grad_(True) for x in real)
-            verdicts = self.discriminator(images, maps, batch.c).sum()
-            slopes = torch.autograd.grad(verdicts, (images, maps), create_graph=True)
-            sizes = [slope.square().flatten(1).sum(1).mean() for slope in slopes]
+            sizes = self._by_critic(lambda: self._slopes(real, batch.c))
             weighed = trainer.gamma_image * sizes[0] + trainer.gamma_labels * sizes[1]
             self._update("discriminator", weighed / 2 * trainer.r1_every)
             values |= {"r1_image": sizes[0], "r1_labels": sizes[1]}
         return {name: float(value.detach()) for name, value in values.items()}
 
+    def _slopes(self, real: tuple[Tensor, Tensor], c: Tensor) -> list[Tensor]:
+        """Mean squared slope of the verdicts on real pictures, and on their label maps."""
+        images, maps = (x.detach().requires_grad_(True) for x in real)
+        verdicts = self.discriminator(images, maps, c).sum()
+        slopes = torch.autograd.grad(verdicts, (images, maps), create_graph=True)
+        return [slope.square().flatten(1).sum(1).mean() for slope in slopes]
+
     def _please(self, batch: Batch, neural: int, sigma: float) -> dict[str, float]:
         """Update the generator."""
+        terms = self._by_generator(lambda: self._pleasing(batch, neural, sigma))
+        return self._descend("generator", terms)
+
+    def _pleasing(self, batch: Batch, neural: int, sigma: float) -> dict[str, Tensor]:
+        """Terms of the generator beside the adversary."""
         trainer = self.trainer
         output, planes = self._fake(batch.c, neural)
         logits = self.discriminator(*shown(output, sigma), batch.c)
@@ -277,27 +369,27 @@ class IDE3DTask(GeneratorTask):
         if trainer.anchor > 0:
             near = self._regress(batch, neural)
             terms |= {name: trainer.anchor * value for name, value in near.items()}
-        self._update("generator", sum(terms.values(), torch.zeros([])))
-        return {name: float(value.detach()) for name, value in terms.items()}
+        return terms
 
     def _rough(self, shape: Tensor) -> Tensor:
         """Mean difference of density, before its softplus, between neighbouring points."""
         trainer, n = self.trainer, len(shape)
         points = torch.rand(n * trainer.density_points, 3) * 2 - 1
         near = points + 2 * trainer.density_step * torch.randn_like(points)
-        face = torch.arange(n).repeat_interleave(trainer.density_points)
+        points, near = points.to(self.device), near.to(self.device)
+        face = torch.arange(n, device=self.device).repeat_interleave(trainer.density_points)
         here, there = (self.generator.raw_density(shape, x, face) for x in (points, near))
         return (here - there).abs().mean()
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """On held-out heads drawn from their parameters, where z has as many entries: decibels,
         share of right labels."""
-        generator = cast(IDE3D, modules["generator"])
+        generator = cast(Triplane, modules["generator"])
         centre(generator, self.poses)
         if generator.z_dim != self.views.z.shape[1]:
             return {}
         found, right = [], []
-        for heads in torch.arange(self.size, len(self.views)).split(8):
+        for heads in self.held.split(8):
             batch = self._view(heads, torch.zeros_like(heads))
             output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
             assert output.seg is not None
@@ -307,6 +399,32 @@ class IDE3DTask(GeneratorTask):
             "mapped_db": round(float(torch.cat(found).mean()), 4),
             "mapped_labels": round(float(torch.cat(right).mean()), 4),
         }
+
+    def export(
+        self,
+        modules: dict[str, nn.Module],
+        figures: dict[str, float],
+        folder: Path,
+        record: dict[str, Any],
+    ) -> None:
+        """Write the generator; its record tells of the run that it began with."""
+        super().export(modules, figures, folder, whole_training(record, self.before))
+
+
+def trained_on(device: str) -> torch.device:
+    """The device of a name; of "cuda" under torchrun, this process's own."""
+    local = os.environ.get("LOCAL_RANK")
+    return torch.device(f"cuda:{local}" if device == "cuda" and local is not None else device)
+
+
+def rebalanced(c: Tensor, steep: float) -> Tensor:
+    """Indices int64 of faces seen by cameras c [n,V,25], those turned aside more than once.
+
+    A face at 45 degrees of yaw or more occurs `steep` times, one from the front once.
+    """
+    yaw = cameras.angles(c.flatten(0, 1))[:, 0].abs().view(c.shape[:2]).mean(1)
+    times = 1 + (steep - 1) * (yaw / math.radians(45)).clamp(max=1)
+    return torch.arange(len(c)).repeat_interleave(times.round().long())
 
 
 def shown(output: Output, sigma: float) -> tuple[Tensor, Tensor]:
@@ -348,9 +466,10 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 @torch.no_grad()
-def centre(generator: IDE3D, poses: Poses, samples: int = 4096) -> None:
+def centre(generator: Triplane, poses: Poses, samples: int = 4096) -> None:
     """Set w_avg to the mean style of random z under random cameras; always the same ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         z, c = torch.randn(samples, generator.z_dim), poses.sample(samples)
+    z, c = z.to(generator.w_avg), c.to(generator.w_avg)
     generator.w_avg.copy_(generator.mapping_network(z, c).mean(0))

@@ -20,6 +20,9 @@ A step may draw random numbers from torch's global generator only. The loop seed
 stored, and a resumed run is the unbroken one bit for bit. That holds for runs measured in kimg;
 a run that ends by the clock also decays its learning rate by the clock.
 
+A task with a method `share` may be trained by several processes, see parallel.py: it gets what
+it evaluates its losses by, and parts of the batches; draws differ between the processes.
+
 In the run's folder: `checkpoint.pt` (tensors and plain values), `log.jsonl` (one line per report)
 and whatever `export` writes.
 """
@@ -44,6 +47,7 @@ from tqdm import tqdm
 
 from semedit import weights
 from semedit.errors import InputError, OptionError
+from semedit.trainers.parallel import Processes, joined
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -129,9 +133,16 @@ class _Run:
     task: Task
     means: dict[str, nn.Module]
     rates: dict[str, list[float]]
+    processes: Processes
     step: int = 0
     items: int = 0
     seconds: float = 0.0
+
+    def progress(self, schedule: Schedule, stop: list[int]) -> float:
+        """Part of the run that is done, as the first process sees it; 1 when it is to stop."""
+        done = schedule.progress(self.items, self.seconds)
+        done, stopped = self.processes.agree(done, float(bool(stop)))
+        return 1.0 if stopped else done
 
     def averages(self) -> dict[str, nn.Module]:
         """The modules with the averaged ones in place, all in eval mode."""
@@ -155,23 +166,31 @@ def train(
     Returns: the held-out figures of the averaged modules.
     Raises:  InputError: the run's checkpoint was made with other hyper-parameters or another seed.
     """
+    processes = joined()
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    task = trainer.start(data, seed)
+    with processes.in_turn():
+        task = trainer.start(data, seed)
     schedule = schedule.sized(task.size)
     state = _Run(
         task=task,
         means={n: copy.deepcopy(task.modules[n]).requires_grad_(False) for n in task.averaged},
         rates={n: [g["lr"] for g in o.param_groups] for n, o in task.optimisers.items()},
+        processes=processes,
     )
     record = {"trainer": trainer.name, "options": _options(trainer), "seed": seed}
     _restore(state, run, record)
+    if processes.size > 1:
+        if not hasattr(task, "share"):
+            raise OptionError(f"{trainer.name} is trained by one process, without torchrun")
+        task.share(processes)
     with (
         tqdm(
             total=100.0,
             desc=f"train {trainer.name}",
             bar_format="{desc} {percentage:.1f}% |{bar}| {remaining}{postfix}",
-            disable=True if quiet else None,  # None: no bar where stderr is no terminal
+            # None: no bar where stderr is no terminal
+            disable=True if quiet or not processes.first else None,
         ) as bar,
         _interruptible() as stop,
     ):
@@ -205,7 +224,7 @@ def _loop(
 ) -> None:
     logged = saved = last = time.monotonic()
     sums: dict[str, list[float]] = {}
-    while (done := schedule.progress(state.items, state.seconds)) < 1.0 and not stop:
+    while (done := state.progress(schedule, stop)) < 1.0:
         _advance(state, trainer.batch_size, schedule, seed, done, sums)
         now = time.monotonic()
         state.seconds, last = state.seconds + now - last, now
@@ -238,8 +257,9 @@ def _advance(
     for name, optimiser in task.optimisers.items():
         for group, initial in zip(optimiser.param_groups, state.rates[name], strict=True):
             group["lr"] = initial * rate
-    indices = order(task.size, batch_size, state.step, seed)
-    torch.manual_seed((seed + 1) * 1_000_003 + state.step)
+    indices = state.processes.part(order(task.size, batch_size, state.step, seed))
+    # Processes draw apart; alone, the first one's draws are those of any run.
+    torch.manual_seed((seed + 1) * 1_000_003 + state.step + 7_919_000_033 * state.processes.rank)
     for module in task.modules.values():
         module.train()
     for name, value in task.step(task.batch(indices), done).items():
@@ -275,6 +295,9 @@ def average(means: dict[str, nn.Module], modules: dict[str, nn.Module], decay: f
 
 def _report(state: _Run, run: Path, sums: dict[str, list[float]]) -> str:
     """Append the means since the last report to the log; return them as one line."""
+    if not state.processes.first:
+        sums.clear()
+        return ""
     values = {n: sum(v) / len(v) for n, v in sums.items()}
     sums.clear()
     _log(state, run, values)
@@ -357,6 +380,7 @@ class GeneratorTask:
             self.views.about,
             self.kind,
             self.generator.config,
+            licence=self.views.about.get("licence", "MIT"),
         )
 
 
@@ -367,8 +391,10 @@ def _options(trainer: Trainer) -> dict[str, Any]:
 
 
 def _save(state: _Run, run: Path, record: dict[str, Any]) -> dict[str, float]:
-    """Write checkpoint and weight files; return the held-out figures."""
+    """Write checkpoint and weight files, the first process alone; return the held-out figures."""
     task = state.task
+    if not state.processes.first:
+        return {}
     held = {
         "record": record,
         "modules": {n: m.state_dict() for n, m in task.modules.items()},

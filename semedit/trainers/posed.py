@@ -1,9 +1,13 @@
-"""Pictures with label maps and cameras, in the folders that EG3D's datasets have; poses.
+"""Pictures with label maps and cameras, in the folders that people have; poses.
 
-    DIR/dataset.json      {"labels": [[file, c of 25 numbers], ...]}, files below DIR or DIR/images
-    DIR/labels/FILE.png   label maps, CelebAMask-HQ ids
+    DIR/images/..., DIR/labels/...     pictures, and label maps of the same names, CelebAMask-HQ ids
+    DIR/dataset.json                   cameras, as EG3D's preparation writes them:
+                                       {"labels": [[file, c of 25 numbers], ...]}
+    DIR/CelebA-HQ-img/...              CelebAMask-HQ as it is published (see celebamask)
 
-Mirrored pictures, which EG3D's preparation writes beside the others, count like any other.
+Files of dataset.json may lie below DIR or DIR/images; without it, the built-in face network
+estimates the cameras, once. Mirrored pictures, which EG3D's preparation writes beside the others,
+count like any other.
 """
 
 from __future__ import annotations
@@ -19,12 +23,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from semedit import cameras
+from semedit import cameras, weights
 from semedit.errors import InputError
-from semedit.images import read_labels, read_photo
+from semedit.faces.networks import describe
+from semedit.faces.pose import camera
+from semedit.images import SUFFIXES, atomic_path, read_labels, read_photo
+from semedit.trainers.celebamask import IMAGES
+from semedit.trainers.labelled import read_labelled
 from semedit.trainers.rendered import Views, read_views
 
 INDEX = "dataset.json"
+BATCH = 32  # pictures whose cameras are estimated together
 
 
 def read_faces(data: Path, resolution: int) -> Views:
@@ -34,11 +43,24 @@ def read_faces(data: Path, resolution: int) -> Views:
     """
     if (data / "heads.json").is_file():
         return read_views(data, resolution)
-    rows = _rows(data)
-    images, labels = _resized(data, [name for name, _ in rows], resolution)
-    c = torch.tensor([camera for _, camera in rows])[:, None]
-    about: dict[str, object] = {"pictures": len(rows), "index": INDEX}
-    return Views(images[:, None], labels[:, None], c, torch.zeros(len(rows), 0), about)
+    if (data / IMAGES).is_dir():
+        labelled = read_labelled(data, resolution)
+        ((images, labels),) = labelled.parts
+        about: dict[str, object] = {"name": "CelebAMask-HQ", "licence": labelled.licence}
+        return _views(images, labels, _estimated(data, images), about)
+    if (data / INDEX).is_file():
+        rows = _rows(data)
+        images, labels = _resized(data, [name for name, _ in rows], resolution)
+        c = torch.tensor([camera for _, camera in rows])
+        return _views(images, labels, c, {"index": INDEX})
+    names = _names(data)
+    images, labels = _resized(data, names, resolution)
+    return _views(images, labels, _estimated(data, images), {"cameras": "estimated"})
+
+
+def _views(images: np.ndarray, labels: np.ndarray, c: Tensor, about: dict[str, object]) -> Views:
+    about = {"pictures": len(images), **about}
+    return Views(images[:, None], labels[:, None], c[:, None], torch.zeros(len(images), 0), about)
 
 
 def _rows(data: Path) -> list[tuple[str, list[float]]]:
@@ -56,6 +78,45 @@ def _rows(data: Path) -> list[tuple[str, list[float]]]:
         what = f"no camera of 25 numbers for {wrong[0]}" if wrong else "no pictures"
         raise InputError(f"{data / INDEX} names {what}")
     return rows
+
+
+def _names(data: Path) -> list[str]:
+    """Pictures below DIR/images, which have label maps below DIR/labels.
+
+    Raises: InputError: there are none, or one has no label map.
+    """
+    folder = data / "images"
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
+    names = [path.relative_to(folder).as_posix() for path in found]
+    lacking = [name for name in names if not _label_file(data, name).is_file()]
+    if lacking or not names:
+        what = f"no label map of {lacking[0]}" if lacking else "neither heads nor pictures"
+        raise InputError(
+            f"{data} holds {what}",
+            hint="`semedit heads` makes heads; pictures lie in images/, label maps in labels/",
+        )
+    return names
+
+
+def _label_file(data: Path, name: str) -> Path:
+    return (data / "labels" / name).with_suffix(".png")
+
+
+def _estimated(data: Path, images: np.ndarray) -> Tensor:
+    """Cameras [n,25] of pictures uint8 [n,R,R,3] as the built-in face network sees them, kept in
+    the folder's `cache`."""
+    own = weights.fingerprint(weights.resolve("faces"))[:12]
+    digest = hashlib.sha256(images[:: max(1, len(images) // 64)].tobytes()).hexdigest()[:12]
+    path = data / "cache" / f"cameras-{len(images)}-{images.shape[1]}-{own}-{digest}.npy"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        parts = []
+        for first in range(0, len(images), BATCH):
+            pixels = torch.from_numpy(np.array(images[first : first + BATCH]))
+            parts.append(camera(describe(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).six))
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.save(file, torch.cat(parts).numpy())
+    return torch.from_numpy(np.load(path))
 
 
 def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,9 +143,7 @@ def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.nd
 def _read(data: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     file = next((f for f in (data / name, data / "images" / name) if f.is_file()), data / name)
     pixels = Image.fromarray(read_photo(file).pixels)
-    labels = Image.fromarray(
-        read_labels((data / "labels" / name).with_suffix(".png")).astype(np.uint8)
-    )
+    labels = Image.fromarray(read_labels(_label_file(data, name)).astype(np.uint8))
     for picture in (pixels, labels):
         if picture.width != picture.height:
             raise InputError(f"{name} is {picture.width} x {picture.height}, not square")
