@@ -104,6 +104,10 @@ def _row(name: str, values: Any) -> Row:
         row = Row(name=name, files=files, **values)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"weights.toml: [{name}]: {error}") from error
+    for key, value in values.items():
+        wanted = int if key == "bytes" else str
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise WeightsError(f"weights.toml: [{name}]: {key} = {value!r} is no {wanted.__name__}")
     if row.kind not in ("builtin", "library", "asset", "checkpoint"):
         raise WeightsError(f"weights.toml: [{name}]: kind = {row.kind!r}")
     if row.looks not in ("semedit", "torch-hub"):
@@ -350,9 +354,9 @@ def download(
     if target.is_file() and fingerprint(target).startswith(sha256):
         return target
     part = target.with_name(target.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     told = f"{url} ({f'{size / 1e6:.1f} MB' if size else 'size unknown'}), to be put at {target}"
     try:
+        part.parent.mkdir(parents=True, exist_ok=True)
         total = _stream(url, part, progress)
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise WeightsError(
@@ -360,17 +364,20 @@ def download(
             "fetch it elsewhere and run: semedit weights add NAME FILE",
         ) from error
     got = part.stat().st_size
-    wanted = size or total
+    wanted = total or size  # what the server meant to send: a page in place of the file is whole
     if wanted is not None and got < wanted:
         raise WeightsError(
             f"cut short after {got} of {wanted} bytes: {told}", "run it again to go on"
         )
     try:
-        refuse_impostors(part, url)
-        _verify(part, sha256, url)
-    except WeightsError:
+        refuse_impostors(part, target.name)
+        _verify(part, sha256, target.name)
+    except WeightsError as error:
         part.unlink()
-        raise
+        raise WeightsError(
+            f"{error.message}; nothing was kept of {told}",
+            "fetch it elsewhere and run: semedit weights add NAME FILE",
+        ) from error
     part.replace(target)
     return target
 

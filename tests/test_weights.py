@@ -5,6 +5,8 @@ import http.server
 import json
 import pickle
 import threading
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -60,6 +62,12 @@ use = "x"
         ('"0123456789"', '"x123456789"', "sha256"),
         ('sha256 = "0123456789"', "", "sha256"),
         ('"library"', '"magic"', "kind"),
+        ('"https://example.org/a.pth"', "3", "url = 3 is no str"),
+        ('sha256 = "0123456789"', "sha256 = 123456789", "no str"),
+        ('licence = "MIT"', 'licence = "MIT"\nbytes = "many"', "no int"),
+        ('licence = "MIT"', "licence = true", "no str"),
+        ('use = "x"', "", "use"),
+        ("[a]", "[a", "weights.toml"),
         ("use =", "uses =", "uses"),
         ("[a]", "[a]\n[a]", "weights.toml"),
         ("[a]", "a = 1\n[b]", "not a table"),
@@ -171,6 +179,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(CONTENT) - start))
             self.end_headers()
             self.wfile.write(body)
+        elif self.path == "/whole":  # knows no ranges
+            self._send(CONTENT)
+        elif self.path == "/around":
+            self.send_response(302)
+            self.send_header("Location", "/around")
+            self.end_headers()
         elif self.path == "/good" and start >= len(CONTENT):
             self.send_error(416)
         elif self.path == "/good":
@@ -232,6 +246,42 @@ def test_a_download_cut_short_is_resumed(server, tmp_path):
 
 
 @pytest.mark.localhost
+def test_a_server_without_ranges_sends_all_again(server, tmp_path):
+    (tmp_path / "file.pth.part").write_bytes(CONTENT[:1000])
+    weights.download(server.url + "/whole", tmp_path / "file.pth", SHA256)
+    assert (tmp_path / "file.pth").read_bytes() == CONTENT
+    assert leftovers(tmp_path) == ["file.pth"]
+
+
+@pytest.mark.localhost
+def test_the_rest_of_another_file_is_refused_and_the_next_try_starts_anew(server, tmp_path):
+    target = tmp_path / "file.pth"
+    (tmp_path / "file.pth.part").write_bytes(b"x" * 1000)
+    with pytest.raises(WeightsError, match="sha256"):
+        weights.download(server.url + "/good", target, SHA256)
+    assert leftovers(tmp_path) == []
+    weights.download(server.url + "/good", target, SHA256)
+    assert target.read_bytes() == CONTENT and server.requests[-1] == ("/good", None)
+
+
+def test_a_redirect_does_not_leave_https():
+    request = urllib.request.Request("https://example.org/a")
+    for place, fine in (("https://mirror.example.org/a", True), ("http://example.org/a", False)):
+        follow = partial(weights._StayHttps().redirect_request, request, None, 302, "", {}, place)
+        if fine:
+            assert follow().full_url == place
+        else:
+            with pytest.raises(urllib.error.URLError, match="not https"):
+                follow()
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WeightsError, match="cannot fetch"):
+        weights.download("https://example.org/a.pth", tmp_path / "file" / "a.pth", SHA256)
+
+
+@pytest.mark.localhost
 def test_a_complete_part_is_only_checked(server, tmp_path):
     (tmp_path / "file.pth.part").write_bytes(CONTENT)
     weights.download(server.url + "/good", tmp_path / "file.pth", SHA256)
@@ -246,12 +296,15 @@ def test_a_complete_part_is_only_checked(server, tmp_path):
         ("/pointer", SHA256, "LFS pointer"),
         ("/good", "00" * 32, "sha256"),
         ("/none", SHA256, "404"),
+        ("/around", SHA256, "redirect|infinite loop"),
     ],
 )
 def test_wrong_downloads_leave_nothing(server, tmp_path, path, digest, says):
-    with pytest.raises(WeightsError, match=says):
-        weights.download(server.url + path, tmp_path / "file.pth", digest)
+    with pytest.raises(WeightsError, match=says) as caught:
+        weights.download(server.url + path, tmp_path / "file.pth", digest, len(CONTENT))
     assert leftovers(tmp_path) == []
+    for told in (server.url + path, "1.0 MB", str(tmp_path / "file.pth")):
+        assert told in caught.value.message
 
 
 def mesh(points: np.ndarray) -> bytes:
@@ -377,6 +430,16 @@ def test_own_weights_are_added_under_their_name(tmp_path):
 class Trap:
     def __reduce__(self):
         return (Path.touch, (Path("sprung"),))
+
+
+def test_torchscript_is_not_run(tmp_path):
+    path = tmp_path / "x.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+    with pytest.raises(WeightsError, match="not run"):
+        weights.load_pickle(path)
+    result = CliRunner().invoke(app, ["weights", "import", str(path), "--name", "x"])
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+    assert not (weights.folder() / "x.safetensors").exists()
 
 
 @pytest.mark.parametrize(
