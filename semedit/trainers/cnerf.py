@@ -70,10 +70,10 @@ class CNeRFTrainer:
     w_dim: int = 128  # entries of a style
     samples: int = 24  # per ray
     batch_size: int = 8  # heads a step
-    rays: int = 256  # of each head in a regression step
+    rays: int = 128  # of each head in a regression step; more heads of fewer rays teach more
     critic_side: int = 32  # pixels a side that the critics see
     critic: tuple[int, ...] = (32, 64, 128, 192)  # their channels at critic_side, half, ... 4
-    regression: float = 0.7  # part of the run without adversaries
+    regression: float = 0.85  # part of the run without adversaries
     regression_lr: float = 2e-3  # Adam
     sine_speed: float = 0.05  # factor on it for weights inside the sines, which are small
     modulation_speed: float = 0.25  # and for what styles make of frequencies and phases
