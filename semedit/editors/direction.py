@@ -32,9 +32,9 @@ class Direction:
     Source: Shen et al. 2020 (InterFaceGAN), arXiv:1907.10786.
     Departs: the unit of strength is one standard deviation of codes along the direction.
 
-    Where codes have an axis of regions (Ma et al. 2023, arXiv:2302.01579, equation 10), one
-    region's alone may move: along a direction that was fitted to it (`directions fit --region`),
-    or else along its part of the whole one.
+    Where codes have an axis of regions, one region's alone may move (Ma et al. 2023,
+    arXiv:2302.01579): along a direction that was fitted to it (`directions fit --region`), or else
+    along its part of the whole one.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()

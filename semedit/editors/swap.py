@@ -21,7 +21,7 @@ class Swap:
 
         w'_k = donor's w_k for the regions k that are taken, w_k for all others
 
-    Source: Ma et al. 2023 (CNeRF), arXiv:2302.01579, section 4.3.
+    Source: Ma et al. 2023 (CNeRF), arXiv:2302.01579, semantic manipulation.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"regions"})
