@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
@@ -29,6 +29,7 @@ from semedit import cameras
 
 FLAT = 0.05  # values closer than this enclose no level that could be told apart: the farther point
 SLOPE = 10.0  # of the initial function, per unit of distance from the centre
+PART = 2048  # rays whose intersections are looked for together
 KEPT = 1 << 28  # bytes of intersections that are remembered
 
 
@@ -102,6 +103,12 @@ class Meetings:
     valid: Tensor
     behind: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Meetings]) -> Meetings:
+        """Of all rays of some parts."""
+        names = [f.name for f in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
     def split(self, rays: int) -> Iterator[Meetings]:
         """In parts of at most so many rays."""
         parts = (getattr(self, f.name).split(rays) for f in fields(self))
@@ -142,16 +149,21 @@ class Intersections(nn.Module):
         """Where all rays of one camera c [1,25] meet the surfaces."""
         parameters = list(self.parameters())
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
-            return self.meet(*(x[0] for x in self.lens.rays(c)))
+            return self._all(c)
         versions = tuple((id(p), p._version) for p in parameters)
         key = (tuple(c.flatten().tolist()), self.lens, c.device, versions)
         if key not in self._kept:
             with torch.no_grad():
                 # Parameters are held, so that no other tensor can get one's id.
-                self._kept[key] = parameters, self.meet(*(x[0] for x in self.lens.rays(c)))
+                self._kept[key] = parameters, self._all(c)
             self._forget()
         self._kept.move_to_end(key)
         return self._kept[key][1]
+
+    def _all(self, c: Tensor) -> Meetings:
+        """Of all rays of one camera, part by part."""
+        rays = (x[0].split(PART) for x in self.lens.rays(c))
+        return Meetings.joined([self.meet(*part) for part in zip(*rays, strict=True)])
 
     def _forget(self) -> None:
         """Let go of what was used longest ago."""
