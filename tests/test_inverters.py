@@ -266,10 +266,40 @@ def test_what_is_hardly_felt_hardly_moves() -> None:
     assert torch.allclose(moved[1][0], moved[1][1], rtol=1e-3)  # faces are independent
 
 
+def test_who_diverges_goes_back_to_the_last_finite_state_and_others_go_on() -> None:
+    """The logarithm's argument leaves its range at the third step of the second face."""
+    path: list[list[float]] = []
+
+    def loss() -> torch.Tensor:
+        path.append(x.detach()[:, 0].tolist())
+        limit = torch.tensor([[-9.0], [0.25], [-9.0]])
+        return ((x + 1).square() + 0 * (x - limit).sqrt()).sum(1)
+
+    x = torch.zeros(3, 2)
+    x[1] = 0.5
+    x.requires_grad_()
+    final = descend([x], loss, steps=8, lr=0.1, warmup=0, decay=0)
+    assert final.diverged.tolist() == [False, True, False]
+    assert bool(x.isfinite().all()) and bool(final.losses.isfinite().all())
+    last = [state[1] for state in path if state[1] > 0.25][-1]
+    assert float(x[1, 0].detach()) == pytest.approx(last) and last < 0.5
+    assert float(x[0, 0].detach()) < -0.5 and torch.equal(x[0], x[2])
+    assert final.told()["diverged"] == [False, True, False]
+
+
+def test_a_last_step_that_is_not_finite_is_taken_back() -> None:
+    x = torch.ones(1, requires_grad=True)
+    final = descend([x], lambda: x * x.detach() * 1e30, steps=1, lr=float("inf"))
+    assert final.diverged.tolist() == [True] and x.tolist() == [1.0]
+    y = torch.full((2,), float("nan"), requires_grad=True)
+    ended = descend([y], lambda: y.square(), steps=2, lr=0.1)
+    assert ended.told() == {"loss": [None, None], "diverged": [True, True]}
+
+
 def test_descend_finds_a_minimum_and_may_stop() -> None:
     x = torch.zeros(3, requires_grad=True)
     final = descend([x], lambda: (x - 1).square(), steps=300, lr=0.05)
-    assert final.shape == (3,) and final.max() < 1e-4
+    assert final.losses.shape == (3,) and final.losses.max() < 1e-4 and not final.diverged.any()
     count = 0
 
     def step() -> None:

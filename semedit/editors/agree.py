@@ -39,6 +39,7 @@ def agree(
         output = tuned.synthesis(offsets.codes(), face.c)
         return loss(output) + prior_weight * offsets.size()
 
-    descend(offsets.leaves.values(), objective, steps, lr, progress=progress)
+    ended = descend(offsets.leaves.values(), objective, steps, lr, progress=progress)
     codes = {k: v.detach() for k, v in offsets.codes().items()}
-    return replace(face, codes=codes, composite=None)
+    meta = {**face.meta, "diverged": bool(ended.diverged.any())}
+    return replace(face, codes=codes, composite=None, meta=meta)

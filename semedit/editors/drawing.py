@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semedit import cameras, losses, methods
 from semedit.inverters.codes import Offsets, known_traits, spread
-from semedit.inverters.descent import Progress, Steps, descend
+from semedit.inverters.descent import Descended, Progress, Steps, descend
 from semedit.latents import Latent, fingerprint
 
 YAWS_DEG = (-50, -40, -30, -20, -10, 0, 10, 20, 30, 40, 50)  # tried first
@@ -51,18 +51,18 @@ class Drawing:
         methods.check_traits("drawing", self, generator, known_traits())
         steps = Steps(progress, self.steps * len(labels))
         found = [self._draw(generator, labels[i : i + 1], steps) for i in range(len(labels))]
-        codes, c, final = (torch.cat(values) for values in zip(*found, strict=True))
+        codes, c, final, diverged = (torch.cat(values) for values in zip(*found, strict=True))
         return Latent(
             codes={"ws": codes},
             c=c,
             generator=generator.name,
             fingerprint=fingerprint(generator),
             method="drawing",
-            meta={"loss": final.tolist()},
+            meta=Descended(final, diverged).told(),
         )
 
-    def _draw(self, generator: Any, labels: Tensor, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-        """One face: ws, c, and the last loss [1]."""
+    def _draw(self, generator: Any, labels: Tensor, steps: Steps) -> tuple[Tensor, ...]:
+        """One face: ws, c, the last loss [1], and whether it diverged [1]."""
         ws, c = self._start(generator, labels)
         scale = spread(generator, c)["ws"].clone()
         scale[:, generator.num_shape :] = 0  # the texture stays
@@ -74,7 +74,7 @@ class Drawing:
             return self.label_weight * agreement + self.prior_weight * offsets.size()
 
         final = descend(offsets.leaves.values(), objective, self.steps, self.lr, progress=steps)
-        return offsets.codes()["ws"].detach(), c, final
+        return offsets.codes()["ws"].detach(), c, final.losses, final.diverged
 
     @torch.no_grad()
     def _start(self, generator: Any, labels: Tensor) -> tuple[Tensor, Tensor]:

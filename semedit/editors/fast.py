@@ -18,7 +18,7 @@ from semedit.editors.release import moved, release
 from semedit.errors import WeightsError
 from semedit.faces.attributes import load_classifier
 from semedit.inverters.codes import Offsets, known_traits, spread
-from semedit.inverters.descent import Progress, Steps, descend
+from semedit.inverters.descent import Progress, Steps, descend, marks
 from semedit.latents import Latent, picture, stack, tuned_generator
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # of a start along a direction, deviations
@@ -88,6 +88,7 @@ class Fast:
             method=f"{latent.method}+fast",
             meta={
                 **latent.meta,
+                **marks(face.meta["diverged"] for face in faces),
                 "wanted": dict(wanted),
                 "start": "direction" if found else "current",
                 "probability": [face.meta["probability"] for face in faces],
@@ -134,7 +135,7 @@ class Fast:
                 + self.prior_weight * offsets.size()
             )
 
-        descend(
+        ended = descend(
             offsets.leaves.values(),
             objective,
             self.steps,
@@ -148,7 +149,8 @@ class Fast:
         with torch.no_grad():
             draw()
         probability = [round(float(p), 4) for p in logits.sigmoid()[0]]
-        return replace(face, codes=codes, composite=None, meta={"probability": probability})
+        meta = {"probability": probability, "diverged": bool(ended.diverged.any())}
+        return replace(face, codes=codes, composite=None, meta=meta)
 
     @torch.no_grad()
     def _moved(

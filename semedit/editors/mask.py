@@ -16,7 +16,7 @@ from semedit.errors import MaskError
 from semedit.faces import networks
 from semedit.generators import Output
 from semedit.inverters.codes import check_faces, known_traits, spread
-from semedit.inverters.descent import Progress, Steps
+from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack
 
 
@@ -108,6 +108,7 @@ class Mask:
             method=f"{latent.method}+mask",
             meta={
                 **latent.meta,
+                **marks(face.meta["diverged"] for face in faces),
                 "perceptual": perceptual.name,
                 "region": [round(float(v), 4) for v in r.flatten(1).mean(1)],
                 "composited": self.composite,

@@ -20,7 +20,7 @@ from semedit.faces.components import COMPONENTS, Segmenter, load_segmenter, of_l
 from semedit.images import resize
 from semedit.inverters.coarse import coarse_steps
 from semedit.inverters.codes import known_traits
-from semedit.inverters.descent import Progress, Steps, descend
+from semedit.inverters.descent import Progress, Steps, descend, marks
 from semedit.latents import NOISE, Composite, Latent, picture, stack, tuned_generator
 
 SIDE = 1024  # pixels a side of the pictures that the paper's blur is given for
@@ -110,6 +110,7 @@ class Pernus:
                 face = replace(latent[i], codes=mean, tuned=None)
             faces.append(self._edit(generator, face, question, scene, steps))
         told = {k: [face.meta[k] for face in faces] for k in ("probability", "error")}
+        told |= marks(face.meta["diverged"] for face in faces)
         meta = {**latent.meta, **told, "wanted": dict(wanted), "composited": self.composite}
         meta |= {"classifier": classify.name, "segmenter": segment.name if segment else "labels"}
         return replace(stack(faces), method=f"{latent.method}+pernus", meta=meta)
@@ -119,9 +120,9 @@ class Pernus:
     ) -> Latent:
         """One face: invert alone, if asked for, then equation 1."""
         search = Search(self, generator, face, question, scene)
-        settling = round(self.steps * self.settle)
+        settling, diverged = round(self.steps * self.settle), False
         for count, asking in ((settling, False), (self.steps - settling, True)):
-            descend(
+            ended = descend(
                 search.leaves,
                 lambda asking=asking: search.loss(asking),  # type: ignore[misc]
                 count,
@@ -131,6 +132,7 @@ class Pernus:
                 betas=BETAS,
                 progress=steps,
             )
+            diverged |= bool(ended.diverged.any())
         after = search.result()
         with torch.no_grad():
             shown = picture(generator, after).image
@@ -139,6 +141,7 @@ class Pernus:
         meta = {
             "probability": [round(float(p), 4) for p in logits.sigmoid()],
             "error": round(float(error), 6),
+            "diverged": diverged,
         }
         return replace(after, meta=meta)
 

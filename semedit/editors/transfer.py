@@ -18,7 +18,7 @@ from semedit.errors import MaskError, OptionError
 from semedit.generators import Output
 from semedit.images import REGIONS, resize
 from semedit.inverters.codes import check_faces, known_traits, spread
-from semedit.inverters.descent import Progress, Steps
+from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack, synthesize
 
 # What a region brings with it: a mouth is lips and what lies between them.
@@ -156,6 +156,7 @@ class Transfer:
             method=f"{latent.method}+transfer",
             meta={
                 **latent.meta,
+                **marks(face.meta["diverged"] for face in faces),
                 "perceptual": perceptual.name,
                 "region": [round(float(v), 4) for v in both.near.flatten(1).mean(1)],
                 "composited": self.composite,

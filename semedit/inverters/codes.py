@@ -13,7 +13,7 @@ from torch import Tensor
 from semedit import weights
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
-from semedit.inverters.descent import descend
+from semedit.inverters.descent import Descended, descend
 from semedit.losses import Loss
 
 SAMPLES = 512  # mapped to measure the spread of codes
@@ -78,9 +78,9 @@ class Offsets:
         lr: float,
         progress: Callable[[], None],
         resolution: int | None = None,
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> tuple[dict[str, Tensor], Descended]:
         """Codes [N, ...] after a descent of loss(G(codes, c)) + prior_weight * size, all faces as
-        one batch, and the last losses [N]. resolution: where G ends, if it can (trait "coarse").
+        one batch, and how it ended. resolution: where G ends, if it can (trait "coarse").
         """
         ends = {} if resolution is None else {"resolution": resolution}
 

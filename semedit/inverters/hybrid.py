@@ -47,6 +47,7 @@ class Hybrid:
     layers: str = ""  # patterns of names to tune; empty: the generator's choice
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
     coarse: int = 0  # pixels a side of the codes' first steps; see optimize
+    camera: Literal["given", "encoder"] = "given"  # who tells yaw and pitch: face record or encoder
 
     def __call__(
         self,
@@ -61,7 +62,8 @@ class Hybrid:
         Args:    images float32 [N,3,R,R] in [-1,1], R = generator.resolution; labels int64
                  [N,R,R]; c [N,25].
         Returns: Latent of N faces; tuned holds each face's differences, unless tune_steps is 0.
-        Raises:  TraitError: the generator has no encoder.  ShapeError: R or N differ.
+        Raises:  TraitError: the generator has no encoder, or none that predicts cameras where it
+                 is asked to.  ShapeError: R or N differ.
                  OptionError: `layers` matches nothing.
         """
         methods.check_traits("hybrid", self, generator, known_traits())
@@ -70,6 +72,8 @@ class Hybrid:
         together = only_planes(chosen(generator, self.layers))
         count = Steps(progress, self.steps + self.tune_steps * (1 if together else len(c)))
         with torch.no_grad():
+            if self.camera == "encoder":
+                c = generator.viewed(images, labels, c)
             start = generator.encode(images, labels, c)
         offsets = Offsets(start, spread(generator, c))
         for phase in phases(generator, images, labels, self.steps, self.coarse):
@@ -91,7 +95,7 @@ class Hybrid:
             generator=generator.name,
             fingerprint=fingerprint(generator),
             method="hybrid",
-            meta={"perceptual": perceptual.name, "loss": final.tolist()},
+            meta={"perceptual": perceptual.name, **final.told()},
         )
         if self.tune_steps == 0:
             return latent

@@ -85,5 +85,5 @@ class Optimize:
             generator=generator.name,
             fingerprint=fingerprint(generator),
             method="optimize",
-            meta={"perceptual": perceptual.name, "loss": final.tolist(), "space": self.space},
+            meta={"perceptual": perceptual.name, **final.told(), "space": self.space},
         )

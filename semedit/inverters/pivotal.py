@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from semedit import losses
-from semedit.inverters.descent import Progress, Steps
+from semedit.inverters.descent import Descended, Progress, Steps
 from semedit.inverters.optimize import Optimize
 from semedit.inverters.tuning import WEIGHTS, Tuning, chosen, only_planes
 from semedit.latents import Latent
@@ -110,7 +110,7 @@ def tune_faces(
     """
     shared = only_planes(chosen(generator, tuning.layers))
     rows = [slice(None)] if shared else [slice(i, i + 1) for i in range(len(latent))]
-    found, final = [], []
+    found, final, diverged = [], [], []
     for row in rows:
         face = latent.take(row)
         targets = losses.SemanticLoss.inversion(images[row], labels[row])
@@ -119,6 +119,10 @@ def tune_faces(
             generator, face.codes, face.c, loss, lambda v: bool((v < stop_loss).all()), progress
         )
         found.append(differences)
-        final.extend(value.tolist())
+        final.extend(value.losses.tolist())
+        diverged.extend(value.diverged.tolist())
     tuned = {k: torch.cat([d[k] for d in found]).half() for k in found[0]}
-    return replace(latent, tuned=tuned, meta={**latent.meta, "loss": final})
+    calm = [False] * len(latent)
+    both = zip(latent.meta.get("diverged", calm), diverged or calm, strict=True)
+    ended = Descended(torch.tensor(final), torch.tensor([pivot or tune for pivot, tune in both]))
+    return replace(latent, tuned=tuned, meta={**latent.meta, **ended.told()})

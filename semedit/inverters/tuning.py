@@ -14,7 +14,7 @@ from torch import Tensor
 from semedit import cameras
 from semedit.errors import OptionError
 from semedit.generators import Output
-from semedit.inverters.descent import descend
+from semedit.inverters.descent import Descended, descend
 from semedit.latents import PLANES, TunedGenerator, shapes_of
 
 VIEWS = ((-0.44, 0.0), (0.44, 0.0), (-0.2, 0.15), (0.2, -0.15))  # yaw, pitch added, radians
@@ -52,11 +52,11 @@ class Tuning:
         loss: Callable[[Output], Tensor],
         stop: Callable[[Tensor], bool] | None = None,
         progress: Callable[[], None] | None = None,
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> tuple[dict[str, Tensor], Descended]:
         """Tune for the faces of a batch: one face, unless only planes are tuned.
 
         Args:    codes [N, ...]; c [N,25]; loss: Output -> [N].
-        Returns: differences, name -> float32 [N, *shape]; the last losses [N].
+        Returns: differences, name -> float32 [N, *shape]; how it ended.
         """
         shapes = chosen(generator, self.layers)
         batch = only_planes(shapes)

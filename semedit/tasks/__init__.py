@@ -20,10 +20,11 @@ from semedit.batch import Item, Observer, Result, Run, Tally, for_each
 from semedit.batch.on_ray import Cluster, for_each_on_ray
 from semedit.batch.plan import Plan, plan
 from semedit.decoding import read_labels, read_photo
-from semedit.errors import InputError, SemeditError
+from semedit.errors import InputError, LatentError, SemeditError
 from semedit.faces import Face
 from semedit.generators import files_of
 from semedit.images import fit_labels, resize, to_tensor
+from semedit.latents import Latent
 from semedit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,6 +92,19 @@ def plan_of(task: Task, workspace: Workspace, **settings: Any) -> Plan:
 
 def _run_of(task: Task, workspace: Workspace, settings: Mapping[str, Any]) -> Run:
     return Run(workspace, task.command, task.parameters(), task.weights(), **settings)
+
+
+def check_finite(latent: Latent, what: str) -> str | None:
+    """A warning if the descent that made the latent of one face diverged.
+
+    Raises: LatentError: it holds what is not finite; nothing of it must be written.
+    """
+    for name, value in (*latent.codes.items(), *(latent.tuned or {}).items()):
+        if not torch.isfinite(value).all():
+            raise LatentError(f"{what} diverged: {name} is not finite")
+    if any(latent.meta.get("diverged", ())):
+        return f"{what} diverged; it is kept as it was when last finite"
+    return None
 
 
 def latent_bytes(generator: str) -> int:

@@ -32,7 +32,7 @@ from semedit.images import (
     write_labels,
 )
 from semedit.latents import Latent
-from semedit.tasks import latent_bytes, load_generator, planned, used, used_by
+from semedit.tasks import check_finite, latent_bytes, load_generator, planned, used, used_by
 from semedit.tasks.donors import donor_file, read_donor
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
@@ -203,24 +203,25 @@ class Edit:
             after = replace(
                 edited[i],
                 method=f"{one.latent.method}+{self.name}",
-                meta={**one.latent.meta, **edited[i].meta},
+                meta={**_unmarked(one.latent.meta), **edited[i].meta},
             )
             told = {key: edited[i].meta[key] for key in FIGURES if key in edited[i].meta}
             results.append(self._result(item, one, after, told))
         return results
 
     def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
-        for key, value in latent.codes.items():
-            if not torch.isfinite(value).all():
-                diverged = f"the edit of {item.name} diverged: {key} is not finite"
-                return Result(error=LatentError(diverged))
+        try:
+            warning = check_finite(latent, f"the edit of {item.name}")
+        except LatentError as error:
+            return Result(error=error)
         with torch.no_grad():
             output = latents.picture(self.generator, latent)
         labels = None
         if output.seg is not None:
             labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu()
         write = partial(self._write, item, latent, to_uint8(output.image)[0], labels)
-        return Result(write, one.warnings, told)
+        warnings = one.warnings if warning is None else (*one.warnings, warning)
+        return Result(write, warnings, told)
 
     def _write(
         self, item: Item, latent: Latent, pixels: np.ndarray, labels: Tensor | None
@@ -238,6 +239,11 @@ class Edit:
             outputs.insert(1, map_)
         latent.save(path)
         return outputs
+
+
+def _unmarked(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a face without what was true of an earlier step alone."""
+    return {key: value for key, value in meta.items() if key != "diverged"}
 
 
 def directions_read(generator_name: str, method: Any) -> dict[str, str]:

@@ -19,6 +19,7 @@ from semedit.latents import Latent, picture
 from semedit.tasks import (
     Aligned,
     cameras_of,
+    check_finite,
     face_inputs,
     latent_bytes,
     load_face,
@@ -95,17 +96,19 @@ class Invert:
         return [self._result(item, latent[i], images[i : i + 1]) for i, item in enumerate(items)]
 
     def _result(self, item: Item, latent: Latent, image: torch.Tensor) -> Result:
-        for key, value in latent.codes.items():
-            if not torch.isfinite(value).all():
-                diverged = f"the inversion of {item.name} diverged: {key} is not finite"
-                return Result(error=LatentError(diverged))
+        try:
+            warning = check_finite(latent, f"the inversion of {item.name}")
+        except LatentError as error:
+            return Result(error=error)
         with torch.no_grad():
             shown = picture(self.generator, latent).image
         figures = {
             "psnr_db": round(float(metrics.psnr(shown, image)), 2),
             "perceptual": latent.meta.get("perceptual"),
         }
-        return Result(partial(self._write, item, latent, to_uint8(shown)[0]), figures=figures)
+        warnings = () if warning is None else (warning,)
+        write = partial(self._write, item, latent, to_uint8(shown)[0])
+        return Result(write, warnings, figures)
 
     def _write(self, item: Item, latent: Latent, preview: np.ndarray) -> list[Path]:
         space: Workspace = item.data
