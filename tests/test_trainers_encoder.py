@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from semedit import cameras
+from semedit import cameras, weights
 from semedit.editors.canonical import canonical_encoder
-from semedit.errors import LatentError, OptionError
+from semedit.errors import LatentError, OptionError, TraitError
 from semedit.generators import load_generator
 from semedit.generators.encoder import Encoder, load_encoder
+from semedit.inverters import Hybrid
 from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
@@ -20,6 +22,7 @@ from semedit.trainers.synthesis import Faces
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_triplane import SmallHeads, write_heads
+from tests.tiny import small_stylegan2
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +132,22 @@ def test_faces_swap_textures_alone() -> None:
 
 
 def test_a_generator_without_styles_is_refused(tmp_path: Path) -> None:
-    from tests.tiny import small_stylegan2
-
     generator = small_stylegan2()
-    from dataclasses import asdict
-
-    from semedit import weights
-
     facts = {"kind": "stylegan2", "config": json.dumps(asdict(generator.config))}
     weights.save(tmp_path / "flat.safetensors", generator.state_dict(), facts)
     with pytest.raises(OptionError, match="no generator with shape"):
         EncoderTrainer(generator=str(tmp_path / "flat.safetensors")).start(tmp_path, 0)
+
+
+def test_inversion_may_ask_the_encoder_for_the_view() -> None:
+    generator = small_generator().attach(Encoder(replace(SMALL_ENCODER, angles=2)))
+    images, labels = torch.rand(2, 3, 16, 16), torch.zeros(2, 16, 16, dtype=torch.int64)
+    c = cameras.orbit(torch.tensor([0.4, -0.4]), 0.1, 0.05)
+    method = Hybrid(steps=0, tune_steps=0, perceptual="none", camera="encoder")
+    found = cameras.to_six(method(generator, images, labels, c).c)
+    with torch.no_grad():
+        angles = generator.encoder.look(images, labels, c)[1]
+    torch.testing.assert_close(found[:, :2], angles, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[:, 2:], cameras.to_six(c)[:, 2:], rtol=1e-3, atol=1e-4)
+    with pytest.raises(TraitError, match="predicts yaw"):
+        method(small_generator().attach(Encoder(SMALL_ENCODER)), images, labels, c)

@@ -29,7 +29,7 @@ STOPPED = 0.5  # share of a ray from which it shows a surface
 class Canonical:
     """Give a face the label map that was drawn for it in one forward pass, seen from the front.
 
-        w' = w + E_can(I_0, S_0') - E_can(I_0, S_0)
+        w' = w + strength (E_can(I_0, S_0') - E_can(I_0, S_0))
 
     with I_0 and S_0 the face as its inversion shows it to the canonical camera, and S_0' its label
     map with what was drawn: the drawing is carried there along the face's own surface.
@@ -41,7 +41,7 @@ class Canonical:
 
     requires: ClassVar[frozenset[str]] = frozenset({"camera", "seg", "texture"})
     encoder: str = ""  # its weights, by name or path; empty: canonical-GENERATOR
-    strength: float = 1.0  # of the move
+    strength: float = 1.5  # of the move: encoders say less than what is drawn
     grow: float = 2.0  # the drawn region is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
     release: float = 1.0  # share of the face's own tuning taken back inside the region

@@ -146,6 +146,22 @@ class WithEncoder(nn.Module):
             raise TraitError(f"{self.name} has no encoder", hint="its weights name none")
         return {"ws": self.encoder(images, labels, c)}
 
+    def viewed(self, images: Tensor, labels: Tensor, c: Tensor) -> Tensor:
+        """Cameras c [N,25] with yaw and pitch as the encoder sees them.
+
+        Raises: TraitError: there is no encoder, or none that predicts them.
+        """
+        encoder: Any = self.encoder
+        if encoder is None or not getattr(encoder.config, "angles", 0):
+            raise TraitError(
+                f"{self.name} has no encoder that predicts yaw and pitch",
+                hint="train one: semedit train encoder -o angles=true",
+            )
+        six = cameras.to_six(c)
+        return cameras.from_six(
+            torch.cat([encoder.look(images, labels, c)[1][:, :2].to(six), six[:, 2:]], 1)
+        ).to(c)
+
     @property
     def encoder(self) -> nn.Module | None:
         """What `encode` uses."""

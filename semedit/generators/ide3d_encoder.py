@@ -57,17 +57,24 @@ class HybridEncoder(nn.Module):
     def forward(self, images: Tensor, labels: Tensor, c: Tensor) -> Tensor:
         """images [N,3,R,R] in [-1,1], labels int64 [N,R,R] -> ws [N,num_ws,w_dim]; c is not
         looked at."""
+        return self.look(images, labels, c)[0]
+
+    def look(self, images: Tensor, labels: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and what it says of the pose [N,angles]: 2 are yaw and pitch in radians."""
         side = self.config.resolution
         small = F.interpolate(labels[:, None].float(), (side, side), mode="nearest")[:, 0].long()
         maps = F.one_hot(small, self.config.classes).permute(0, 3, 1, 2).float()
-        return self.offsets(resize(images, side), 2 * maps - 1) + self.mean
+        offsets, angles = self.offsets(resize(images, side), 2 * maps - 1)
+        return offsets + self.mean, angles
 
-    def offsets(self, images: Tensor, maps: Tensor) -> Tensor:
+    def offsets(self, images: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """images [N,3,R,R], label maps [N,K,R,R] in [-1,1], R the configuration's -> ws without
-        the mean style."""
+        the mean style, and numbers of the pose [N,angles]."""
         config = self.config
-        texture = self.texture(images)[:, : config.num_texture * config.w_dim]
-        return torch.cat([self.shape(maps), texture], 1).unflatten(1, (-1, config.w_dim))
+        styles = config.num_texture * config.w_dim
+        found = self.texture(images)
+        ws = torch.cat([self.shape(maps), found[:, :styles]], 1).unflatten(1, (-1, config.w_dim))
+        return ws, found[:, styles:]
 
 
 class Tower(nn.Module):
