@@ -26,6 +26,7 @@ from semedit.evaluation import COLOURS, Scaled, at_resolution
 from semedit.faces import networks
 from semedit.faces.attributes import Judge, load_classifier
 from semedit.faces.identity import ArcFace, similarity
+from semedit.faces.layers import fit
 from semedit.heads.truth import Truth
 from semedit.images import ATTRIBUTES, to_tensor
 from semedit.inverters import Hybrid, Optimize
@@ -93,7 +94,7 @@ class HeadEmbedding:
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
-        maps = self._network.body(networks.fit(images, self._network.size))
+        maps = self._network.body(fit(images, self._network.size))
         return F.adaptive_avg_pool2d(maps, 2).flatten(1)
 
     def __call__(self, images: Tensor) -> Tensor:

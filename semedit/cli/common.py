@@ -35,6 +35,7 @@ Mark = Annotated[
 Generator = Annotated[
     str, typer.Option("--generator", "-w", help="Weights of the generator, by name or path.")
 ]
+Fresh = Annotated[int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Options, Shared, Steps, command, data, device, stdout
+from semedit.cli.common import (
+    Fresh,
+    Generator,
+    Options,
+    Shared,
+    Steps,
+    command,
+    data,
+    device,
+    stdout,
+)
 from semedit.cli.fid import eval_fid, eval_semfaceedit, eval_transfer
 from semedit.cli.ide3d import eval_ide3d
 from semedit.cli.styles import eval_styles
@@ -28,9 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def eval_heads(
     common: Shared,
-    n: Annotated[
-        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
-    ] = 0,
+    n: Fresh = 0,
     generator: Generator = "heads-128",
     parts: Annotated[
         str, typer.Option(help="faces,inversion,masks,attributes or some of them.")
@@ -44,13 +52,11 @@ def eval_heads(
     """
     from semedit.evaluation import HeadsEvaluation
     from semedit.generators import load_generator
-    from semedit.heads import EVALUATION_SEED
-    from semedit.heads.truth import read_truths, render_truths
+    from semedit.heads.truth import first_seed, read_truths, render_truths
 
     chosen = device(common)
-    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
     with Steps("eval heads") as steps:
-        truths = render_truths(n, first, progress=steps) if n else read_truths()
+        truths = render_truths(n, first_seed(common.seed), progress=steps) if n else read_truths()
         evaluation = HeadsEvaluation(parts=tuple(parts.split(",")), batch=batch)
         figures = evaluation(
             truths,
@@ -68,9 +74,7 @@ def eval_heads(
 
 def eval_attributes(
     common: Shared,
-    n: Annotated[
-        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
-    ] = 0,
+    n: Fresh = 0,
     generator: Generator = "heads-128",
     attributes: Annotated[
         str | None, typer.Option(help="Comma between them; default: eight of the paper's.")
@@ -96,7 +100,7 @@ def eval_attributes(
     from semedit.editors import Pernus
     from semedit.generators import load_generator
     from semedit.heads import EVALUATION_SEED
-    from semedit.heads.truth import read_truths, render_truths
+    from semedit.heads.truth import first_seed, read_truths, render_truths
 
     chosen = device(common)
     given = [*([] if steps is None else [f"steps={steps}"]), *(options or ())]
@@ -106,8 +110,7 @@ def eval_attributes(
     )
     shipped = read_truths()
     # The shipped heads teach the built-in embedding, so that fresh ones are others.
-    least = EVALUATION_SEED + len(shipped)
-    first = common.seed + (0 if common.seed >= EVALUATION_SEED else least)
+    first = first_seed(common.seed, EVALUATION_SEED + len(shipped))
     with Steps("eval attributes") as bar:
         truths = render_truths(n, first, progress=bar) if n else shipped
         embed = embedding(shipped, chosen)

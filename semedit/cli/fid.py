@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Options, Shared, Steps, data, device, stdout
+from semedit.cli.common import Fresh, Generator, Options, Shared, Steps, data, device, stdout
 
 Folder = Annotated[
     Path, typer.Option("--data", help="Rendered heads, EG3D's folders or CelebAMask-HQ.")
@@ -84,9 +84,7 @@ def eval_semfaceedit(
 
 def eval_transfer(
     common: Shared,
-    n: Annotated[
-        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
-    ] = 0,
+    n: Fresh = 0,
     heads: Annotated[int, typer.Option(min=2, help="Of the shipped set, at most.")] = 8,
     generator: Generator = "heads-128",
     region: Annotated[str, typer.Option(help="Regions, each given alone.")] = "hair,mouth",
@@ -99,17 +97,16 @@ def eval_transfer(
     from semedit import methods
     from semedit.editors import Transfer
     from semedit.generators import load_generator
-    from semedit.heads import EVALUATION_SEED
-    from semedit.heads.truth import read_truths, render_truths
+    from semedit.heads.truth import first_seed, read_truths, render_truths
     from semedit.transfers import TransferEvaluation
 
     chosen = device(common)
-    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
     evaluation = TransferEvaluation(
         tuple(region.split(",")), methods.build(Transfer, options or ())
     )
     with Steps("eval transfer") as steps:
-        truths = render_truths(n, first, progress=steps) if n else read_truths()[:heads]
+        truths = render_truths(n, first_seed(common.seed), progress=steps) if n else []
+        truths = truths or read_truths()[:heads]
         figures = evaluation(
             truths,
             load_generator(generator, chosen),

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Options, Shared, Steps, data, device, stdout
+from semedit.cli.common import Fresh, Generator, Options, Shared, Steps, data, device, stdout
 from semedit.errors import OptionError
 
 
 def eval_ide3d(
     common: Shared,
-    n: Annotated[
-        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
-    ] = 0,
+    n: Fresh = 0,
     generator: Generator = "heads-128",
     parts: Annotated[
         str, typer.Option(help="inversion,canonical,texture,masks,identity or some of them.")
@@ -48,14 +46,14 @@ def eval_ide3d(
     from semedit.editors import Canonical
     from semedit.generators import load_generator
     from semedit.heads import EVALUATION_SEED
-    from semedit.heads.truth import read_truths, render_truths
+    from semedit.heads.truth import first_seed, read_truths, render_truths
     from semedit.ide3d import IDE3DEvaluation
     from semedit.inverters import Hybrid
 
     chosen = device(common)
     shipped = read_truths()
     # The shipped heads teach the built-in embedding, so that fresh ones are others.
-    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED + len(shipped))
+    first = first_seed(common.seed, EVALUATION_SEED + len(shipped))
     loaded = load_generator(generator, chosen)
     evaluation = IDE3DEvaluation(
         parts=tuple(parts.split(",")),

@@ -7,14 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Options, Shared, Steps, data, device, stdout
+from semedit.cli.common import Fresh, Generator, Options, Shared, Steps, data, device, stdout
 
 
 def eval_styles(
     common: Shared,
-    n: Annotated[
-        int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")
-    ] = 0,
+    n: Fresh = 0,
     generator: Generator = "heads-l2sae-128",
     rival: Annotated[
         str, typer.Option(help="Weights of the generator that is inverted, in the table.")
@@ -33,17 +31,17 @@ def eval_styles(
     from semedit import methods
     from semedit.editors import Roi
     from semedit.generators import load_generator
-    from semedit.heads import EVALUATION_SEED
-    from semedit.heads.truth import read_truths, render_truths
+    from semedit.heads.truth import first_seed, read_truths, render_truths
     from semedit.styles import StylesEvaluation
 
     chosen = device(common)
     editor = methods.build(Roi, options or (), style_noise=1.0, seed=common.seed)
     evaluation = StylesEvaluation(tuple(parts.split(",")), editor, rivals)
-    first = common.seed + (0 if common.seed >= EVALUATION_SEED else EVALUATION_SEED)
     with Steps("eval styles") as steps:
         shipped = read_truths()
-        truths = render_truths(n, first, progress=steps, alone=True) if n else shipped
+        truths = (
+            render_truths(n, first_seed(common.seed), progress=steps, alone=True) if n else shipped
+        )
         figures = evaluation(
             truths,
             load_generator(generator, chosen),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from semedit import weights
 from semedit.errors import WeightsError
-from semedit.faces.networks import convolution, fit
+from semedit.faces.layers import convolution, fit
 from semedit.images import ATTRIBUTES
 
 WEIGHTS = "attributes"  # their name

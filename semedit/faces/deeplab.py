@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from semedit import torchvision_ops, weights
 from semedit.errors import OptionError, WeightsError
-from semedit.faces.networks import fit
+from semedit.faces.layers import fit
 from semedit.faces.parsing import enlarge
 
 WEIGHTS = "deeplab"  # their name

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import torchvision_ops, weights
-from semedit.faces import networks
+from semedit.faces.layers import fit
 
 # The part of an aligned crop that ArcFace sees: rows and columns of its 256 px.
 ROWS, COLUMNS = (35 / 256, 223 / 256), (32 / 256, 220 / 256)
@@ -32,10 +32,10 @@ class ArcFace:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Aligned crops float32 [N,3,R,R] in [-1,1] -> unit embeddings [N,512]; differentiable."""
-        images = networks.fit(images.to(self.device), 256)
+        images = fit(images.to(self.device), 256)
         top, bottom = (round(256 * v) for v in ROWS)
         left, right = (round(256 * v) for v in COLUMNS)
-        face = networks.fit(images[:, :, top:bottom, left:right], 112)
+        face = fit(images[:, :, top:bottom, left:right], 112)
         return F.normalize(self.network(face))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semedit import torchvision_ops, weights
 from semedit.faces import networks
+from semedit.faces.layers import fit
 
 # For each CelebAMask-HQ id, BiSeNet's own id of the same part.
 BISENET_ORDER = (0, 1, 10, 6, 4, 5, 2, 3, 7, 8, 11, 12, 13, 17, 18, 9, 15, 14, 16)
@@ -62,7 +63,7 @@ class BiSeNetParser:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,R,R]."""
-        scaled = (networks.fit(images.to(self.device), SIZE) + 1) / 2
+        scaled = (fit(images.to(self.device), SIZE) + 1) / 2
         mean = scaled.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
         std = scaled.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
         with torch.inference_mode():
@@ -88,7 +89,7 @@ class ParseNetParser:
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,R,R]."""
         with torch.inference_mode():
-            seg = self.network(networks.fit(images.to(self.device), SIZE))[0]
+            seg = self.network(fit(images.to(self.device), SIZE))[0]
         return enlarge(seg, images.shape[-1])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semedit import cameras, torchvision_ops, weights
 from semedit.faces import networks
+from semedit.faces.layers import fit
 
 
 class Pose(Protocol):
@@ -59,7 +60,7 @@ class HopenetPose:
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N,3,R,R] in [-1,1] -> c float32 [N,25]."""
         images = images.to(self.device)
-        scaled = (networks.fit(images, 224) + 1) / 2
+        scaled = (fit(images, 224) + 1) / 2
         mean = scaled.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
         std = scaled.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
         with torch.inference_mode():

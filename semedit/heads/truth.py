@@ -132,6 +132,11 @@ def write_truths(path: Path, truths: Sequence[Truth]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
+def first_seed(seed: int, least: int = EVALUATION_SEED) -> int:
+    """Where fresh heads begin: at a seed that no training uses, which `seed` is or counts from."""
+    return seed if seed >= EVALUATION_SEED else seed + least
+
+
 def read_truths(path: Path = SHIPPED) -> list[Truth]:
     """Read a set.
 
