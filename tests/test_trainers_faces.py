@@ -53,15 +53,18 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path
 
 
-def test_views_move_pictures_and_points_alike() -> None:
+@pytest.mark.parametrize("bent", [False, True])
+def test_views_move_pictures_and_points_alike(bent: bool) -> None:
     view = views()
+    bend = augment.bends(4) if bent else None
     places = torch.tensor([[0.4, 0.55], [0.6, 0.45], [0.5, 0.6]]).expand(4, 3, 2)
     images = torch.zeros(4, 3, 200, 200)
     for k in range(3):
         x, y = (places[0, k] * 200).long().tolist()
         images[:, k, y - 2 : y + 2, x - 2 : x + 2] = 1
-    seen = augment.see(images, augment.grid(view, 100))
-    moved = augment.move(places, view)
+    seen = augment.see(images, augment.grid(view, 100, bend))
+    moved = augment.move(places, view, bend)
+    assert bent == bool((moved - augment.move(places, view)).abs().max() > 1e-3)
     steps = (torch.arange(100) + 0.5) / 100
     total = seen.sum((2, 3))
     x = (seen.sum(2) * steps).sum(-1) / total

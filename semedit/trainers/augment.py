@@ -3,7 +3,9 @@
 Everything draws from torch's global generator, so that a step repeats exactly. Pictures are
 float32 [N,3,H,W] in [0,1] here. Geometry is a similarity per picture, in sides of the picture:
 
-    uv_in = centre + side * R(rotation) * (uv_out - 1/2)
+    uv_in = centre + side * R(rotation) * (uv_out + bend(uv_out) - 1/2)
+
+where the bend, a smooth random field, moves features about: no morphable model knows all faces.
 """
 
 from __future__ import annotations
@@ -47,11 +49,26 @@ def chance(n: int, probability: float) -> Tensor:
     return torch.rand(n) < probability
 
 
-def grid(view: View, size: int) -> Tensor:
-    """Sampling places [N,size,size,2] in [-1,1] for `F.grid_sample`."""
+def bends(n: int, strength: float = 1.0) -> Tensor:
+    """Smooth displacements [n,2,64,64] of places in a view, in its sides; coarse and fine ones."""
+    field = torch.zeros(n, 2, 64, 64)
+    for cells, amount in ((4, 0.025), (9, 0.012)):
+        knots = strength * amount * torch.randn(n, 2, cells, cells).clamp(-2, 2)
+        field = field + F.interpolate(knots, (64, 64), mode="bicubic", align_corners=True)
+    return field
+
+
+def grid(view: View, size: int, bend: Tensor | None = None) -> Tensor:
+    """Sampling places [N,size,size,2] in [-1,1] for `F.grid_sample`; bend as of `bends`."""
     m = view.matrices()
-    theta = torch.cat([m[:, :, :2], 2 * m[:, :, 2:] + m[:, :, :2].sum(2, keepdim=True) - 1], 2)
-    return F.affine_grid(theta, [len(m), 1, size, size], align_corners=False)
+    if bend is None:
+        theta = torch.cat([m[:, :, :2], 2 * m[:, :, 2:] + m[:, :, :2].sum(2, keepdim=True) - 1], 2)
+        return F.affine_grid(theta, [len(m), 1, size, size], align_corners=False)
+    line = (torch.arange(size) + 0.5) / size
+    places = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
+    places = places + sized(bend, size).permute(0, 2, 3, 1)
+    seen = places.flatten(1, 2) @ m[:, :, :2].transpose(1, 2) + m[:, None, :, 2]
+    return 2 * seen.view_as(places) - 1
 
 
 def see(images: Tensor, places: Tensor, mode: str = "bilinear") -> Tensor:
@@ -66,11 +83,19 @@ def sized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, (size, size), mode="bilinear")
 
 
-def move(points: Tensor, view: View) -> Tensor:
+def move(points: Tensor, view: View, bend: Tensor | None = None) -> Tensor:
     """Points [N,P,2] of the pictures, in sides, where the view shows them."""
     m = view.matrices()
-    local = points - m[:, None, :, 2]
-    return local @ torch.linalg.inv(m[:, :, :2]).transpose(1, 2)
+    straight = (points - m[:, None, :, 2]) @ torch.linalg.inv(m[:, :, :2]).transpose(1, 2)
+    if bend is None:
+        return straight
+    found = straight
+    for _ in range(8):  # the place that the bend moves here; the field is a contraction
+        moved = F.grid_sample(
+            bend, found[:, None] * 2 - 1, padding_mode="border", align_corners=False
+        )
+        found = straight - moved[:, :, 0].transpose(1, 2)
+    return found
 
 
 def light(images: Tensor, strength: float = 1.0) -> Tensor:

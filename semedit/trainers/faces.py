@@ -210,7 +210,7 @@ class CropTask(FaceTask):
         n = len(indices)
         true = n - int(n * self.options.negatives)
         view = crop_views(n, self.options.jitter)
-        places = augment.grid(view, self.resolution)
+        places = augment.grid(view, self.resolution, augment.bends(n, self.options.bend))
         seen = augment.see(self.heads.pictures(indices), places)
         labels = self.labels(indices, places)
         around = augment.sized(self.scenes(n), self.resolution)
@@ -326,6 +326,7 @@ class FaceTrainer:
     lr: float = 2e-3  # AdamW
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
     strength: float = 0.5  # of the changes of light, optics and file
+    bend: float = 0.7  # strength of the smooth random displacements of a face's features
     negatives: float = 0.07  # share of each batch without a face
     camera: float = 1.0  # weight of the camera's loss
     rare: float = 0.2  # labels weigh as their share of the pixels to the power of minus this
@@ -348,6 +349,7 @@ class TraitTrainer:
     lr: float = 2e-3  # AdamW
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
     strength: float = 0.5  # of the changes of light, optics and file
+    bend: float = 0.0  # strength of the smooth random displacements of a face's features
     negatives: float = 0.0  # share of each batch without a face
     seg: float = 0.3  # weight of the label map's loss
     rare: float = 0.35  # labels weigh as their share of the pixels to the power of minus this

@@ -96,9 +96,10 @@ class LandmarkTask(FaceTask):
         images = self.heads.pictures(indices)
         images = augment.rescene(images, self.labels(indices), self.scenes(n))
         view = self.spoil(images, self.squares[indices], true)
-        seen = self.look(images, view, self.scenes(n))
+        bend = augment.bends(n, self.options.bend)
+        seen = self.look(images, augment.grid(view, self.resolution, bend), self.scenes(n))
         seen, covered = augment.occlude(augment.photograph(seen, self.options.strength))
-        points = augment.move(self.heads.points[indices], view)[:true]
+        points = augment.move(self.heads.points[indices], view, bend)[:true]
         points = mirrored_points(points, view.mirror[:true])
         visible = mirrored_points(self.heads.visible[indices][:true], view.mirror[:true])
         visible = visible & ~at(covered[:true], points)
@@ -135,9 +136,8 @@ class LandmarkTask(FaceTask):
             return self.scenes(n)
         return self.mined[torch.randint(0, len(self.mined), (n,))].float() / 255
 
-    def look(self, images: Tensor, view: View, around: Tensor) -> Tensor:
-        """What the views show; beyond the picture, its reflection or other scenes."""
-        places = augment.grid(view, self.resolution)
+    def look(self, images: Tensor, places: Tensor, around: Tensor) -> Tensor:
+        """What lies at places; beyond the picture, its reflection or other scenes."""
         seen = augment.see(images, places)
         outside = (places.abs() > 1).any(-1) & chance(len(images), 0.6).view(-1, 1, 1)
         return torch.where(outside[:, None], augment.see(around, places), seen)
@@ -181,6 +181,7 @@ class LandmarkTrainer:
     batch_size: int = 64
     lr: float = 2e-3  # AdamW
     strength: float = 0.7  # of the changes of light, optics and file
+    bend: float = 1.0  # strength of the smooth random displacements of a face's features
     negatives: float = 0.4  # share of each batch without a face
     mined: int = 120  # scenes, and as many heads, that are searched for false proposals
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
