@@ -25,14 +25,14 @@ from semedit.trainers.semfaceedit import SemFaceEditTrainer
 Progress = Callable[[str, int, int], None]  # variant, done, in all
 TABLES: dict[str, dict[str, dict[str, Any]]] = {
     "table 1: weights of the Appearance Module": {
-        "none shared": {"sharing": "none"},
-        "all shared": {"sharing": "all"},
-        "proposed: all but colour layers": {"sharing": "proposed"},
+        "none shared": {"sharing": "none", "depth": 8},
+        "all shared": {"sharing": "all", "depth": 8},
+        "proposed: all but colour layers": {"sharing": "proposed", "depth": 8},
     },
     "table 2: sines of both modules": {
-        "4": {"depth": 4},
-        "6": {"depth": 6},
-        "8": {"depth": 8},
+        "4": {"sharing": "proposed", "depth": 4},
+        "6": {"sharing": "proposed", "depth": 6},
+        "8": {"sharing": "proposed", "depth": 8},
     },
 }
 
@@ -41,7 +41,7 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
 class Ablation:
     """How the variants are trained and compared.
 
-    trainer   of the proposed variant; each other one differs in one option; first stage only
+    trainer   of all variants but for what they differ in; first stage only
     kimg      thousands of pictures that each sees
     """
 
@@ -60,22 +60,18 @@ class Ablation:
         """
         tell = progress or (lambda name, done, total: None)
         done: dict[str, dict[str, Any]] = {}
-        total = len({self._folder(c) for rows in TABLES.values() for c in rows.values()})
+        total = len({_folder(c) for rows in TABLES.values() for c in rows.values()})
         for rows in TABLES.values():
             for change in rows.values():
-                folder = self._folder(change)
+                folder = _folder(change)
                 if folder not in done:
                     tell(folder, len(done), total)
                     done[folder] = self._variant(data, runs / folder, change)
         tell("", total, total)
         return {
-            title: {name: done[self._folder(change)] for name, change in rows.items()}
+            title: {name: done[_folder(change)] for name, change in rows.items()}
             for title, rows in TABLES.items()
         }
-
-    def _folder(self, change: dict[str, Any]) -> str:
-        made = replace(self.trainer, **change)
-        return f"{made.sharing}-{made.depth}"
 
     def _variant(self, data: Path, folder: Path, change: dict[str, Any]) -> dict[str, Any]:
         trainer: Any = replace(self.trainer, second=0.0, **change)
@@ -83,3 +79,7 @@ class Ablation:
         figures = train(trainer, data, folder, schedule, self.seed, quiet=True)
         generator = load_generator(str(folder / f"{trainer.output}.safetensors"))
         return {**figures, **self.evaluation(generator, data)}
+
+
+def _folder(change: dict[str, Any]) -> str:
+    return f"{change['sharing']}-{change['depth']}"

@@ -60,7 +60,7 @@ class SemFaceEditTrainer:
     name: ClassVar[str] = "semfaceedit"
     preset: Literal["heads", "paper"] = "heads"  # sizes: 64 pixels for a CPU, or the paper's
     output: str = "heads-manifolds-64"  # name of the weight file
-    depth: int = 8  # sines of each module: 4, 6 or 8
+    depth: int = 0  # sines of each module: 4, 6 or 8; 0: the preset's, heads 4, paper 8
     sharing: Sharing = "proposed"  # what clubs share: none, proposed (all but colours), all
     width: int = 0  # of the sines; 0: the preset's
     count: int = 0  # of surfaces; 0: the preset's
@@ -117,9 +117,8 @@ class SemFaceEditTrainer:
 
     def config(self, parameters: int) -> ManifoldsConfig:
         """Of the preset, for heads of so many parameters."""
-        common = ManifoldsConfig(
-            depth=self.depth, appearance_depth=self.depth, sharing=self.sharing
-        )
+        depth = self.depth or (8 if self.preset == "paper" else 4)
+        common = ManifoldsConfig(depth=depth, appearance_depth=depth, sharing=self.sharing)
         if self.preset == "paper":
             surfaces = Surfaces(count=self.count or 24)
             return replace(common, width=self.width or 256, surfaces=surfaces)
@@ -136,7 +135,7 @@ class SemFaceEditTrainer:
             gain=5.0,
             density_start=-2.0,
             surfaces=Surfaces(
-                count=self.count or 12,
+                count=self.count or 18,
                 first=36.0,
                 last=15.0,
                 width=32,
