@@ -218,6 +218,12 @@ def load(path: Path, generator: nn.Module | None = None) -> Latent:
     c = tensors.get("c")
     if c is None or not codes or c.ndim != 2 or c.shape[1] != 25:
         raise LatentError(f"{path.name} lacks codes or a camera label [N,25].")
+    try:
+        meta = json.loads(metadata.get("meta", "{}"))
+    except ValueError as error:
+        raise LatentError(f"{path.name}: damaged meta: {error}") from error
+    if box and box.keys() != {"image", "mask"}:
+        raise LatentError(f"{path.name} holds half a composite.")
     latent = Latent(
         codes=codes,
         c=c,
@@ -226,7 +232,7 @@ def load(path: Path, generator: nn.Module | None = None) -> Latent:
         method=metadata.get("method", "?"),
         tuned=_under(tensors, TUNED) or None,
         composite=Composite(box["image"].float(), box["mask"].float()) if box else None,
-        meta=json.loads(metadata.get("meta", "{}")),
+        meta=meta,
     )
     if generator is not None:
         check(latent, generator, path.name)

@@ -137,6 +137,49 @@ def test_the_real_photographs_and_all_that_is_bad(shared, tmp_path):
     assert all(name.startswith("real/") for name in done) and len(done) >= 12
 
 
+def test_damaged_files_of_the_workspace_are_their_faces_errors(tmp_path):
+    """Sidecar, crop, label map, latent: each damaged in a way of its own, and one face whole."""
+    (tmp_path / "raw").mkdir()
+    for name in ("bytes", "crop", "map", "whole"):
+        shutil.copyfile(examples()[0], tmp_path / "raw" / f"{name}.png")
+    work = ("--work", tmp_path / "work", "-j", "1")
+    semedit("align", tmp_path / "raw", *work)
+    space = Workspace(tmp_path / "work")
+    space.path("faces", "bytes", ".json").write_bytes(b"\xff\xfe\x00")
+    space.path("faces", "crop", ".png").write_bytes(malformed.noise("PNG")[:-900])
+    space.path("masks", "map", ".png").write_bytes(malformed.bomb(14000, 14000))
+    invert = ("invert", "-o", "steps=1", "-o", "tune_steps=0", *work)
+    lines = {line.get("name"): line for line in semedit(*invert, code=3)}
+    assert lines["whole"]["status"] == "done"
+    for name, words in (("bytes", "cannot be read"), ("crop", "damaged"), ("map", "pixels")):
+        assert lines[name]["status"] == "error" and words in told(lines[name])
+    latent = space.path("latents", "whole", ".safetensors")
+    latent.write_bytes(latent.read_bytes().replace(b'"meta":"{', b'"meta":"[', 1))
+    (line, _) = semedit("edit", "--direction", "smiling", *work, "whole", code=3)
+    assert line["error"]["code"] == "latent" and "meta" in told(line)
+
+
+def test_the_closing_table_and_where_things_are_told(tmp_path):
+    """Data on stdout alone, no colours and no bar where stderr is no terminal."""
+    (tmp_path / "raw").mkdir()
+    for i in range(3):
+        (tmp_path / "raw" / f"bad{i}.jpg").write_bytes(b"no picture")
+    (tmp_path / "raw" / "empty.png").write_bytes(b"")
+    Image.new("RGB", (30, 30)).save(tmp_path / "raw" / "nobody.png")
+    result = subprocess.run(
+        [sys.executable, "-m", "semedit.cli", "align", "raw", "-j", "1"],
+        cwd=tmp_path, capture_output=True, text=True, env=environment(COLUMNS="100"), check=False,
+    )  # fmt: skip
+    assert result.returncode == 3 and result.stdout == "" and "\x1b" not in result.stderr
+    assert "device: cpu" in result.stderr or "device: cuda" in result.stderr
+    rows = [re.split(r"\s*[│┃]\s*", line)[1:-1] for line in result.stderr.splitlines()]
+    assert ["items", "done", "up to date", "skipped", "failed", "warned"] in rows
+    assert ["5", "0", "0", "1", "4", "0"] in rows
+    assert ["3 failed", "not a picture, or in a format that is not read", "bad0"] in rows
+    assert ["1 failed", "the file is empty", "empty"] in rows
+    assert ["1 skipped", "no face found", "nobody"] in rows
+
+
 # Disks -------------------------------------------------------------------------------------------
 
 

@@ -182,8 +182,8 @@ def read_face(path: Path) -> Face:
     """The sidecar of a crop."""
     try:
         return Face.from_json(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
 
 
 def load_face(item: Item, camera: bool = True) -> Aligned:
