@@ -17,6 +17,7 @@ from torch import Tensor
 from semedit.editors.directions import Directions
 from semedit.editors.fitting import regress
 from semedit.errors import InputError, TraitError
+from semedit.heads.parameters import IDENTITIES, NAMES
 from semedit.images import ATTRIBUTES
 from semedit.trainers.rendered import read_views
 
@@ -32,6 +33,10 @@ LOOSE = {
 }
 
 
+# Causes that several attributes share, with CelebA's names: (parameter, sign).
+CAUSES = {"male": ("masculine", 1.0), "pale_skin": ("melanin", -1.0)}
+
+
 @torch.no_grad()
 def from_heads(
     generator: Any,
@@ -40,7 +45,7 @@ def from_heads(
     batch: int = 16,
     progress: Progress | None = None,
 ) -> Directions:
-    """Regress the encoder's codes of rendered heads on all their attributes (but see LOOSE).
+    """Regress the encoder's codes of rendered heads on their attributes and CAUSES (but see LOOSE).
 
     Args:   data: a folder of `semedit heads`; n: heads used, at most.
     Raises: TraitError: the generator has no encoder.  InputError: no such data set.
@@ -60,4 +65,6 @@ def from_heads(
         if progress is not None:
             progress(int(heads[-1]) + 1, count)
     together = {k: torch.cat([part[k] for part in codes]) for k in codes[0]}
-    return regress(generator, together, attributes[:count], ATTRIBUTES, LOOSE)
+    causes = [sign * views.z[:, IDENTITIES + NAMES.index(p)] for p, sign in CAUSES.values()]
+    scores = torch.cat([attributes[:count], torch.stack(causes, 1)[:count]], 1)
+    return regress(generator, together, scores, (*ATTRIBUTES, *CAUSES), LOOSE)
