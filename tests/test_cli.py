@@ -1,12 +1,9 @@
 """The real chain on a folder with bad files among good, driven through the command line."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -231,30 +228,6 @@ def test_a_locked_workspace_ends_with_11(tmp_path, folder):
 def test_a_folder_that_cannot_be_written_ends_with_1(tmp_path, folder):
     (tmp_path / "file").write_text("x")
     semedit("align", folder / "raw", "--work", tmp_path / "file" / "work", code=1)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_leaves_nothing_half_written(tmp_path, number, code):
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    for i in range(40):
-        shutil.copyfile(examples()[0], raw / f"{i:02d}.png")
-    work = tmp_path / "work"
-    command = [sys.executable, "-m", "semedit.cli", "align", str(raw), "--work", str(work)]
-    with subprocess.Popen(
-        command,
-        stderr=subprocess.DEVNULL,
-        env=dict(os.environ),
-        # A shell that runs the tests in the background has them, and all they start, ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not list(work.glob("receipts/align/[!.]*.json")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(number)
-        assert process.wait(60) == code
-    done = len(list(work.glob("receipts/align/[!.]*.json")))
-    assert 1 <= done < 40 and not list(work.rglob(".tmp-*"))
 
 
 # Commands without a workspace ------------------------------------------------------------------

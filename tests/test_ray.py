@@ -1,6 +1,8 @@
 """The folder loop on a Ray cluster of this machine: a head and two nodes, one of them killed."""
 
+import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -9,9 +11,12 @@ from pathlib import Path
 import light
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from semedit.batch import Run
 from semedit.batch.on_ray import Cluster, for_each_on_ray
+from semedit.cli.app import app
+from semedit.demo import examples
 from semedit.errors import FailuresError, OptionError
 from semedit.images import write_image
 from semedit.tasks import perform
@@ -51,6 +56,7 @@ def cluster(tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.timeout(900)
 def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
     add, local = cluster
     nodes = [add(), add()]
@@ -61,7 +67,7 @@ def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
     log, at_work = tmp_path / "log", []
 
     def kill():
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while len(at_work) < 2 and time.monotonic() < deadline:  # both nodes are busy
             time.sleep(0.02)
             at_work[:] = set(log.read_text().split()) if log.exists() else ()
@@ -96,3 +102,22 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch, tmp_path, raw):
     run = Run(Workspace(tmp_path / "work"), "grey")
     with pytest.raises(OptionError, match=r"semedit\[ray\]"):
         for_each_on_ray(run, task, light.Watch(), Cluster())
+
+
+def test_commands_run_on_a_cluster(cluster, tmp_path):
+    """`align` itself, with one good file in a folder of its own, as a local run has it."""
+    cluster[0]()
+    (tmp_path / "raw" / "sub").mkdir(parents=True)
+    (tmp_path / "raw" / "bad.jpg").write_bytes(b"no picture")
+    shutil.copyfile(examples()[0], tmp_path / "raw" / "sub" / "head.png")
+    command = ["align", str(tmp_path / "raw"), "--device", "cpu", "--json", "--work"]
+    spaces = [Workspace(tmp_path / name) for name in ("ray", "local")]
+    for space, more in zip(spaces, (["--engine", "ray"], []), strict=True):
+        result = CliRunner().invoke(app, [*command, str(space.root), *more])
+        assert result.exit_code == 3, result.output
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        assert {line["name"]: line["status"] for line in lines[:-1]} == {
+            "bad": "error",
+            "sub/head": "done",
+        }
+    assert light.tree(spaces[0]) == light.tree(spaces[1])
