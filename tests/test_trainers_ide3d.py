@@ -15,19 +15,14 @@ from semedit import cameras, weights
 from semedit.errors import InputError, OptionError
 from semedit.generators import Triplane, load_generator
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.volume import fine_points
 from semedit.trainers import posed
 from semedit.trainers.discriminators import DualDiscriminator
-from semedit.trainers.ide3d import (
-    Batch,
-    IDE3DTask,
-    IDE3DTrainer,
-    blurred,
-    config_of,
-    rebalanced,
-)
+from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, config_of
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.posed import Poses, read_faces
+from semedit.trainers.posed import Poses, read_faces, rebalanced
 from semedit.trainers.rendered import read_views
+from semedit.trainers.shown import Batch, blurred
 from tests.test_trainers_triplane import SIDE, SmallHeads, write_heads
 from tests.tiny import SMALL_IDE3D
 
@@ -283,3 +278,15 @@ def test_heads_128_is_a_small_configuration_of_the_same_networks() -> None:
     # Only the samples along the rays differ.
     assert float((first.image - second.image).abs().mean()) < 0.03
     assert float((first.seg.argmax(1) == second.seg.argmax(1)).float().mean()) > 0.95
+
+
+def test_fine_points_lie_where_something_is() -> None:
+    torch.manual_seed(0)
+    density = torch.zeros(2, 1, 8, 8, 8)
+    density[0, 0, 6, 1, 3] = density[1, 0, 0, 7, 5] = 1e3
+    points = fine_points(density, 500)
+    assert points.shape == (2, 500, 3)
+    for i, (z, y, x) in enumerate(((6, 1, 3), (0, 7, 5))):
+        low = torch.tensor([x, y, z]) / 4 - 1
+        inside = ((points[i] >= low) & (points[i] <= low + 0.25)).all(1)
+        assert float(inside.float().mean()) > 0.9

@@ -185,3 +185,16 @@ def cells(near: Tensor, far: Tensor, t: Tensor) -> Tensor:
     middles = (t[:, 1:] + t[:, :-1]) / 2
     edges = torch.cat([near[:, None], middles, far[:, None]], -1)
     return edges.diff(dim=-1)
+
+
+def fine_points(density: Tensor, count: int) -> Tensor:
+    """Points [N,count,3] in the box's units, of the chance that a cell of a grid stops a ray.
+
+    Args: density [N,1,G,G,G] over (z,y,x) of the box.
+    """
+    side = density.shape[-1]
+    stops = 1 - torch.exp(-density.float().flatten(1) / side)
+    # A trace everywhere, as rays through empty space have samples, too.
+    cells = torch.multinomial(stops + 1e-4, count, replacement=True)
+    places = torch.stack([cells % side, cells // side % side, cells // side**2], -1)
+    return (places + torch.rand(places.shape)) * (2 / side) - 1

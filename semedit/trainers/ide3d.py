@@ -13,14 +13,14 @@ Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplem
 A run may also begin with the weights of an earlier one, `start_from`, whose sizes and kind of rays
 it then has: so heads-128 and its like, whose networks are the same, learn from an adversary, too.
 
-Departs: the regression; points of the density regularisation are uniform in the box, as EG3D's
-are, and their distance is the absolute one.
+Departs: the regression; the density of equation 3 is that before its softplus, as in EG3D; its fine
+points are drawn from the density grid of the planes (`density_everywhere`: from the whole box, as
+EG3D draws them).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +31,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import cameras, losses, weights
+from semedit import losses, weights
 from semedit.errors import OptionError, WeightsError
-from semedit.faces.networks import MIRROR_LABELS, MIRROR_SIX
-from semedit.generators import Output, Triplane, build_generator
+from semedit.generators import Output, Triplane, build_generator, volume
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import DualDiscriminator
 from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.parallel import Processes, sharing
-from semedit.trainers.posed import Poses, read_faces
+from semedit.trainers.posed import Poses, read_faces, rebalanced
 from semedit.trainers.rendered import Views
+from semedit.trainers.shown import Batch, shown, true_pair
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.triplane import class_weights, decibels, opacity_loss, small_parts
 
@@ -68,6 +68,7 @@ class IDE3DTrainer:
     density: float = 0.25  # weight of the density regularisation
     density_step: float = 0.004  # distance of its points, standard deviation, share of the box
     density_points: int = 1000  # per face
+    density_everywhere: bool = False  # points from the whole box, not where rays sample finely
     swapping: float = 0.5  # chance that the style is conditioned on another camera
     mixing: float = 0.9  # chance that a face takes its styles from two z
     blur: float = 0.02  # discriminator's blur at the start, standard deviation in picture sides
@@ -154,27 +155,6 @@ def config_of(preset: str, z_dim: int) -> IDE3DConfig:
         density_scale=50.0,
         density_start=-3.0,
     )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Views of heads: images [B,3,R,R], labels [B,R,R], c [B,25], z [B,P]."""
-
-    images: Tensor
-    labels: Tensor
-    c: Tensor
-    z: Tensor
-
-    def mirrored(self, chosen: Tensor) -> Batch:
-        """With some faces, bool [B], mirrored: pictures, labels of left and right, cameras."""
-        table = torch.tensor(MIRROR_LABELS, device=chosen.device)
-        images = torch.where(chosen.view(-1, 1, 1, 1), self.images.flip(-1), self.images)
-        other = table[self.labels.flip(-1)]
-        labels = torch.where(chosen.view(-1, 1, 1), other, self.labels)
-        sign = torch.tensor(MIRROR_SIX, device=chosen.device)
-        turned = cameras.from_six(cameras.to_six(self.c) * sign)
-        c = torch.where(chosen[:, None], turned, self.c)
-        return Batch(images, labels, c, self.z)
 
 
 class Memory(nn.Module):
@@ -365,16 +345,20 @@ class IDE3DTask(GeneratorTask):
         logits = self.discriminator(*shown(output, sigma), batch.c)
         terms = {"generator": losses.generator_loss(logits).sum(1).mean()}
         if trainer.density > 0:
-            terms["density"] = trainer.density * self._rough(planes["shape"])
+            terms["density"] = trainer.density * self._rough(planes)
         if trainer.anchor > 0:
             near = self._regress(batch, neural)
             terms |= {name: trainer.anchor * value for name, value in near.items()}
         return terms
 
-    def _rough(self, shape: Tensor) -> Tensor:
-        """Mean difference of density, before its softplus, between neighbouring points."""
-        trainer, n = self.trainer, len(shape)
-        points = torch.rand(n * trainer.density_points, 3) * 2 - 1
+    def _rough(self, planes: dict[str, Tensor]) -> Tensor:
+        """Equation 3: mean difference of density, before its softplus, between close points."""
+        trainer, shape = self.trainer, planes["shape"]
+        n, count = len(shape), trainer.density_points
+        if trainer.density_everywhere:
+            points = torch.rand(n * count, 3) * 2 - 1
+        else:
+            points = volume.fine_points(planes["density"].cpu(), count).flatten(0, 1)
         near = points + 2 * trainer.density_step * torch.randn_like(points)
         points, near = points.to(self.device), near.to(self.device)
         face = torch.arange(n, device=self.device).repeat_interleave(trainer.density_points)
@@ -415,54 +399,6 @@ def trained_on(device: str) -> torch.device:
     """The device of a name; of "cuda" under torchrun, this process's own."""
     local = os.environ.get("LOCAL_RANK")
     return torch.device(f"cuda:{local}" if device == "cuda" and local is not None else device)
-
-
-def rebalanced(c: Tensor, steep: float) -> Tensor:
-    """Indices int64 of faces seen by cameras c [n,V,25], those turned aside more than once.
-
-    A face at 45 degrees of yaw or more occurs `steep` times, one from the front once.
-    """
-    yaw = cameras.angles(c.flatten(0, 1))[:, 0].abs().view(c.shape[:2]).mean(1)
-    times = 1 + (steep - 1) * (yaw / math.radians(45)).clamp(max=1)
-    return torch.arange(len(c)).repeat_interleave(times.round().long())
-
-
-def shown(output: Output, sigma: float) -> tuple[Tensor, Tensor]:
-    """What the discriminator sees of a face: pictures [N,6,R,R] and label maps [N,2K,R,R]."""
-    low = output.low
-    assert low is not None and low.seg is not None and output.seg is not None
-    high, coarse = (2 * seg.float().softmax(1) - 1 for seg in (output.seg, low.seg))
-    return paired(output.image, low.image, sigma), paired(high, coarse, sigma)
-
-
-def true_pair(batch: Batch, neural: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """The same of real pictures, made small as the volume rendering is."""
-    maps = 2 * F.one_hot(batch.labels, len(LABELS)).permute(0, 3, 1, 2).float() - 1
-    images, maps = (
-        paired(x, F.interpolate(x, (neural, neural), mode="area"), sigma)
-        for x in (batch.images, maps)
-    )
-    return images, maps
-
-
-def paired(high: Tensor, low: Tensor, sigma: float) -> Tensor:
-    """[N,C,R,R] and [N,C,r,r] -> [N,2C,R,R], blurred by sigma picture sides."""
-    size = high.shape[-2:]
-    return blurred(torch.cat([high, F.interpolate(low, size, mode="bilinear")], 1), sigma)
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian of sigma picture sides over [N,C,R,R]; less than a third of a pixel is none."""
-    pixels = sigma * x.shape[-1]
-    reach = min(int(3 * pixels), x.shape[-1] - 1)
-    if reach < 1:
-        return x
-    line = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-    line = torch.exp(-0.5 * (line / pixels).square())
-    line = (line / line.sum()).expand(x.shape[1], 1, 1, -1)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), "reflect"), line, groups=x.shape[1])
-    x = F.pad(x, (0, 0, reach, reach), "reflect")
-    return F.conv2d(x, line.transpose(2, 3), groups=x.shape[1])
 
 
 @torch.no_grad()

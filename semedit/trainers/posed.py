@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,3 +171,13 @@ class Poses:
     def sample(self, n: int) -> Tensor:
         """Cameras [n,25]."""
         return cameras.from_six(self.mean + torch.randn(n, 6) @ self.factor.t())
+
+
+def rebalanced(c: Tensor, steep: float) -> Tensor:
+    """Indices int64 of faces seen by cameras c [n,V,25], those turned aside more than once.
+
+    A face at 45 degrees of yaw or more occurs `steep` times, one from the front once.
+    """
+    yaw = cameras.angles(c.flatten(0, 1))[:, 0].abs().view(c.shape[:2]).mean(1)
+    times = 1 + (steep - 1) * (yaw / math.radians(45)).clamp(max=1)
+    return torch.arange(len(c)).repeat_interleave(times.round().long())
