@@ -22,7 +22,7 @@ from semedit.trainers.synthesis import Faces
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_triplane import SmallHeads, write_heads
-from tests.tiny import small_stylegan2
+from tests.tiny import small_ide3d, small_stylegan2
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +151,17 @@ def test_inversion_may_ask_the_encoder_for_the_view() -> None:
     torch.testing.assert_close(found[:, 2:], cameras.to_six(c)[:, 2:], rtol=1e-3, atol=1e-4)
     with pytest.raises(TraitError, match="predicts yaw"):
         method(small_generator().attach(Encoder(SMALL_ENCODER)), images, labels, c)
+
+
+@pytest.mark.parametrize("kind", [EncoderTrainer, CanonicalTrainer])
+def test_the_papers_generator_gets_encoders_too(tmp_path: Path, kind: type) -> None:
+    generator = small_ide3d()
+    facts = {"kind": "ide3d", "config": json.dumps(asdict(generator.config))}
+    weights.save(tmp_path / "paper.safetensors", generator.state_dict(), facts)
+    trainer = kind(generator=str(tmp_path / "paper.safetensors"), batch_size=2)
+    data = write_heads(tmp_path / "heads")
+    figures = train(trainer, data, tmp_path / "run", Schedule(kimg=0.002), quiet=True)
+    assert figures
+    (path,) = (tmp_path / "run").glob("*.safetensors")
+    config = load_encoder(str(path)).config
+    assert (config.num_shape, config.resolution) == (generator.num_shape, generator.resolution)
