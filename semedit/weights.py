@@ -366,9 +366,7 @@ def download(
     got = part.stat().st_size
     wanted = total or size  # what the server meant to send: a page in place of the file is whole
     if wanted is not None and got < wanted:
-        raise WeightsError(
-            f"cut short after {got} of {wanted} bytes: {told}", "run it again to go on"
-        )
+        raise WeightsError(f"cut short after {got} of {wanted} bytes: {told}", "run it again")
     try:
         refuse_impostors(part, target.name)
         _verify(part, sha256, target.name)

@@ -17,6 +17,7 @@ from semedit.cli.report import Reporter, Steps, data, say, show_plan, stdout
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
+    from semedit.batch.on_ray import Cluster
     from semedit.tasks import Task
 
 __all__ = ["Reporter", "Steps", "data", "say", "stdout"]  # so that commands need one import
@@ -231,36 +232,44 @@ def run(
     Raises:
         typer.Exit: with code 3 when inputs failed.
     """
-    from semedit.batch import Shard
     from semedit.workspace import Workspace
 
-    space, shard = Workspace(common.work), Shard.parse(common.shard)
-    settings: dict[str, Any] = {
-        "overwrite": common.overwrite,
-        "retry_failed": common.retry_failed,
-        "max_failures": common.max_failures,
-        "shard": shard,
-    }
-    cluster = None
-    if common.engine == "ray":
-        from semedit.batch.on_ray import Cluster
-
-        cluster = Cluster(common.address, gpus=common.device != "cpu")
+    space, settings = Workspace(common.work), _settings(common)
     if common.dry_run:
         from semedit.tasks import plan_of
 
         task = make(device(common), lambda *_: None)
         show_plan(name, plan_of(task, space, **settings), common.json)
         return
-    with space.locked(make=new, shard=str(shard)):
+    with space.locked(make=new, shard=str(settings["shard"])):
         from semedit.tasks import perform
 
-        chosen = device(common)
+        chosen, cluster = device(common), _cluster(common)
         if common.device == "auto":
             say("device", chosen)
-        where = "Ray" if cluster else chosen
-        with Reporter(name, common.json, space.root, where) as reporter:
+        with Reporter(name, common.json, space.root, "Ray" if cluster else chosen) as reporter:
             task = make(chosen, reporter.step)
             perform(task, space, reporter, cluster, **settings)
     if reporter.failed:
         raise typer.Exit(3)
+
+
+def _settings(common: Common) -> dict[str, Any]:
+    """How a run goes about its items, as `perform` takes it."""
+    from semedit.batch import Shard
+
+    return {
+        "overwrite": common.overwrite,
+        "retry_failed": common.retry_failed,
+        "max_failures": common.max_failures,
+        "shard": Shard.parse(common.shard),
+    }
+
+
+def _cluster(common: Common) -> Cluster | None:
+    """The Ray cluster to run on, if any."""
+    if common.engine == "local":
+        return None
+    from semedit.batch.on_ray import Cluster
+
+    return Cluster(common.address, gpus=common.device != "cpu")
