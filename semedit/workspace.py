@@ -1,6 +1,8 @@
 """The workspace: one folder in which every command finds what the one before it left.
 
-    faces/ masks/ latents/ edits/ turntables/ sweeps/   every file under its photograph's name
+    faces/ masks/ latents/ edits/ turntables/ sweeps/ meshes/   every file under its photograph's
+                                                name
+    interpolations/                             under the names of both faces
     receipts/COMMAND/                           what was done, with what, and what came of it
 
 Inputs are found here as well: files, folders and globs, mirrored, never flattened.
@@ -76,7 +78,7 @@ class Workspace:
                 self.root.mkdir(parents=True, exist_ok=True)
                 self._hold(stack, shard)
                 write_bytes(self.root / ".lock-probe", b"")  # locks may outlive write permission
-                (self.root / ".lock-probe").unlink()
+                (self.root / ".lock-probe").unlink(missing_ok=True)  # shards do so at once
                 if shard == "1/1":
                     for leftover in self.root.rglob(f"{TEMPORARY}*"):
                         leftover.unlink()
