@@ -37,7 +37,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        _, told = process.communicate(timeout=150)
+        _, told = process.communicate(timeout=300)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

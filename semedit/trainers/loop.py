@@ -138,11 +138,11 @@ class _Run:
     items: int = 0
     seconds: float = 0.0
 
-    def progress(self, schedule: Schedule, stop: list[int]) -> float:
-        """Part of the run that is done, as the first process sees it; 1 when it is to stop."""
+    def progress(self, schedule: Schedule, stop: list[int]) -> tuple[float, bool]:
+        """Part of the run that is done, and whether it ends here, as the first process sees it."""
         done = schedule.progress(self.items, self.seconds)
         done, stopped = self.processes.agree(done, float(bool(stop)))
-        return 1.0 if stopped else done
+        return done, done >= 1.0 or bool(stopped)
 
     def averages(self) -> dict[str, nn.Module]:
         """The modules with the averaged ones in place, all in eval mode."""
@@ -224,7 +224,10 @@ def _loop(
 ) -> None:
     logged = saved = last = time.monotonic()
     sums: dict[str, list[float]] = {}
-    while (done := state.progress(schedule, stop)) < 1.0:
+    while True:
+        done, ended = state.progress(schedule, stop)
+        if ended:
+            break
         _advance(state, trainer.batch_size, schedule, seed, done, sums)
         now = time.monotonic()
         state.seconds, last = state.seconds + now - last, now
