@@ -20,7 +20,8 @@ a region (glasses with the eyes, earrings with the ears) have a logit below its 
 
 Source: Ma et al. 2023, arXiv:2302.01579; regions as in its published training data, where the
 mouth stands before the brows. Departs: nothing; the options that the published network lacks
-(layered, shape_sdf, windows, sphere) are off by default, and are there to train on a CPU.
+(layered, shape_sdf, windows, sphere, another frequency and phase) are off by default, and are
+there to train on a CPU.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from semedit.generators import Output
 from semedit.generators.layers import SLOPE
 from semedit.generators.march import Local, march
 from semedit.generators.rays import Rays
+from semedit.generators.siren import FREQUENCY, PHASE
 from semedit.generators.stylegan2 import Noise
 from semedit.generators.superresolution import Superresolution
 from semedit.images import LABELS
@@ -86,6 +88,8 @@ class CNeRFConfig:
     width: int = 128  # of the local networks, and features of a ray
     shape_layers: int = INNER  # sines before the mask
     texture_layers: int = OUTER  # sines behind them
+    frequency: float = FREQUENCY  # mean of the sines'
+    phase: float = PHASE  # spread of their phases under styles, radians
     samples: int = 24  # per ray; published pictures were drawn with 64
     depth: float = 0.12  # half the length of the rays' interval, in distances of the camera
     focal: float = 0.5 / math.tan(math.radians(6.0))  # of a nominal c, in sides of the picture

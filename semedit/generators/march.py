@@ -68,7 +68,8 @@ class Local(nn.Module):
         super().__init__()
         count, width = len(config.regions), config.width
         self.config = config
-        self.sines = Sines(count, config.layers, width, config.w_dim)
+        shape = (config.layers, width, config.w_dim, config.frequency, config.phase)
+        self.sines = Sines(count, *shape)
         small = (6.0 / width) ** 0.5 / 25.0
         self.mask = Linears(count, width + 3, 1, small)
         self.sdf = Linears(count, width, 1, small)
@@ -76,7 +77,7 @@ class Local(nn.Module):
         self.rgb = Linears(count, width, 3, small)
         self.base: Sines | None = None
         if config.sphere is None:
-            self.base = Sines(1, config.layers, width, config.w_dim)
+            self.base = Sines(1, *shape)
             self.base_sdf = Linears(1, width, 1, small)
 
     def modulation(self, ws: Tensor) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from semedit.compiled import compiled
 
 PIECE = 1 << 20  # bytes of a layer's values that are evaluated together: they stay in the cache
 SMALLEST = 1e-3  # a frequency below this, of 30 or so, gets no gradient (see _Evaluate)
-FREQUENCY = (30.0, 15.0)  # mean and spread of gamma
+FREQUENCY = 30.0  # mean of gamma, twice its spread
 PHASE = 0.25  # spread of beta
 
 
@@ -42,13 +42,25 @@ class Linears(nn.Module):
 class Sines(nn.Module):
     """K networks of L layers of H modulated sines.
 
-    Args: count: K. layers: L. width: H. w_dim: entries of a style.
+    Args: count: K. layers: L. width: H. w_dim: entries of a style. frequency: mean of gamma, twice
+          its spread; weights behind the first layer are the larger, the lower it is. phase: spread
+          of beta.
     """
 
-    def __init__(self, count: int, layers: int, width: int, w_dim: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        layers: int,
+        width: int,
+        w_dim: int,
+        frequency: float = FREQUENCY,
+        phase: float = PHASE,
+    ) -> None:
         super().__init__()
+        self.frequency, self.phase = frequency, phase
+        inner = math.sqrt(6.0 / width) / 25.0 * FREQUENCY / frequency
         self.linears = nn.ModuleList(
-            Linears(count, 3 if layer == 0 else width, width, _bound(layer, width))
+            Linears(count, width if layer else 3, width, inner if layer else 1.0 / 3.0)
             for layer in range(layers)
         )
         deviation = 0.25 * math.sqrt(2.0 / (1.0 + 0.2**2) / w_dim)
@@ -64,15 +76,11 @@ class Sines(nn.Module):
         """gamma and beta [N,K,L,H] of styles [N,K,L,w_dim]."""
         gamma = torch.einsum("nklw,klhw->nklh", ws, self.gamma_weight) + self.gamma_bias
         beta = torch.einsum("nklw,klhw->nklh", ws, self.beta_weight) + self.beta_bias
-        return FREQUENCY[1] * gamma + FREQUENCY[0], PHASE * beta
+        return self.frequency * (1 + 0.5 * gamma), self.phase * beta
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight [K,H,I] and bias [K,H] of each layer."""
         return [(linear.weight, linear.bias) for linear in self.linears]  # type: ignore[misc]
-
-
-def _bound(layer: int, width: int) -> float:
-    return 1.0 / 3.0 if layer == 0 else math.sqrt(6.0 / width) / 25.0
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.cnerf import LOGIT, REGIONS, CNeRF, CNeRFConfig
 from semedit.generators.march import distances
+from semedit.generators.siren import FREQUENCY, PHASE
 from semedit.images import LABELS
 from semedit.trainers.cnerf_critics import (
     Critic,
@@ -68,6 +69,8 @@ class CNeRFTrainer:
     regions: tuple[str, ...] = tuple(REGIONS)  # local networks
     width: int = 64  # of the local networks
     w_dim: int = 128  # entries of a style
+    frequency: float = FREQUENCY  # mean of the sines'
+    phase: float = PHASE  # spread of their phases under styles, radians
     samples: int = 24  # per ray
     batch_size: int = 8  # heads a step
     rays: int = 128  # of each head in a regression step; more heads of fewer rays teach more
@@ -125,6 +128,8 @@ class CNeRFTrainer:
             sphere=0.5,
             windows=True,
             skip_weight=2e-3,
+            frequency=self.frequency,
+            phase=self.phase,
         )
 
     def _enlarged(self) -> CNeRF:
@@ -285,7 +290,8 @@ class CNeRFTask(GeneratorTask):
         batch = batch.first(n)
         with torch.no_grad():
             image, maps, angles = self._fake(n)
-        real = self._thinned(batch.images), self._thinned(self._one_hot(batch.regions))
+        side = trainer.critic_side
+        real = thinned(batch.images, side), thinned(self._one_hot(batch.regions), side)
         region = torch.randint(self.count, (n,))
         parts = cut_out(*real, region), cut_out(image, maps, region)
         classes = [class_loss(self.part(*part)[:, 1:], region) for part in parts]
@@ -330,7 +336,7 @@ class CNeRFTask(GeneratorTask):
 
     def _fake(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures and maps of random heads as the critics see them, and yaw and pitch [n,2]."""
-        generator, given = self.generator, self.views.c
+        generator, given, side = self.generator, self.views.c, self.trainer.critic_side
         c = given[torch.randint(self.size, (n,)), torch.randint(given.shape[1], (n,))]
         codes = generator.mapping(torch.randn(2 * n, generator.z_dim), c)
         mixed = mix(codes["ws"], generator.config.shape_layers, self.trainer.mixing)
@@ -338,14 +344,11 @@ class CNeRFTask(GeneratorTask):
         if generator.stage2 is not None:
             up = codes["up"][:n]
             image, maps = self._enlarge({"ws": mixed, "up": up}, c)
-            return self._thinned(image), self._thinned(maps), angles
+            return thinned(image, side), thinned(maps, side), angles
         planes = generator.planes({"ws": mixed})
-        pixels = lattice(n, generator.config.neural, self.trainer.critic_side)
+        pixels = lattice(n, generator.config.neural, side)
         found = generator.volume(planes, c, pixels, jitter=True)
         return self._picture(found["colour"]), self._picture(found["maps"]), angles
-
-    def _thinned(self, pictures: Tensor) -> Tensor:
-        return thinned(pictures, self.trainer.critic_side)
 
     def _one_hot(self, regions: Tensor) -> Tensor:
         return F.one_hot(regions, self.count).movedim(3, 1).float()
@@ -375,8 +378,8 @@ class CNeRFTask(GeneratorTask):
 
 
 def part_of(parameter: str) -> str:
-    """What learns at one pace: "sines", weights inside them, which are small; "modulation", their
-    frequencies and phases, which move all points at once; "rest"."""
+    """What learns at one pace: "sines", weights inside them; "modulation", their frequencies and
+    phases, which move all points at once; "rest"."""
     if ".linears." in parameter:
         return "sines"
     if any(name in parameter for name in ("gamma_", "beta_")):

@@ -22,7 +22,7 @@ from semedit import cameras
 from semedit.allocator import keep_freed_memory
 from semedit.generators.cnerf import CNeRF, CNeRFConfig
 from semedit.generators.rays import Rays
-from semedit.generators.siren import FREQUENCY, PHASE, Sines
+from semedit.generators.siren import Sines
 
 
 def generator(config: CNeRFConfig | None = None) -> CNeRF:
@@ -41,7 +41,7 @@ def network(sines: Sines, k: int, ws: Tensor, x: Tensor) -> list[Tensor]:
         x = F.linear(x, linear.weight[k], linear.bias[k])
         gamma = F.linear(ws[i], sines.gamma_weight[k, i]) + sines.gamma_bias[k, i]
         beta = F.linear(ws[i], sines.beta_weight[k, i]) + sines.beta_bias[k, i]
-        gamma, beta = FREQUENCY[1] * gamma + FREQUENCY[0], PHASE * beta
+        gamma, beta = sines.frequency * (1 + 0.5 * gamma), sines.phase * beta
         x = torch.sin(gamma * x + beta)
         found.append(x)
     return found
