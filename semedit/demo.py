@@ -17,6 +17,7 @@ from semedit import renders
 from semedit.editors import Fast, Mask
 from semedit.faces import Face
 from semedit.images import (
+    LABELS,
     REGIONS,
     colorize,
     read_labels,
@@ -107,7 +108,7 @@ def smiles(face: Face) -> bool:
 
 
 def draw(labels: np.ndarray, face: Face) -> np.ndarray:
-    """What a hand would draw over a label map: glasses, or, on who wears some, none.
+    """What a hand would draw over a label map: glasses, or, on who wears some, bare eyes.
 
     Args:
         labels: int64 [S,S].
@@ -116,9 +117,19 @@ def draw(labels: np.ndarray, face: Face) -> np.ndarray:
         int64 [S,S].
     """
     if (labels == GLASSES).mean() > 0.002:
-        return np.where(labels == GLASSES, SKIN, labels)
+        bare = np.where(labels == GLASSES, SKIN, labels)
+        for eye, points in (("r_eye", slice(36, 42)), ("l_eye", slice(42, 48))):
+            bare[polygon(face.landmarks[points], len(labels))] = LABELS.index(eye)
+        return bare
     glasses = spectacles(face.landmarks, len(labels)) & ~np.isin(labels, REGIONS["eyes"])
     return np.where(glasses, GLASSES, labels)
+
+
+def polygon(points: np.ndarray, size: int) -> np.ndarray:
+    """The inside of an outline [P,2] px: bool [size,size]."""
+    canvas = Image.new("1", (size, size))
+    ImageDraw.Draw(canvas).polygon([tuple(point) for point in points], fill=1)
+    return np.asarray(canvas)
 
 
 def spectacles(landmarks: np.ndarray, size: int) -> np.ndarray:

@@ -34,7 +34,11 @@ def test_glasses_are_drawn_around_the_eyes(face):
 def test_worn_glasses_are_taken_off(face):
     labels = np.ones((256, 256), np.int64)
     labels[80:120, 60:200] = GLASSES
-    assert (draw(labels, face) == 1).all()
+    bare = draw(labels, face)
+    assert set(np.unique(bare)) == {1, 4, 5}  # skin, and eyes where the landmarks are
+    for points, eye in ((slice(36, 42), 5), (slice(42, 48), 4)):
+        column, row = face.landmarks[points].mean(0).astype(int)
+        assert bare[row, column] == eye
 
 
 def test_what_failed_is_left_empty_on_the_sheet(tmp_path):

@@ -11,7 +11,17 @@ from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
 from semedit import latents, losses, methods, metrics
-from semedit.editors import EDITORS, Direction, Fast, Mask, Pernus, Transfer, fast, fitting
+from semedit.editors import (
+    EDITORS,
+    Direction,
+    Fast,
+    Mask,
+    Pernus,
+    Transfer,
+    fast,
+    fitting,
+    search,
+)
 from semedit.editors.directions import read_directions
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
 from semedit.editors.release import moved, release
@@ -159,6 +169,35 @@ def test_strength_is_in_deviations_and_has_a_sign(
     found = read_directions(directions)
     size = torch.cat([v.flatten() for v in found.move("smiling").values()]).norm()
     assert size == pytest.approx(found.figures["smiling"]["deviation"], rel=1e-2)
+
+
+def test_drawn_parts_name_their_attributes() -> None:
+    labels = torch.full((32, 32), REGIONS["skin"][0])
+    drawn = labels.clone()
+    drawn[10:14, 6:26] = REGIONS["glasses"][0]
+    assert search.drawn_attributes(labels, drawn) == ["eyeglasses"]
+    assert search.drawn_attributes(drawn, drawn) == []
+
+
+def test_a_start_is_sought_along_directions(
+    generator: TinyGenerator, latent: Latent, directions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read_directions(directions)
+    monkeypatch.setattr(search, "directions_for", lambda _: found)
+    face, move = latent[0], found.move("smiling")
+    goal = {k: v + 2.1 * move[k] for k, v in face.codes.items()}
+    tuned = latents.tuned_generator(generator, face)
+    with torch.no_grad():
+        image = tuned.synthesis(goal, face.c).image
+
+    def loss(output: Any) -> Tensor:
+        return (output.image - image).square().mean()
+
+    start = search.nearer(generator, face, face.codes, ["smiling", "bald"], loss)
+    expected = {k: v + 2 * move[k] for k, v in face.codes.items()}
+    torch.testing.assert_close(start, expected)
+    stay = search.nearer(generator, face, goal, ["smiling"], loss)
+    torch.testing.assert_close(stay, goal)
 
 
 def test_layers_restrict_a_move(generator: TinyGenerator, latent: Latent, directions: Path) -> None:

@@ -418,6 +418,19 @@ def test_labels_agree_with_landmarks_only_where_they_fit() -> None:
     assert detect.agreement(chances, points + 500) == 0
 
 
+def test_eyes_settle_where_the_label_map_shows_them() -> None:
+    points = np.zeros((68, 2))
+    points[36:42], points[42:48] = (80.0, 100.0), (160.0, 100.0)
+    chances = np.zeros((19, 256, 256), np.float32)
+    chances[LABELS.index("r_eye"), 88:96, 70:94] = 0.9  # the subject's right is the left here
+    chances[LABELS.index("l_eye"), 40:48, 150:174] = 0.9  # too far away to be believed
+    moved = detect.settle_eyes(chances, points)
+    np.testing.assert_allclose(moved[36:42], np.tile([82.0, 92.0], (6, 1)))
+    np.testing.assert_array_equal(moved[42:], points[42:])
+    chances[:] = 0  # dark glasses
+    np.testing.assert_array_equal(detect.settle_eyes(chances, points), points)
+
+
 def test_cascade_finds_a_photographed_face_when_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proposals of a turned search lie about the turned face."""
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": networks.build(name).eval())

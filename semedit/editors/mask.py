@@ -12,6 +12,7 @@ from semedit import losses, methods
 from semedit.editors.agree import agree
 from semedit.editors.enclose import enclose
 from semedit.editors.release import release
+from semedit.editors.search import drawn_attributes, nearer
 from semedit.errors import MaskError
 from semedit.faces import networks
 from semedit.generators import Output
@@ -31,9 +32,9 @@ class Mask:
 
     Source: Verma and Raman 2025 (SemFaceEdit), arXiv:2506.22833, supplement, equation 8.
     Departs: the descent starts where an encoder sees the drawn map, if the generator has one (Sun
-    et al. 2022, IDE-3D); labels weigh more inside r, where the parser must see them too; I is the
-    face's own inversion, and its pixels stay outside r, feathered within it, in the face's own
-    view (`composite`).
+    et al. 2022, IDE-3D), and along directions of what was drawn, if it has some; labels weigh more
+    inside r, where the parser must see them too; I is the face's own inversion, and its pixels
+    stay outside r, feathered within it, in the face's own view (`composite`).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"seg"})
@@ -49,6 +50,7 @@ class Mask:
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
     release: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
+    search: bool = True  # start along directions of attributes whose parts were drawn
     composite: bool = True  # keep the pixels outside r
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
@@ -90,13 +92,18 @@ class Mask:
                 [target], perceptual, self.label_weight, self.image_weight, self.perceptual_weight
             )
             seen = Seen(before[row], edited[row], r[row]) if self.parse_weight > 0 else None
+            whole = loss if seen is None else _both(loss, seen, self.parse_weight)
+            start = started[i]
+            if self.search:
+                drawn = drawn_attributes(labels[i], edited[i])
+                start = nearer(generator, latent[i], start, drawn, whole)
             faces.append(
                 agree(
                     generator,
                     latent[i],
-                    started[i],
+                    start,
                     scale,
-                    loss if seen is None else _both(loss, seen, self.parse_weight),
+                    whole,
                     self.steps,
                     self.lr,
                     self.prior_weight,

@@ -16,9 +16,9 @@ from PIL import Image
 from semedit import torchvision_ops, weights
 from semedit.errors import ShapeError
 from semedit.faces import networks
-from semedit.faces.align import EYE_LEFT, EYE_RIGHT, align
+from semedit.faces.align import EYE_LEFT, EYE_RIGHT, align, to_photo
 from semedit.faces.landmarks import BuiltinLandmarks, Landmarks, view_of_box, view_of_points
-from semedit.images import REGIONS, to_tensor
+from semedit.images import LABELS, REGIONS, to_tensor
 
 DRIFT = 0.25  # inter-ocular distances between two looks at one face that cost a factor e
 
@@ -176,20 +176,23 @@ class BuiltinDetector:
         score = np.sqrt(last.score * first.score[start]) * np.exp(-((drift / DRIFT) ** 2))
         found = []
         for i in _plausible(last, np.flatnonzero(score > 0.2 * self.threshold)):
-            points = last.points[i]
-            sure = float(np.sqrt(score[i] * self._agreement(photo, points)))
+            agreed, points = self._compare(photo, last.points[i])
+            sure = float(np.sqrt(score[i] * agreed))
             if sure > self.threshold:
                 found.append(
                     Detection(box_of(points), sure, landmarks=points, visible=last.visible[i])
                 )
         return distinct(found)
 
-    def _agreement(self, photo: np.ndarray, points: np.ndarray) -> float:
-        """How far FaceNet's labels fit landmarks [68,2] px of the photo: 0 to 1."""
-        crop, _, placed = align(photo, points, self.faces.size)
+    def _compare(self, photo: np.ndarray, points: np.ndarray) -> tuple[float, np.ndarray]:
+        """How far FaceNet's labels fit landmarks [68,2] px of the photo, 0 to 1; and the landmarks
+        with the eyes where those labels are."""
+        crop, quad, placed = align(photo, points, self.faces.size)
         with torch.inference_mode():
-            chances = self.faces(to_tensor(crop[None]).to(self.device)).seg[0].softmax(0)
-        return agreement(chances.cpu().numpy(), placed)
+            seg = self.faces(to_tensor(crop[None]).to(self.device)).seg[0]
+        chances = seg.softmax(0).cpu().numpy()
+        settled = to_photo(settle_eyes(chances, placed), quad, len(crop))
+        return agreement(chances, placed), settled.astype(np.float32)
 
 
 def agreement(chances: np.ndarray, points: np.ndarray) -> float:
@@ -214,6 +217,32 @@ def agreement(chances: np.ndarray, points: np.ndarray) -> float:
             here = chances[list(labels), y - 1 : y + 2, x - 1 : x + 2].sum(0)
             total += float(here.max())
     return total / len(places)
+
+
+def settle_eyes(chances: np.ndarray, points: np.ndarray, most: float = 0.2) -> np.ndarray:
+    """Landmarks with those of each eye moved to where the label map shows it.
+
+    A label map is drawn at a higher resolution than landmarks are found at, and knows little of
+    where eyes use to be. Eyes that it does not show (behind dark glasses, in profile), or shows
+    more than `most` inter-ocular distances away, stay.
+
+    Args:    chances: [19,S,S], of the labels of an aligned crop; points: [68,2] px of the crop.
+    Returns: points [68,2].
+    """
+    moved, size = points.copy(), chances.shape[-1]
+    apart = np.hypot(*(points[EYE_RIGHT].mean(0) - points[EYE_LEFT].mean(0)))
+    row, column = np.mgrid[:size, :size] + 0.5
+    for part, name in ((EYE_LEFT, "r_eye"), (EYE_RIGHT, "l_eye")):
+        mass = chances[LABELS.index(name)]
+        mass = mass * (mass > 0.3)
+        total = float(mass.sum())
+        if total < 3e-4 * size**2:
+            continue
+        centre = np.array([(mass * column).sum(), (mass * row).sum()]) / total
+        shift = centre - points[part].mean(0)
+        if np.hypot(*shift) <= most * apart:
+            moved[part] += shift
+    return moved
 
 
 def _plausible(found: Landmarks, indices: np.ndarray) -> list[int]:
