@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from semedit import cameras, losses
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.discriminators import Augment, Discriminator, Memory
-from semedit.trainers.loop import GeneratorTask
+from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import View, Views, read_views
 from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import decibels, differences, small_parts
@@ -40,6 +40,7 @@ class StyleGAN2Trainer:
     """Hyper-parameters of a StyleGAN2 and its discriminator."""
 
     name: ClassVar[str] = "stylegan2"
+    schedule: ClassVar[Schedule] = Schedule(minutes=60.0, ema_steps=200.0, save_minutes=10.0)
     output: str = "heads-2d-128"  # name of the weight file
     resolution: int = 128  # pixels a side
     channels: tuple[int, ...] = (256, 256, 192, 128, 64, 32)  # at 4, 8, ... pixels
