@@ -41,12 +41,12 @@ class Fast:
 
     requires: ClassVar[frozenset[str]] = frozenset()
     steps: int = 30  # Adam updates, at most
-    lr: float = 0.1  # standard deviations per update
+    lr: float = 0.05  # standard deviations per update
     mse_weight: float = 100.0  # of the masked squared error
-    ce_weight: float = 10.0  # of the cross-entropy of each attribute
+    ce_weight: float = 1.0  # of the cross-entropy of each attribute; more paints what fools it
     prior_weight: float = 0.1  # of the squared way from the start
     sure: float = 0.98  # ends when every attribute is at least so probable ...
-    bound: float = 0.004  # ... and the masked squared error is no more than this
+    bound: float = 0.02  # ... and the masked squared error is no more than this
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
     soft: float = 3.0  # blur of M and of the blend, hundredths of the side
