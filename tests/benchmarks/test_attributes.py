@@ -14,7 +14,7 @@ from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
 from tests.test_checkpoints import rosinality_tensors
 
 PHOTOGRAPH = Path(__file__).parents[2] / "examples" / "heads-900003.png"
-STEPS = int(os.environ.get("SEMEDIT_TEST_STEPS", "20"))
+STEPS = 20
 PEAK = (
     "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode\n"
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
