@@ -418,17 +418,23 @@ def test_labels_agree_with_landmarks_only_where_they_fit() -> None:
     assert detect.agreement(chances, points + 500) == 0
 
 
-def test_eyes_settle_where_the_label_map_shows_them() -> None:
+def test_eyes_and_mouth_settle_where_the_label_map_shows_them() -> None:
+    turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    circle = np.stack([np.cos(turn), np.sin(turn)], 1)
     points = np.zeros((68, 2))
-    points[36:42], points[42:48] = (80.0, 100.0), (160.0, 100.0)
+    points[36:42], points[42:48] = (80.5, 100.5) + 8 * circle[::2], (160.5, 100.5) + 8 * circle[::2]
+    points[48:60], points[60:] = (120.5, 170.5) + 20 * circle, (120.5, 170.5)
     chances = np.zeros((19, 256, 256), np.float32)
-    chances[LABELS.index("r_eye"), 88:96, 70:94] = 0.9  # the subject's right is the left here
+    chances[LABELS.index("r_eye"), 88:97, 70:95] = 0.9  # the subject's right is the left here
     chances[LABELS.index("l_eye"), 40:48, 150:174] = 0.9  # too far away to be believed
-    moved = detect.settle_eyes(chances, points)
-    np.testing.assert_allclose(moved[36:42], np.tile([82.0, 92.0], (6, 1)))
-    np.testing.assert_array_equal(moved[42:], points[42:])
-    chances[:] = 0  # dark glasses
-    np.testing.assert_array_equal(detect.settle_eyes(chances, points), points)
+    chances[LABELS.index("u_lip"), 170:175, 100:141] = 0.9
+    chances[LABELS.index("l_lip"), 175:180, 100:141] = 0.9
+    moved = detect.settle(chances, points)
+    np.testing.assert_allclose((moved - points)[36:42], np.tile([2.0, -8.0], (6, 1)), atol=0.3)
+    np.testing.assert_array_equal(moved[42:48], points[42:48])
+    np.testing.assert_allclose((moved - points)[48:], np.tile([0.0, 4.5], (20, 1)), atol=0.3)
+    chances[:] = 0  # dark glasses, a scarf
+    np.testing.assert_array_equal(detect.settle(chances, points), points)
 
 
 def test_cascade_finds_a_photographed_face_when_turned(monkeypatch: pytest.MonkeyPatch) -> None:

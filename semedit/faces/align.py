@@ -28,6 +28,7 @@ MIRROR = np.array(
     + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 )
 EYE_LEFT, EYE_RIGHT = slice(36, 42), slice(42, 48)  # left and right in the picture
+MOUTH = slice(48, 68)  # twelve points around the lips, eight within
 NOSE_TIP, MOUTH_LEFT, MOUTH_RIGHT = 30, 48, 54
 
 

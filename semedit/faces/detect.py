@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from semedit import torchvision_ops, weights
 from semedit.errors import ShapeError
 from semedit.faces import networks
-from semedit.faces.align import EYE_LEFT, EYE_RIGHT, align, to_photo
+from semedit.faces.align import EYE_LEFT, EYE_RIGHT, MOUTH, align, to_photo
 from semedit.faces.landmarks import BuiltinLandmarks, Landmarks, view_of_box, view_of_points
 from semedit.images import LABELS, REGIONS, to_tensor
 
@@ -186,12 +186,12 @@ class BuiltinDetector:
 
     def _compare(self, photo: np.ndarray, points: np.ndarray) -> tuple[float, np.ndarray]:
         """How far FaceNet's labels fit landmarks [68,2] px of the photo, 0 to 1; and the landmarks
-        with the eyes where those labels are."""
+        with eyes and mouth where those labels are."""
         crop, quad, placed = align(photo, points, self.faces.size)
         with torch.inference_mode():
             seg = self.faces(to_tensor(crop[None]).to(self.device)).seg[0]
         chances = seg.softmax(0).cpu().numpy()
-        settled = to_photo(settle_eyes(chances, placed), quad, len(crop))
+        settled = to_photo(settle(chances, placed), quad, len(crop))
         return agreement(chances, placed), settled.astype(np.float32)
 
 
@@ -219,30 +219,49 @@ def agreement(chances: np.ndarray, points: np.ndarray) -> float:
     return total / len(places)
 
 
-def settle_eyes(chances: np.ndarray, points: np.ndarray, most: float = 0.2) -> np.ndarray:
-    """Landmarks with those of each eye moved to where the label map shows it.
+# Landmarks, and the labels whose middle is theirs; left in the picture is the subject's right.
+PARTS = (
+    (EYE_LEFT, ("r_eye",)),
+    (EYE_RIGHT, ("l_eye",)),
+    (MOUTH, ("mouth", "u_lip", "l_lip")),
+)
+
+
+def settle(chances: np.ndarray, points: np.ndarray, most: float = 0.2) -> np.ndarray:
+    """Landmarks with those of each eye and of the mouth moved to where the label map shows it.
 
     A label map is drawn at a higher resolution than landmarks are found at, and knows little of
-    where eyes use to be. Eyes that it does not show (behind dark glasses, in profile), or shows
-    more than `most` inter-ocular distances away, stay.
+    where eyes use to be. Parts that it does not show (eyes behind dark glasses, in profile), or
+    shows more than `most` inter-ocular distances away, stay.
 
     Args:    chances: [19,S,S], of the labels of an aligned crop; points: [68,2] px of the crop.
     Returns: points [68,2].
     """
     moved, size = points.copy(), chances.shape[-1]
     apart = np.hypot(*(points[EYE_RIGHT].mean(0) - points[EYE_LEFT].mean(0)))
-    row, column = np.mgrid[:size, :size] + 0.5
-    for part, name in ((EYE_LEFT, "r_eye"), (EYE_RIGHT, "l_eye")):
-        mass = chances[LABELS.index(name)]
+    for part, names in PARTS:
+        mass = chances[[LABELS.index(name) for name in names]].sum(0)
         mass = mass * (mass > 0.3)
-        total = float(mass.sum())
-        if total < 3e-4 * size**2:
+        if mass.sum() < 3e-4 * size**2:
             continue
-        centre = np.array([(mass * column).sum(), (mass * row).sum()]) / total
-        shift = centre - points[part].mean(0)
+        shift = _middle(mass) - _middle(_outline(points[part], size))
         if np.hypot(*shift) <= most * apart:
             moved[part] += shift
     return moved
+
+
+def _middle(mass: np.ndarray) -> np.ndarray:
+    """Centre of mass [S,S], px: [2]."""
+    row, column = np.mgrid[: mass.shape[0], : mass.shape[1]] + 0.5
+    return np.array([(mass * column).sum(), (mass * row).sum()]) / max(mass.sum(), 1e-9)
+
+
+def _outline(points: np.ndarray, size: int) -> np.ndarray:
+    """The inside of the outline of an eye or a mouth (its first twelve points): [size,size]."""
+    canvas = Image.new("1", (size, size))
+    corners = [(float(x), float(y)) for x, y in points[:12]]
+    ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
+    return np.asarray(canvas).astype(float)
 
 
 def _plausible(found: Landmarks, indices: np.ndarray) -> list[int]:
