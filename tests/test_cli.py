@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from semedit import weights
@@ -16,6 +18,7 @@ from semedit.cli.app import app
 from semedit.demo import examples
 from semedit.images import LABELS, read_labels, write_labels
 from semedit.workspace import Workspace
+from tests.test_cnerf import SMALL, make
 
 FAST_INVERT = ("-o", "steps=2", "-o", "tune_steps=1")
 FAST_EDIT = ("-o", "steps=2")
@@ -141,6 +144,30 @@ def test_regions_come_from_another_face(space):
     assert "neither a face" in semedit("edit", "--transfer-from", "nobody", "--region", "hair",
                                    "--work", space.root, code=2)  # fmt: skip
     assert "one way" in semedit(*give, "hair", "--direction", "smiling", code=2)
+
+
+def test_codes_of_regions_are_exchanged(space, tmp_path):
+    cnerf = make(SMALL)
+    config = json.dumps(asdict(cnerf.config))
+    facts = {"kind": "cnerf", "config": config, "licence": "MIT", "command": "none",
+             "seed": "0", "data": "none", "figures": "{}"}  # fmt: skip
+    weights.save(tmp_path / "small.safetensors", cnerf.state_dict(), facts)
+    work = tmp_path / "work"
+    for part in ("faces", "masks"):
+        shutil.copytree(space.root / part, work / part)
+    chosen = ("-w", tmp_path / "small.safetensors", "--work", work, "--json")
+    lines = semedit("invert", "a", "b", "--method", "optimize", "-o", "steps=2", *chosen)
+    assert statuses(lines) == {"a": "done", "b": "done"}
+    lines = semedit("edit", "a", "--transfer-from", "b", "--region", "hair", *chosen)
+    assert statuses(lines) == {"a/01-hair-from-b": "done"}
+    after, a, b = (
+        load_file(work / f"{name}.safetensors")["code.ws"]
+        for name in ("edits/a/01-hair-from-b", "latents/a", "latents/b")
+    )
+    hair = SMALL.regions.index("hair")
+    assert (after[:, hair] == b[:, hair]).all()
+    after[:, hair] = a[:, hair]
+    assert (after == a).all()
 
 
 def test_directions_move_faces(space):
