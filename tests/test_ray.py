@@ -56,6 +56,15 @@ def cluster(tmp_path_factory):
     patch.undo()
 
 
+def some_node(cluster):
+    """See to it that something computes; nodes take long to start on a busy machine."""
+    import ray
+
+    add, _ = cluster
+    if not ray.cluster_resources().get("CPU"):
+        add()
+
+
 @pytest.mark.timeout(900)
 def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
     add, local = cluster
@@ -88,7 +97,7 @@ def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
 
 
 def test_errors_come_back_from_the_nodes(cluster, raw, tmp_path):
-    cluster[0]()
+    some_node(cluster)
     space = Workspace(tmp_path / "work")
     for i in range(4):
         (raw / f"bad{i}.png").write_bytes(b"")
@@ -106,7 +115,7 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch, tmp_path, raw):
 
 def test_commands_run_on_a_cluster(cluster, tmp_path):
     """`align` itself, with one good file in a folder of its own, as a local run has it."""
-    cluster[0]()
+    some_node(cluster)
     (tmp_path / "raw" / "sub").mkdir(parents=True)
     (tmp_path / "raw" / "bad.jpg").write_bytes(b"no picture")
     shutil.copyfile(examples()[0], tmp_path / "raw" / "sub" / "head.png")
