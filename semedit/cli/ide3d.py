@@ -129,7 +129,8 @@ def _print(figures: dict[str, Any], title: str) -> None:
     for key, value in figures.items():
         if key not in apart:
             table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
-    stdout.print(table)
+    if table.row_count:
+        stdout.print(table)
     if starts:
         table = Table("inversion from", "start", "to the sides", "inverted", "to the sides")
         for name in starts:
