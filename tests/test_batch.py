@@ -348,8 +348,7 @@ def edit(space, label, strength, *, chosen=None, command="edit", content="x"):
         write_bytes(path, loaded[0] + f"+{label}{strength}".encode())
         return [Result([path])]
 
-    outcome = alone(run, item, lambda i: i.inputs["latent"].read_bytes(), work)
-    return outcome
+    return alone(run, item, lambda i: i.inputs["latent"].read_bytes(), work)
 
 
 def test_edits_chain_and_the_same_edit_is_no_new_step(space):

@@ -129,7 +129,7 @@ def test_the_command_line(space: Workspace) -> None:
     for wrong, told in (
         (("--region", "hair"), "nothing to do"),
         (("--style-noise", "1"), "which region"),
-        (("--region", "hair", "--direction", "smiling"), "say how to edit"),
+        (("--region", "hair", "--mask", "drawn.png"), "say how to edit"),
         (("--region", "hair", "--style-from", "nobody"), "neither"),
     ):
         assert told in semedit("edit", "a", *wrong, code=OptionError.exit_code)

@@ -39,7 +39,7 @@ class Mask:
 
     requires: ClassVar[frozenset[str]] = frozenset({"seg"})
     steps: int = 40  # Adam updates
-    lr: float = 0.2  # standard deviations per update
+    lr: float = 0.05  # standard deviations per update; larger steps find what fools the parser
     label_weight: float = 4.0  # of the label maps' squared difference
     image_weight: float = 10.0  # of the squared pixel difference outside r
     perceptual_weight: float = 0.5  # of the perceptual distance outside r
