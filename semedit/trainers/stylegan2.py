@@ -1,10 +1,13 @@
 """`semedit train stylegan2`: StyleGAN2 on rendered heads, by regression, then adversarially.
 
 z says what a head is: its parameters and the angles it is seen from, all standard normal. So a
-run may begin with a plain regression of pictures on z, which a CPU can afford, and the adversary
-only has to teach it what a mean picture lacks. `regression=0 anchor=0` is the published recipe.
+run may begin with a regression, which a CPU can afford, and the adversary only has to teach what a
+mean picture lacks. An encoder E, which is not kept, finds the style of a picture at once, and the
+mapping network M follows it: from z alone, a synthesis S learns blurs for very long.
+`regression=0 anchor=0` is the published recipe.
 
-    regression    |G(z*) - x|  +  edge |grad G(z*) - grad x|,  z* the parameters of the head in x
+    regression    |S(w) - x|  +  edge |grad S(w) - grad x|  +  near |M(z*) - E(x)|^2,
+                  w = E(x), for a share `mapped` of the pictures M(z*); z* the parameters of x
     generator     -log sigmoid D(G(z))  +  anchor * regression
                   + path (|J_w^T y| - a)^2                          every path_every-th step
     discriminator -log sigmoid D(x) - log(1 - sigmoid D(G(z)))
@@ -21,9 +24,17 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras, losses
+from semedit.generators.encoder import (
+    COARSE,
+    EncoderConfig,
+    Tower,
+    coarse_background,
+    region_colours,
+)
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.discriminators import Augment, Discriminator, Memory
 from semedit.trainers.loop import GeneratorTask, Schedule
@@ -32,6 +43,7 @@ from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import decibels, differences, small_parts
 
 KIND = "stylegan2"
+WIDTHS = (32, 64, 96, 128, 160, 192, 192)  # channels of the encoder at half, quarter, ... of R
 ANGLES_DEG = (18.0, 7.0, 3.0)  # spread of yaw, pitch and roll in the data: one unit of z each
 
 
@@ -43,7 +55,7 @@ class StyleGAN2Trainer:
     schedule: ClassVar[Schedule] = Schedule(minutes=60.0, ema_steps=200.0, save_minutes=10.0)
     output: str = "heads-2d-128"  # name of the weight file
     resolution: int = 128  # pixels a side
-    channels: tuple[int, ...] = (256, 256, 192, 128, 64, 32)  # at 4, 8, ... pixels
+    channels: tuple[int, ...] = (192, 192, 192, 128, 64, 32)  # at 4, 8, ... pixels
     critic: tuple[int, ...] = (24, 48, 96, 160, 192, 192)  # of the discriminator at R, R/2, ... 4
     w_dim: int = 256  # entries of a style
     mapping_layers: int = 4  # linear layers from z to w
@@ -57,7 +69,10 @@ class StyleGAN2Trainer:
     ada: float = 0.0  # target of the mean sign of D at real pictures; 0: no augmentation
     regression: float = 0.6  # part of the run without the adversary
     regression_lr: float = 5e-3  # Adam
+    coarse: int = 2  # how often the regression's first pictures are halved
     mapping_speed: float = 30.0  # factor on the mapping network's learning rate in the regression
+    mapped: float = 0.25  # part of the regression's pictures that pass through the mapping network
+    near: float = 0.3  # weight of the mapping network's distance from the encoder
     anchor: float = 2.0  # weight of the regression beside the adversary
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
@@ -103,17 +118,19 @@ class StyleGAN2Task(GeneratorTask):
     def __init__(self, trainer: StyleGAN2Trainer, views: Views, generator: StyleGAN2) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator
         self.discriminator = Discriminator(trainer.resolution, tuple(trainer.critic))
-        networks: tuple[Any, ...] = (generator, self.discriminator)
+        self.encoder = StyleEncoder(trainer.resolution, trainer.w_dim)
+        networks: tuple[Any, ...] = (generator, self.discriminator, self.encoder)
         for network in networks:
             network.to(memory_format=torch.channels_last)  # a seventh faster on a CPU
         self.augment, self.memory = Augment(trainer.ada), PathMemory()
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
+            "encoder": self.encoder,
             "discriminator": self.discriminator,
             "augment": self.augment,
             "memory": self.memory,
         }
-        self.averaged = ("generator",)
+        self.averaged = ("generator", "encoder")
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.optimisers = self._optimisers()
 
@@ -124,6 +141,7 @@ class StyleGAN2Task(GeneratorTask):
         groups: list[dict[str, Any]] = [
             {"params": rest},
             {"params": list(mapping.parameters()), "lr": quick},
+            {"params": list(self.encoder.parameters())},
         ]
         return {
             "regression": torch.optim.Adam(groups, trainer.regression_lr, betas=(0.9, 0.98)),
@@ -144,24 +162,44 @@ class StyleGAN2Task(GeneratorTask):
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of both networks."""
         if progress < self.trainer.regression:
-            terms = self._regress(batch)
+            terms = self._regress(batch, self._halvings(progress))
             self._update("regression", total(terms))
             return report(terms)
         values = self._criticise(batch) | self._please(batch)
         self.memory.steps += 1
         return values
 
-    def _regress(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the regression."""
+    def _halvings(self, progress: float) -> int:
+        """How often the regression's pictures are halved: `coarse` times at first, then once less
+        in each equal part of the regression."""
+        parts = self.trainer.coarse + 1
+        done = int(parts * progress / self.trainer.regression)
+        return max(0, self.trainer.coarse - done)
+
+    def _regress(self, batch: Batch, halvings: int = 0) -> dict[str, Tensor]:
+        """Terms of the regression, at the trainer's resolution / 2^halvings."""
+        factor, count = 2**halvings, round(self.trainer.mapped * len(batch.z))
+        mapped = self._styles(batch.z)["ws"]
         with torch.autocast("cpu", torch.bfloat16):
-            image = self.generator.synthesis(self._styles(batch.z), batch.z).image.float()
-        weight = small_parts(self.trainer.small)[batch.labels][:, None]
-        across, down = differences(image - batch.images)
+            encoded = self._encoded(self.encoder, batch)
+            ws = torch.cat([mapped[:count].to(encoded), encoded[count:]])
+            side = self.generator.resolution // factor
+            image = self.generator.synthesis({"ws": ws}, batch.z, resolution=side).image.float()
+        away = image - F.avg_pool2d(batch.images, factor)
+        labels = batch.labels[:, factor // 2 :: factor, factor // 2 :: factor]
+        weight = small_parts(self.trainer.small)[labels][:, None]
+        across, down = differences(away)
         edge = across.abs().mean() + down.abs().mean()
         return {
-            "image": ((image - batch.images).abs() * weight).mean(),
+            "image": (away.abs() * weight).mean(),
             "edge": self.trainer.edge * edge,
+            # The mapping network follows the encoder, which is not to give up what z cannot say.
+            "near": self.trainer.near * (mapped - encoded.detach().float())[:, 0].square().mean(),
         }
+
+    def _encoded(self, encoder: nn.Module, batch: Batch) -> Tensor:
+        """The encoder's style of each picture, for every layer: [B,num_ws,w_dim]."""
+        return encoder(batch.images, batch.labels)[:, None].expand(-1, self.generator.num_ws, -1)
 
     def _styles(self, z: Tensor) -> dict[str, Tensor]:
         return self.generator.mapping(z, z)
@@ -220,15 +258,38 @@ class StyleGAN2Task(GeneratorTask):
         return self.generator.synthesis({"ws": ws}, z[:n], noise="random").image, ws
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        """mapped_db: decibels of held-out heads drawn from their parameters."""
+        """Decibels of held-out heads: mapped_db, drawn from their parameters; encoded_db, from
+        the style that the encoder finds."""
         generator = cast(StyleGAN2, modules["generator"])
         centre(generator)
-        found = []
+        found: dict[str, list[Tensor]] = {"mapped_db": [], "encoded_db": []}
         for heads in torch.arange(self.size, len(self.views)).split(16):
             batch = self._batch(self.views.one(heads, torch.zeros_like(heads)))
-            codes = generator.mapping(batch.z, batch.z)
-            found.append(decibels(generator.synthesis(codes, batch.z).image, batch.images))
-        return {"mapped_db": round(float(torch.cat(found).mean()), 4)}
+            mapped = generator.mapping(batch.z, batch.z)["ws"]
+            encoded = self._encoded(modules["encoder"], batch)
+            for name, ws in zip(found, (mapped, encoded), strict=True):
+                image = generator.synthesis({"ws": ws}, batch.z).image
+                found[name].append(decibels(image, batch.images))
+        return {name: round(float(torch.cat(values).mean()), 4) for name, values in found.items()}
+
+
+class StyleEncoder(nn.Module):
+    """Pictures [N,3,R,R] in [-1,1] and label maps int64 [N,R,R] -> styles [N,w_dim]."""
+
+    def __init__(self, resolution: int, w_dim: int) -> None:
+        super().__init__()
+        levels = resolution.bit_length() - 3  # down to 4 pixels
+        config = EncoderConfig(w_dim=w_dim, resolution=resolution, channels=WIDTHS[:levels])
+        self.classes = config.classes
+        direct = 4 * config.classes + 4 * COARSE * COARSE
+        self.tower = Tower(config, config.classes + 3, direct, num_ws=1)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        maps = F.one_hot(labels, self.classes).permute(0, 3, 1, 2).float()
+        seen = torch.cat([region_colours(images, maps), coarse_background(images, maps)], 1)
+        no_camera = images.new_zeros(len(images), 6)
+        styles, _ = self.tower(torch.cat([images, maps], 1), seen, no_camera)
+        return styles[:, 0]
 
 
 def standard_angles(c: Tensor) -> Tensor:
