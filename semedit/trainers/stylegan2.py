@@ -70,9 +70,9 @@ class StyleGAN2Trainer:
     regression: float = 0.6  # part of the run without the adversary
     regression_lr: float = 5e-3  # Adam
     coarse: int = 2  # how often the regression's first pictures are halved
-    mapping_speed: float = 30.0  # factor on the mapping network's learning rate in the regression
+    mapping_speed: float = 150.0  # factor on the mapping network's learning rate in the regression
     mapped: float = 0.25  # part of the regression's pictures that pass through the mapping network
-    near: float = 0.3  # weight of the mapping network's distance from the encoder
+    near: float = 1.0  # weight of the mapping network's distance from the encoder
     anchor: float = 2.0  # weight of the regression beside the adversary
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
