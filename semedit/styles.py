@@ -172,34 +172,33 @@ def table_figures(
     roi_lpips, mask_lpips      mean perceptual distance of edited pictures from the heads
     roi_fid, mask_fid          Fréchet distance between edited pictures and the heads
     lpips_by, fid_by           the networks whose features these are of
-    heads                      how many
+    heads                      how many; one whose edit is lost at this size is in neither row
     """
-    roi, restyled = _restyle(evaluation.editor, generator, heads)
     mask, inverting, drawn, of = _redraw(evaluation, rival, heads, tell)
-    perceptual = losses.perceptual("auto", heads[0].image.device)
+    roi, restyled = _restyle(evaluation.editor, generator, of)
+    perceptual = losses.perceptual("auto", of[0].device)
     figures: dict[str, Any] = {
         "roi_seconds": statistics.median(roi),
         "mask_seconds": statistics.median(mask),
         "invert_seconds": statistics.median(inverting),
         "ratio": statistics.median(mask) / statistics.median(roi),
     }
-    images = [head.image for head in heads]
-    for name, before, made in (("roi", images, restyled), ("mask", of, drawn)):
-        figures[f"{name}_lpips"] = _perceptual(perceptual, before, made)
-        figures[f"{name}_fid"] = metrics.frechet(deep_features(before), deep_features(made))
-    return figures | {"lpips_by": perceptual.name, "fid_by": "faces", "heads": len(heads)}
+    for name, made in (("roi", restyled), ("mask", drawn)):
+        figures[f"{name}_lpips"] = _perceptual(perceptual, of, made)
+        figures[f"{name}_fid"] = metrics.frechet(deep_features(of), deep_features(made))
+    return figures | {"lpips_by": perceptual.name, "fid_by": "faces", "heads": len(of)}
 
 
 def _restyle(
-    editor: Roi, generator: Any, heads: Sequence[Scaled]
+    editor: Roi, generator: Any, images: Sequence[Tensor]
 ) -> tuple[list[float], list[Tensor]]:
     """Seconds of each edit, the regions in turn, and the pictures."""
     names = list(ROIS)
-    editor(generator, heads[0].image)  # what is made at the first call is not the edit's
+    editor(generator, images[0])  # what is made at the first call is not the edit's
     seconds, made = [], []
-    for i, head in enumerate(heads):
+    for i, image in enumerate(images):
         began = time.perf_counter()
-        found = replace(editor, region=cast(Any, names[i % len(names)]))(generator, head.image)
+        found = replace(editor, region=cast(Any, names[i % len(names)]))(generator, image)
         seconds.append(time.perf_counter() - began)
         made.append(found.image)
     return seconds, made

@@ -78,12 +78,14 @@ def test_styles_keep_what_is_outside(generator: L2SAE) -> None:
 def test_table_compares_both_routes(generator: L2SAE) -> None:
     evaluation = StylesEvaluation(
         parts=("table",),
-        rivals=2,
+        rivals=3,
         inverter=Optimize(steps=1, perceptual="none"),
         mask_editor=Mask(steps=1, perceptual="none", parse_weight=0.0),
     )
-    found = evaluation(truths(1), generator, Rival(), truths(2))
-    assert found["heads"] == 2
+    heads = truths(3)
+    heads[1].edits["hair_length"] = (heads[1].image, heads[1].labels)  # nothing was drawn
+    found = evaluation(truths(1), generator, Rival(), heads)
+    assert found["heads"] == 2  # in both rows
     assert found["ratio"] == pytest.approx(found["mask_seconds"] / found["roi_seconds"], rel=0.2)
     for route in ("roi", "mask"):
         assert found[f"{route}_lpips"] > 0 and found[f"{route}_fid"] >= 0
