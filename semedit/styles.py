@@ -121,7 +121,7 @@ def region_figures(generator: Any, heads: Sequence[Scaled], tell: Progress) -> F
 
 @torch.no_grad()
 def style_figures(generator: Any, heads: Sequence[Scaled], editor: Roi, tell: Progress) -> Figures:
-    """Every region of every head restyled.
+    """Every region of every head restyled, every head by noise of its own.
 
     style_iou        mean over edits of the IoU of the edited region before and after, by the
                      built-in parser; regions that the parser does not see before are left out
@@ -136,7 +136,7 @@ def style_figures(generator: Any, heads: Sequence[Scaled], editor: Roi, tell: Pr
         before = parser(head.image).argmax(1)
         for name, parts in ROIS.items():
             was = region(before, parts)
-            found = replace(editor, region=cast(Any, name))(generator, head.image)
+            found = _nth(editor, name, i)(generator, head.image)
             still = (found.image == head.image)[found.alpha.expand_as(head.image) == 0]
             kept, outside = kept + int(still.sum()), outside + still.numel()
             change.append(metrics.mean_change(found.image, head.image, (found.alpha > 0).float()))
@@ -189,6 +189,11 @@ def table_figures(
     return figures | {"lpips_by": perceptual.name, "fid_by": "faces", "heads": len(of)}
 
 
+def _nth(editor: Roi, name: str, i: int) -> Roi:
+    """The edit of a region of the i-th head: every head gets noise of its own."""
+    return replace(editor, region=cast(Any, name), seed=editor.seed + i)
+
+
 def _restyle(
     editor: Roi, generator: Any, images: Sequence[Tensor]
 ) -> tuple[list[float], list[Tensor]]:
@@ -198,7 +203,7 @@ def _restyle(
     seconds, made = [], []
     for i, image in enumerate(images):
         began = time.perf_counter()
-        found = replace(editor, region=cast(Any, names[i % len(names)]))(generator, image)
+        found = _nth(editor, names[i % len(names)], i)(generator, image)
         seconds.append(time.perf_counter() - began)
         made.append(found.image)
     return seconds, made

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from semedit.editors import Mask
+from semedit.editors import Mask, Roi
+from semedit.editors.roi import Restyled
 from semedit.errors import OptionError
 from semedit.generators.l2sae import L2SAE, ROIS
 from semedit.heads.truth import Truth
@@ -73,6 +74,22 @@ def test_styles_keep_what_is_outside(generator: L2SAE) -> None:
     assert found["outside_kept"] == 1 and found["style_change"] > 0
     # The parser may see no region at all in noise.
     assert all(0 <= value <= 1 for key, value in found.items() if key.startswith("style_iou"))
+
+
+def test_every_head_gets_noise_of_its_own(
+    generator: L2SAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+    edit = Roi.__call__
+
+    def spy(self: Roi, *given: Any) -> Restyled:
+        seeds.append(self.seed)
+        return edit(self, *given)
+
+    monkeypatch.setattr(Roi, "__call__", spy)
+    editor = Roi(style_noise=1.0, seed=7)
+    StylesEvaluation(parts=("styles",), editor=editor)(truths(2), generator)
+    assert seeds == [7] * len(ROIS) + [8] * len(ROIS)
 
 
 def test_table_compares_both_routes(generator: L2SAE) -> None:
