@@ -26,7 +26,7 @@ from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
 from semedit.latents import picture
 from semedit.losses import region
-from semedit.trainers.regions import region_masks
+from semedit.trainers.regions import region_counts, region_ious
 
 PARTS = ("regions", "styles", "table")
 LEAST = 8  # pixels of a region whose overlap is worth taking
@@ -109,14 +109,10 @@ def region_figures(generator: Any, heads: Sequence[Scaled], tell: Progress) -> F
     """
     counts = torch.zeros(len(ROIS), 2, dtype=torch.float64)
     for i, head in enumerate(heads):
-        found = (generator.region_logits(head.image) > 0)[0]
-        true = region_masks(head.labels)[0] > 0.5
-        counts[:, 0] += (found & true).sum((1, 2)).cpu()
-        counts[:, 1] += (found | true).sum((1, 2)).cpu()
+        counts += region_counts(generator.region_logits(head.image), head.labels)
         tell("regions", i + 1, len(heads))
-    iou = counts[:, 0] / counts[:, 1].clamp(min=1)
-    each = {f"region_iou_{name}": float(v) for name, v in zip(ROIS, iou, strict=True)}
-    return {"region_miou": float(iou.mean())} | each
+    mean, each = region_ious(counts)
+    return {"region_miou": mean} | {f"region_iou_{name}": v for name, v in each.items()}
 
 
 @torch.no_grad()
