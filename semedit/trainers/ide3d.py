@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -238,15 +237,8 @@ class IDE3DTask(GeneratorTask):
         return batch.mirrored(torch.rand(len(heads)).to(self.device) < self.trainer.mirrored)
 
     def _view(self, heads: Tensor, view: Tensor) -> Batch:
-        index = heads.numpy(), view.numpy()
-        pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
-        labels = torch.from_numpy(np.ascontiguousarray(self.views.labels[index]))
-        return Batch(
-            images=pixels.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1,
-            labels=labels.to(self.device).long(),
-            c=self.views.c[index].to(self.device),
-            z=self.views.z[heads].to(self.device),
-        )
+        found = vars(self.views.one(heads, view))
+        return Batch(**{name: values.to(self.device) for name, values in found.items()})
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of both networks."""
