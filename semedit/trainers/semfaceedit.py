@@ -44,10 +44,11 @@ from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import BranchedDiscriminator, Memory
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask
+from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.posed import read_faces
 from semedit.trainers.rendered import View, Views
 from semedit.trainers.terms import report, total
-from semedit.trainers.triplane import class_weights, decibels
+from semedit.trainers.triplane import class_weights
 
 KIND = "manifolds"
 GEOMETRY = ("geometry", "mapping_geometry", "intersections")  # frozen in stage 2
@@ -350,24 +351,10 @@ class SemFaceEditTask(GeneratorTask):
         super().export(modules, figures, folder, whole_training(record, self.before))
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        """On held-out heads drawn from their parameters, where z has as many entries: decibels,
-        share of right labels."""
+        """On held-out heads; see `mapped_figures`."""
         generator = cast(Manifolds, modules["generator"])
         generator.centre()
-        if generator.config.z_dim != self.views.z.shape[1]:
-            return {}
-        found, right = [], []
-        for heads in torch.arange(self.size, len(self.views)).split(4):
-            batch = self._batch(self.views.one(heads, torch.zeros_like(heads)))
-            with torch.no_grad():
-                output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
-            assert output.seg is not None
-            found.append(decibels(output.image, batch.images))
-            right.append((output.seg.argmax(1) == batch.labels).float().mean((1, 2)))
-        return {
-            "mapped_db": round(float(torch.cat(found).mean()), 4),
-            "mapped_labels": round(float(torch.cat(right).mean()), 4),
-        }
+        return mapped_figures(generator, self.views, torch.arange(self.size, len(self.views)))
 
 
 def judged(
