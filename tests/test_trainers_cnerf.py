@@ -73,6 +73,24 @@ def test_a_region_that_is_not_there_has_no_class() -> None:
     torch.testing.assert_close(class_loss(found, region, own), entropy)
 
 
+def test_critics_see_maps_where_the_picture_is(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that shows where hair is, thinned, agrees with the thinned map of hair."""
+    run = start(data)
+    hair = run.generator.regions.index("hair")
+    regions = torch.randint(2, (2, SIDE, SIDE)) * hair
+    images = (regions == hair).float()[:, None].expand(-1, 3, -1, -1)
+    batch = replace(run.batch(torch.arange(2)), images=images, regions=regions)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    loss = torch.zeros([], requires_grad=True)
+    monkeypatch.setattr(
+        "semedit.trainers.cnerf.judged", lambda critic, real, fake: seen.append(real) or loss
+    )
+    for _ in range(6):
+        run._criticise(batch)
+    for image, maps in seen[::2]:  # of the whole
+        assert torch.equal(image[:, 0], maps[:, hair])
+
+
 def test_a_resumed_run_equals_the_unbroken_one(data: Path, tmp_path: Path) -> None:
     for name, ends in (("whole", (0.012,)), ("broken", (0.004, 0.012))):
         for kimg in ends:

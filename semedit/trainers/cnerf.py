@@ -15,7 +15,8 @@ them. `regression=0 anchor=0` is the published recipe.
 Stage 2 (`stage1=WEIGHTS`) keeps the volume and trains the up-sampling by the same terms.
 
 Source: Ma et al. 2023, arXiv:2302.01579; weights as in its published code. Departs: the regression;
-the critics see every n-th pixel of every n-th row, from a random one; R1 has steps of its own.
+the critics see every n-th pixel of every n-th row, from a random one; R1 has steps of its own; a
+region that is not there has no class; no path length regularisation in stage 2.
 """
 
 from __future__ import annotations
@@ -284,8 +285,7 @@ class CNeRFTask(GeneratorTask):
         batch = batch.first(n)
         with torch.no_grad():
             image, maps, angles = self._fake(n)
-        side = trainer.critic_side
-        real = thinned(batch.images, side), thinned(self._one_hot(batch.regions), side)
+        real = self._thinned(batch.images, self._one_hot(batch.regions))
         region = torch.randint(self.count, (n,))
         parts = cut_out(*real, region), cut_out(image, maps, region)
         classes = [class_loss(self.part(*part)[:, 1:], region, part[1]) for part in parts]
@@ -339,11 +339,16 @@ class CNeRFTask(GeneratorTask):
         if generator.stage2 is not None:
             up = codes["up"][:n]
             image, maps = self._enlarge({"ws": mixed, "up": up}, c)
-            return thinned(image, side), thinned(maps, side), angles
+            return *self._thinned(image, maps), angles
         planes = generator.planes({"ws": mixed})
         pixels = lattice(n, generator.config.neural, side)
         found = generator.volume(planes, c, pixels, jitter=True)
         return picture(found["colour"]), picture(found["maps"]), angles
+
+    def _thinned(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures and maps at the critics' size, both from the same pixels."""
+        both = thinned(torch.cat([image, maps], 1), self.trainer.critic_side)
+        return both[:, :3], both[:, 3:]
 
     def _one_hot(self, regions: Tensor) -> Tensor:
         return F.one_hot(regions, self.count).movedim(3, 1).float()
