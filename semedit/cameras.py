@@ -151,6 +151,14 @@ def crop(c: Tensor, scale: Tensor, rotation: Tensor, shift: Tensor) -> Tensor:
     return from_six(torch.cat([head, moved], -1)).to(c)
 
 
+def zoomed(c: Tensor, factor: float) -> Tensor:
+    """c [N,25] with focal lengths times factor; what lies on the axis stays in its place."""
+    cam2world, k = split(c)
+    scale = torch.ones_like(k)
+    scale[:, :2, :2] = factor
+    return join(cam2world, k * scale)
+
+
 def project(points: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Where points fall.
 

@@ -173,7 +173,7 @@ def reprojection(
     assert front.depth is not None and view.depth is not None and front.seg is not None
     side = front.depth.shape[-1]
     zoom = getattr(generator, "zoom", 1.0)
-    c, other = (_zoomed(_camera(yaw).to(front.depth), zoom) for yaw in (0.0, yaw_deg))
+    c, other = (cameras.zoomed(_camera(yaw).to(front.depth), zoom) for yaw in (0.0, yaw_deg))
     origins, directions = cameras.rays(c, side)
     points = origins + directions * front.depth.flatten(1)[..., None]
     uv, _ = cameras.project(points, other)
@@ -190,14 +190,6 @@ def reprojection(
         return math.nan, 0.0
     error = (colour - was.flatten(2)).abs().mean(1) / 2
     return float(error[same].mean()), float(same.sum() / head.sum())
-
-
-def _zoomed(c: Tensor, zoom: float) -> Tensor:
-    """The camera with its focal length times zoom, about the picture's middle."""
-    if zoom == 1.0:
-        return c
-    one = torch.ones(len(c)).to(c)
-    return cameras.crop(c, zoom * one, 0 * one, torch.zeros(len(c), 2).to(c))
 
 
 def diversity(images: Sequence[Tensor]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
 from semedit.latents import picture
 from semedit.losses import region
-from semedit.trainers.regions import region_masks
+from semedit.trainers.regions import region_counts, region_ious
 
 PARTS = ("regions", "styles", "table")
 LEAST = 8  # pixels of a region whose overlap is worth taking
@@ -109,19 +109,15 @@ def region_figures(generator: Any, heads: Sequence[Scaled], tell: Progress) -> F
     """
     counts = torch.zeros(len(ROIS), 2, dtype=torch.float64)
     for i, head in enumerate(heads):
-        found = (generator.region_logits(head.image) > 0)[0]
-        true = region_masks(head.labels)[0] > 0.5
-        counts[:, 0] += (found & true).sum((1, 2)).cpu()
-        counts[:, 1] += (found | true).sum((1, 2)).cpu()
+        counts += region_counts(generator.region_logits(head.image), head.labels)
         tell("regions", i + 1, len(heads))
-    iou = counts[:, 0] / counts[:, 1].clamp(min=1)
-    each = {f"region_iou_{name}": float(v) for name, v in zip(ROIS, iou, strict=True)}
-    return {"region_miou": float(iou.mean())} | each
+    mean, each = region_ious(counts)
+    return {"region_miou": mean} | {f"region_iou_{name}": v for name, v in each.items()}
 
 
 @torch.no_grad()
 def style_figures(generator: Any, heads: Sequence[Scaled], editor: Roi, tell: Progress) -> Figures:
-    """Every region of every head restyled.
+    """Every region of every head restyled, every head by noise of its own.
 
     style_iou        mean over edits of the IoU of the edited region before and after, by the
                      built-in parser; regions that the parser does not see before are left out
@@ -136,7 +132,7 @@ def style_figures(generator: Any, heads: Sequence[Scaled], editor: Roi, tell: Pr
         before = parser(head.image).argmax(1)
         for name, parts in ROIS.items():
             was = region(before, parts)
-            found = replace(editor, region=cast(Any, name))(generator, head.image)
+            found = _nth(editor, name, i)(generator, head.image)
             still = (found.image == head.image)[found.alpha.expand_as(head.image) == 0]
             kept, outside = kept + int(still.sum()), outside + still.numel()
             change.append(metrics.mean_change(found.image, head.image, (found.alpha > 0).float()))
@@ -172,34 +168,38 @@ def table_figures(
     roi_lpips, mask_lpips      mean perceptual distance of edited pictures from the heads
     roi_fid, mask_fid          Fréchet distance between edited pictures and the heads
     lpips_by, fid_by           the networks whose features these are of
-    heads                      how many
+    heads                      how many; one whose edit is lost at this size is in neither row
     """
-    roi, restyled = _restyle(evaluation.editor, generator, heads)
     mask, inverting, drawn, of = _redraw(evaluation, rival, heads, tell)
-    perceptual = losses.perceptual("auto", heads[0].image.device)
+    roi, restyled = _restyle(evaluation.editor, generator, of)
+    perceptual = losses.perceptual("auto", of[0].device)
     figures: dict[str, Any] = {
         "roi_seconds": statistics.median(roi),
         "mask_seconds": statistics.median(mask),
         "invert_seconds": statistics.median(inverting),
         "ratio": statistics.median(mask) / statistics.median(roi),
     }
-    images = [head.image for head in heads]
-    for name, before, made in (("roi", images, restyled), ("mask", of, drawn)):
-        figures[f"{name}_lpips"] = _perceptual(perceptual, before, made)
-        figures[f"{name}_fid"] = metrics.frechet(deep_features(before), deep_features(made))
-    return figures | {"lpips_by": perceptual.name, "fid_by": "faces", "heads": len(heads)}
+    for name, made in (("roi", restyled), ("mask", drawn)):
+        figures[f"{name}_lpips"] = _perceptual(perceptual, of, made)
+        figures[f"{name}_fid"] = metrics.frechet(deep_features(of), deep_features(made))
+    return figures | {"lpips_by": perceptual.name, "fid_by": "faces", "heads": len(of)}
+
+
+def _nth(editor: Roi, name: str, i: int) -> Roi:
+    """The edit of a region of the i-th head: every head gets noise of its own."""
+    return replace(editor, region=cast(Any, name), seed=editor.seed + i)
 
 
 def _restyle(
-    editor: Roi, generator: Any, heads: Sequence[Scaled]
+    editor: Roi, generator: Any, images: Sequence[Tensor]
 ) -> tuple[list[float], list[Tensor]]:
     """Seconds of each edit, the regions in turn, and the pictures."""
     names = list(ROIS)
-    editor(generator, heads[0].image)  # what is made at the first call is not the edit's
+    editor(generator, images[0])  # what is made at the first call is not the edit's
     seconds, made = [], []
-    for i, head in enumerate(heads):
+    for i, image in enumerate(images):
         began = time.perf_counter()
-        found = replace(editor, region=cast(Any, names[i % len(names)]))(generator, head.image)
+        found = _nth(editor, names[i % len(names)], i)(generator, image)
         seconds.append(time.perf_counter() - began)
         made.append(found.image)
     return seconds, made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -10,14 +12,14 @@ from semedit.consistency import ViewsEvaluation, change, reprojection
 from semedit.errors import OptionError, TraitError
 from semedit.generators import Output
 from tests.test_cnerf import SMALL, make
-from tests.tiny import small_stylegan2
+from tests.tiny import small_manifolds, small_stylegan2
 
 SIDE = 32
 
 
-def plane(yaw_deg: float, tint: float = 0.0) -> Output:
+def plane(yaw_deg: float, tint: float = 0.0, zoom: float = 1.0) -> Output:
     """A flat picture at z = 0 whose colour is the place: what every camera sees of it."""
-    c = cameras.aligned(torch.deg2rad(torch.tensor(yaw_deg)))
+    c = cameras.zoomed(cameras.aligned(torch.deg2rad(torch.tensor(yaw_deg))), zoom)
     origins, directions = cameras.rays(c, SIDE)
     depth = -origins[..., 2] / directions[..., 2]
     points = origins + directions * depth[..., None]
@@ -30,18 +32,31 @@ def plane(yaw_deg: float, tint: float = 0.0) -> Output:
     return Output(picture(points) + tint, seg, picture(depth[..., None]))
 
 
+@dataclass
 class Nominal:
-    """A generator of the label's own focal length."""
+    """A generator of the label's own focal length, or another one."""
 
-    zoom = 1.0
+    zoom: float = 1.0
 
 
+@pytest.mark.parametrize("zoom", [1.0, 1.1])
 @pytest.mark.parametrize("yaw", [-30.0, 15.0, 30.0])
-def test_a_rigid_surface_is_reprojected_onto_itself(yaw: float) -> None:
-    error, share = reprojection(Nominal(), plane(0.0), plane(yaw), yaw)
+def test_a_rigid_surface_is_reprojected_onto_itself(yaw: float, zoom: float) -> None:
+    front, side = plane(0.0, zoom=zoom), plane(yaw, zoom=zoom)
+    error, share = reprojection(Nominal(zoom), front, side, yaw)
     assert error < 2e-3 and share > 0.8
-    tinted, _ = reprojection(Nominal(), plane(0.0), plane(yaw, 0.2), yaw)
+    tinted, _ = reprojection(Nominal(zoom), front, plane(yaw, 0.2, zoom), yaw)
     assert tinted == pytest.approx(0.1, abs=5e-3)
+
+
+def test_surfaces_are_seen_by_the_zoomed_camera() -> None:
+    """What `reprojection` takes for the rays of a generator with another focal length."""
+    generator = small_manifolds(focal=1.1 * cameras.FOCAL)
+    c = cameras.aligned(0.3)
+    origins, directions = cameras.rays(cameras.zoomed(c, generator.zoom), generator.resolution)
+    own = generator.intersections.lens.rays(c)
+    torch.testing.assert_close(own[0] * cameras.RADIUS, origins)
+    torch.testing.assert_close(own[1], directions)
 
 
 def test_surfaces_that_moved_do_not_count() -> None:

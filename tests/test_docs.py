@@ -60,10 +60,12 @@ def methods_table() -> str:
 
 
 def plain(text: str) -> str:
-    """A metadata value as a phrase; JSON objects as `key value, key value`."""
-    if not text.startswith("{"):
+    """A metadata value as a phrase: JSON objects as `key value, key value`, several with `;`."""
+    if not text.startswith(("{", "[{")):
         return text
-    return ", ".join(f"{key} {value}" for key, value in json.loads(text).items())
+    found = json.loads(text)
+    objects = [found] if isinstance(found, dict) else found
+    return "; ".join(", ".join(f"{k} {v}" for k, v in one.items()) for one in objects)
 
 
 def weights_table() -> str:
@@ -120,6 +122,13 @@ def test_generated_parts_of_the_readme_are_current(name):
     begin, end = marks(name)
     text = README.read_text("utf-8")
     assert text.split(begin)[1].split(end)[0].strip() == SECTIONS[name]()
+
+
+def test_what_weights_were_made_from_reads_as_a_phrase():
+    """One folder of data, several, or plain words."""
+    assert plain('{"n": 4, "look": "plain"}') == "n 4, look plain"
+    assert plain('[{"n": 4}, {"n": 5, "look": "hard"}]') == "n 4; n 5, look hard"
+    assert plain("5 rendered heads") == "5 rendered heads"
 
 
 def test_every_command_and_option_has_help():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from semedit.editors import Mask
+from semedit.editors import Mask, Roi
+from semedit.editors.roi import Restyled
 from semedit.errors import OptionError
 from semedit.generators.l2sae import L2SAE, ROIS
 from semedit.heads.truth import Truth
@@ -75,15 +76,33 @@ def test_styles_keep_what_is_outside(generator: L2SAE) -> None:
     assert all(0 <= value <= 1 for key, value in found.items() if key.startswith("style_iou"))
 
 
+def test_every_head_gets_noise_of_its_own(
+    generator: L2SAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+    edit = Roi.__call__
+
+    def spy(self: Roi, *given: Any) -> Restyled:
+        seeds.append(self.seed)
+        return edit(self, *given)
+
+    monkeypatch.setattr(Roi, "__call__", spy)
+    editor = Roi(style_noise=1.0, seed=7)
+    StylesEvaluation(parts=("styles",), editor=editor)(truths(2), generator)
+    assert seeds == [7] * len(ROIS) + [8] * len(ROIS)
+
+
 def test_table_compares_both_routes(generator: L2SAE) -> None:
     evaluation = StylesEvaluation(
         parts=("table",),
-        rivals=2,
+        rivals=3,
         inverter=Optimize(steps=1, perceptual="none"),
         mask_editor=Mask(steps=1, perceptual="none", parse_weight=0.0),
     )
-    found = evaluation(truths(1), generator, Rival(), truths(2))
-    assert found["heads"] == 2
+    heads = truths(3)
+    heads[1].edits["hair_length"] = (heads[1].image, heads[1].labels)  # nothing was drawn
+    found = evaluation(truths(1), generator, Rival(), heads)
+    assert found["heads"] == 2  # in both rows
     assert found["ratio"] == pytest.approx(found["mask_seconds"] / found["roi_seconds"], rel=0.2)
     for route in ("roi", "mask"):
         assert found[f"{route}_lpips"] > 0 and found[f"{route}_fid"] >= 0

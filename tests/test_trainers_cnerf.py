@@ -12,7 +12,7 @@ from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.cnerf import CNeRF
 from semedit.trainers.cnerf import CNeRFTask, CNeRFTrainer
-from semedit.trainers.cnerf_critics import Critic, cut_out, lattice, mix, slopes, thinned
+from semedit.trainers.cnerf_critics import Critic, class_loss, cut_out, mix, slopes
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from tests.test_trainers_triplane import SIDE, write_heads
 
@@ -64,12 +64,31 @@ def test_regions_mix_by_shape_and_texture() -> None:
         assert region.tolist() in ([0.0] * 5, [1.0] * 5, [0.0] * 3 + [1.0] * 2)
 
 
-def test_the_lattice_is_every_other_pixel() -> None:
-    pixels = lattice(3, SIDE, 8).view(3, 8, 8)
-    assert (pixels.diff(dim=2) == 2).all() and (pixels.diff(dim=1) == 2 * SIDE).all()
-    assert pixels.min() >= 0 and pixels.max() < SIDE * SIDE
-    numbers = torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE)
-    assert (thinned(numbers, 8)[0, 0].diff(dim=1) == 2).all()
+def test_a_region_that_is_not_there_has_no_class() -> None:
+    found, region = torch.randn(3, 4), torch.tensor([2, 0, 3])
+    own = torch.zeros(3, 1, 8, 8)
+    assert float(class_loss(found, region, own)) == 0
+    own[:2, :, 3, 3] = 0.9
+    entropy = torch.nn.functional.cross_entropy(found[:2], region[:2])
+    torch.testing.assert_close(class_loss(found, region, own), entropy)
+
+
+def test_critics_see_maps_where_the_picture_is(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that shows where hair is, thinned, agrees with the thinned map of hair."""
+    run = start(data)
+    hair = run.generator.regions.index("hair")
+    regions = torch.randint(2, (2, SIDE, SIDE)) * hair
+    images = (regions == hair).float()[:, None].expand(-1, 3, -1, -1)
+    batch = replace(run.batch(torch.arange(2)), images=images, regions=regions)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    loss = torch.zeros([], requires_grad=True)
+    monkeypatch.setattr(
+        "semedit.trainers.cnerf.judged", lambda critic, real, fake: seen.append(real) or loss
+    )
+    for _ in range(6):
+        run._criticise(batch)
+    for image, maps in seen[::2]:  # of the whole
+        assert torch.equal(image[:, 0], maps[:, hair])
 
 
 def test_a_resumed_run_equals_the_unbroken_one(data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from typer.testing import CliRunner
 from semedit import weights
 from semedit.cli.app import app
 from semedit.errors import WeightsError
+from semedit.trainers.cnerf import CNeRFTrainer
+from semedit.trainers.l2sae import L2SAETrainer
+from semedit.trainers.semfaceedit import SemFaceEditTrainer
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -39,6 +42,13 @@ def test_the_table_reads_and_names_what_is_needed():
     assert len([f for f, _, _ in rows["ict-facekit"].files if f.endswith(".obj")]) == 158
     for row in rows.values():
         assert row.kind == "builtin" or row.url.startswith("https://")
+
+
+@pytest.mark.parametrize("trainer", [L2SAETrainer, SemFaceEditTrainer, CNeRFTrainer])
+def test_what_a_trainer_makes_has_a_row_that_names_it(trainer):
+    row = weights.row(trainer().output)
+    assert row.kind == "builtin"
+    assert weights.how_to_get(row).startswith(f"semedit train {trainer.name} makes them")
 
 
 GOOD = """[a]

@@ -49,10 +49,8 @@ class Lens:
 
     def rays(self, c: Tensor) -> tuple[Tensor, Tensor]:
         """Origins and unit directions [V,R*R,3] of cameras c [V,25]."""
-        cam2world, k = cameras.split(c.float())
-        zoom = torch.ones(3, 3)
-        zoom[:2, :2] = self.focal / cameras.FOCAL
-        origins, directions = cameras.rays(cameras.join(cam2world, k * zoom.to(k)), self.resolution)
+        zoomed = cameras.zoomed(c.float(), self.focal / cameras.FOCAL)
+        origins, directions = cameras.rays(zoomed, self.resolution)
         return origins / cameras.RADIUS, directions
 
 

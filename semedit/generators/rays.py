@@ -42,8 +42,8 @@ class Rays:
     @classmethod
     def of(cls, c: Tensor, config: CNeRFConfig, pixels: Tensor | None, jitter: bool) -> Rays:
         """Of cameras c [V,25]; see CNeRF.volume."""
-        cam2world, k = cameras.split(c.float())
-        zoomed = cameras.join(cam2world, _zoom(k, config.focal / cameras.FOCAL))
+        cam2world, _ = cameras.split(c.float())
+        zoomed = cameras.zoomed(c.float(), config.focal / cameras.FOCAL)
         origins, unit = cameras.rays(zoomed, config.neural)
         if pixels is not None:
             chosen = pixels[:, :, None].expand(-1, -1, 3)
@@ -85,9 +85,3 @@ class Rays:
         steps = torch.full_like(self.t, self.step)
         steps[:, -1] = FAR
         return steps * size
-
-
-def _zoom(k: Tensor, factor: float) -> Tensor:
-    """Intrinsics [V,3,3] with another focal length."""
-    scale = torch.tensor([[factor, factor, 1.0], [factor, factor, 1.0], [1.0, 1.0, 1.0]])
-    return k * scale.to(k)

@@ -91,6 +91,11 @@ class OnSurfaces(nn.Module):
         super().__init__()
         self.intersections = intersections
 
+    @property
+    def zoom(self) -> float:
+        """How much longer the network's focal length is than that of the label c."""
+        return self.intersections.lens.focal / cameras.FOCAL
+
     def planes(self, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What does not depend on the camera."""
         raise NotImplementedError

@@ -28,6 +28,7 @@ from semedit.trainers.loop import write_weights
 from semedit.trainers.posed import read_faces
 from semedit.trainers.rendered import Pair, Views
 from semedit.trainers.synthesis import Faces, Shown
+from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import PictureTask, PictureTrainer, decibels
 
 
@@ -82,8 +83,8 @@ class CanonicalTask(PictureTask):
         terms = self._drawn(found, true.images, true.labels, true.c, neural)
         away = ((found - true.ws) / self.scale).square().mean()
         terms["codes"] = self.trainer.codes * away
-        self._update(sum(terms.values(), torch.zeros([])))
-        return {name: value.item() for name, value in terms.items()}
+        self._update(total(terms))
+        return report(terms)
 
     def _faces(self, batch: Pair) -> Shown:
         """Synthetic faces, from the front and from somewhere."""

@@ -15,7 +15,8 @@ them. `regression=0 anchor=0` is the published recipe.
 Stage 2 (`stage1=WEIGHTS`) keeps the volume and trains the up-sampling by the same terms.
 
 Source: Ma et al. 2023, arXiv:2302.01579; weights as in its published code. Departs: the regression;
-the critics see every n-th pixel of every n-th row, from a random one; R1 has steps of its own.
+the critics see every n-th pixel of every n-th row, from a random one; R1 has steps of its own; a
+region that is not there has no class; no path length regularisation in stage 2.
 """
 
 from __future__ import annotations
@@ -40,17 +41,16 @@ from semedit.trainers.cnerf_critics import (
     class_loss,
     cut_out,
     judged,
-    lattice,
     mix,
     slopes,
-    thinned,
     view_loss,
 )
 from semedit.trainers.discriminators import Memory
+from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import View, Views, read_views
 from semedit.trainers.terms import report, total
-from semedit.trainers.triplane import SMALL, decibels
+from semedit.trainers.triplane import decibels
 
 KIND = "cnerf"
 DEPTH = 0.4 / cameras.RADIUS  # what is seen of a head lies between 0.4 world units and -0.4
@@ -178,7 +178,7 @@ class CNeRFTask(GeneratorTask):
         self.averaged = ("generator",)
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.numbers = region_numbers(generator.config)
-        self.density = ray_density(trainer)
+        self.density = ray_density(trainer.small, trainer.background)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -275,14 +275,9 @@ class CNeRFTask(GeneratorTask):
         assert generator.stage2 is not None
         with torch.no_grad():
             found = generator.volume(generator.planes(codes), c, jitter=True, features=True)
-        features, maps = (self._picture(found[k]) for k in ("features", "maps"))
+        features, maps = (picture(found[k]) for k in ("features", "maps"))
         image, maps = generator.stage2(features, maps, codes["up"], "random")
         return image, maps
-
-    def _picture(self, rows: Tensor) -> Tensor:
-        """[N,M,C] -> [N,C,side,side]."""
-        side = round(rows.shape[1] ** 0.5)
-        return rows.transpose(1, 2).unflatten(2, (side, side))
 
     def _criticise(self, batch: Batch) -> dict[str, float]:
         """Update the critics."""
@@ -290,11 +285,10 @@ class CNeRFTask(GeneratorTask):
         batch = batch.first(n)
         with torch.no_grad():
             image, maps, angles = self._fake(n)
-        side = trainer.critic_side
-        real = thinned(batch.images, side), thinned(self._one_hot(batch.regions), side)
+        real = self._thinned(batch.images, self._one_hot(batch.regions))
         region = torch.randint(self.count, (n,))
         parts = cut_out(*real, region), cut_out(image, maps, region)
-        classes = [class_loss(self.part(*part)[:, 1:], region) for part in parts]
+        classes = [class_loss(self.part(*part)[:, 1:], region, part[1]) for part in parts]
         terms = {
             "critic": judged(self.whole, real, (image, maps)),
             "angles": trainer.view * view_loss(self.whole(image, maps)[:, 1:], angles),
@@ -320,12 +314,13 @@ class CNeRFTask(GeneratorTask):
         self.whole.requires_grad_(False), self.part.requires_grad_(False)
         image, maps, angles = self._fake(n)
         region = torch.randint(self.count, (n,))
-        whole, part = self.whole(image, maps), self.part(*cut_out(image, maps, region))
+        cut = cut_out(image, maps, region)
+        whole, part = self.whole(image, maps), self.part(*cut)
         terms = {
             "generator": losses.generator_loss(whole[:, 0]).mean(),
             "view": trainer.view * view_loss(whole[:, 1:], angles),
             "local": trainer.semantic * losses.generator_loss(part[:, 0]).mean(),
-            "kind": trainer.semantic * class_loss(part[:, 1:], region),
+            "kind": trainer.semantic * class_loss(part[:, 1:], region, cut[1]),
         }
         if trainer.anchor > 0:
             near = self._regress(batch.first(n))
@@ -344,11 +339,16 @@ class CNeRFTask(GeneratorTask):
         if generator.stage2 is not None:
             up = codes["up"][:n]
             image, maps = self._enlarge({"ws": mixed, "up": up}, c)
-            return thinned(image, side), thinned(maps, side), angles
+            return *self._thinned(image, maps), angles
         planes = generator.planes({"ws": mixed})
         pixels = lattice(n, generator.config.neural, side)
         found = generator.volume(planes, c, pixels, jitter=True)
-        return self._picture(found["colour"]), self._picture(found["maps"]), angles
+        return picture(found["colour"]), picture(found["maps"]), angles
+
+    def _thinned(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures and maps at the critics' size, both from the same pixels."""
+        both = thinned(torch.cat([image, maps], 1), self.trainer.critic_side)
+        return both[:, :3], both[:, 3:]
 
     def _one_hot(self, regions: Tensor) -> Tensor:
         return F.one_hot(regions, self.count).movedim(3, 1).float()
@@ -391,10 +391,3 @@ def region_numbers(config: CNeRFConfig) -> Tensor:
     """The region of each label, int64 [19]; labels of no region go to the face."""
     face = config.regions.index("face")
     return torch.tensor([config.labels.get(i, (face, False))[0] for i in range(len(LABELS))])
-
-
-def ray_density(trainer: CNeRFTrainer) -> Tensor:
-    """How dense rays of the regression are on each label, [19]."""
-    found = torch.tensor([trainer.small if name in SMALL else 1.0 for name in LABELS])
-    found[0] = trainer.background
-    return found

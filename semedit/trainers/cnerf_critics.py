@@ -20,6 +20,7 @@ from semedit.generators.layers import Conv, Linear, activate
 from semedit.trainers.discriminators import Halving, spread
 
 LAST = 4  # pixels a side behind the last block
+SHOWN = 0.5  # of a region's map somewhere: it is there
 
 
 class Critic(nn.Module):
@@ -70,31 +71,21 @@ def mix(ws: Tensor, shape_layers: int, chance: float) -> Tensor:
     return torch.where((source == 2) | ((source == 1) & texture), second, first)
 
 
-def lattice(n: int, full: int, side: int) -> Tensor:
-    """Every so many-th pixel of n pictures of `full` pixels a side, from a random one on:
-    int64 [n,side*side]."""
-    gap = full // side
-    row, column = torch.randint(gap, (2, n, 1))
-    line = torch.arange(side) * gap
-    rows, columns = line + row, line + column
-    return (rows[:, :, None] * full + columns[:, None]).flatten(1)
-
-
-def thinned(pictures: Tensor, side: int) -> Tensor:
-    """The same of pictures [N,C,R,R], all from one pixel on: [N,C,side,side]."""
-    gap = pictures.shape[-1] // side
-    row, column = torch.randint(gap, (2,)).tolist()
-    return pictures[:, :, row::gap, column::gap]
-
-
 def view_loss(found: Tensor, angles: Tensor) -> Tensor:
     """Smooth L1 distance of yaw and pitch [N,2], radians."""
     return F.smooth_l1_loss(found, angles)
 
 
-def class_loss(found: Tensor, region: Tensor) -> Tensor:
-    """Cross-entropy of the region's number; found [N,K], region int64 [N]."""
-    return F.cross_entropy(found, region)
+def class_loss(found: Tensor, region: Tensor, own: Tensor) -> Tensor:
+    """Cross-entropy of the region's number where its map shows it; 0 if none does.
+
+    A head without glasses has nothing that could tell, and is not to grow any.
+
+    Args: found [N,K]; region int64 [N]; own: its maps [N,1,R,R].
+    """
+    there = (own.detach().amax((1, 2, 3)) > SHOWN).float()
+    each = F.cross_entropy(found, region, reduction="none")
+    return (each * there).sum() / there.sum().clamp(min=1)
 
 
 def slopes(critic: Critic, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,7 @@ from semedit.inverters.codes import spread
 from semedit.trainers.posed import read_faces
 from semedit.trainers.rendered import Pair, Views
 from semedit.trainers.synthesis import Faces, Shown
+from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import (
     PictureTask,
     PictureTrainer,
@@ -121,8 +122,8 @@ class EncoderTask(PictureTask):
         terms = self._real(batch, neural)
         if trainer.synthetic:
             terms |= {f"synthetic_{k}": v for k, v in self._synthetic(batch, neural).items()}
-        self._update(sum(terms.values(), torch.zeros([])))
-        return {name: value.item() for name, value in terms.items()}
+        self._update(total(terms))
+        return report(terms)
 
     def _real(self, batch: Pair, neural: int) -> dict[str, Tensor]:
         """Weighted terms of the data's faces."""

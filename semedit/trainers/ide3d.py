@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,14 +36,16 @@ from semedit.generators import Output, Triplane, build_generator, volume
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
-from semedit.trainers.discriminators import DualDiscriminator
+from semedit.trainers.discriminators import DualDiscriminator, Memory
 from semedit.trainers.loop import GeneratorTask
+from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.parallel import Processes, sharing
 from semedit.trainers.posed import Poses, read_faces, rebalanced
 from semedit.trainers.rendered import Views
 from semedit.trainers.shown import Batch, shown, true_pair
 from semedit.trainers.stylegan2 import lazy_adam
-from semedit.trainers.triplane import class_weights, decibels, opacity_loss, small_parts
+from semedit.trainers.terms import report, total
+from semedit.trainers.triplane import class_weights, opacity_loss, small_parts
 
 KIND = "ide3d"
 
@@ -157,16 +158,6 @@ def config_of(preset: str, z_dim: int) -> IDE3DConfig:
     )
 
 
-class Memory(nn.Module):
-    """Steps of the adversary."""
-
-    steps: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
-
-
 class IDE3DTask(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
 
@@ -238,15 +229,8 @@ class IDE3DTask(GeneratorTask):
         return batch.mirrored(torch.rand(len(heads)).to(self.device) < self.trainer.mirrored)
 
     def _view(self, heads: Tensor, view: Tensor) -> Batch:
-        index = heads.numpy(), view.numpy()
-        pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
-        labels = torch.from_numpy(np.ascontiguousarray(self.views.labels[index]))
-        return Batch(
-            images=pixels.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1,
-            labels=labels.to(self.device).long(),
-            c=self.views.c[index].to(self.device),
-            z=self.views.z[heads].to(self.device),
-        )
+        found = vars(self.views.one(heads, view))
+        return Batch(**{name: values.to(self.device) for name, values in found.items()})
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of both networks."""
@@ -266,8 +250,8 @@ class IDE3DTask(GeneratorTask):
 
     def _descend(self, name: str, terms: dict[str, Tensor]) -> dict[str, float]:
         """One step of an optimiser down a sum of terms."""
-        self._update(name, torch.stack(list(terms.values())).sum())
-        return {key: float(value.detach()) for key, value in terms.items()}
+        self._update(name, total(terms))
+        return report(terms)
 
     def _regress(self, batch: Batch, neural: int) -> dict[str, Tensor]:
         """Terms of the regression on the parameters of rendered heads."""
@@ -324,7 +308,7 @@ class IDE3DTask(GeneratorTask):
             weighed = trainer.gamma_image * sizes[0] + trainer.gamma_labels * sizes[1]
             self._update("discriminator", weighed / 2 * trainer.r1_every)
             values |= {"r1_image": sizes[0], "r1_labels": sizes[1]}
-        return {name: float(value.detach()) for name, value in values.items()}
+        return report(values)
 
     def _slopes(self, real: tuple[Tensor, Tensor], c: Tensor) -> list[Tensor]:
         """Mean squared slope of the verdicts on real pictures, and on their label maps."""
@@ -366,23 +350,10 @@ class IDE3DTask(GeneratorTask):
         return (here - there).abs().mean()
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        """On held-out heads drawn from their parameters, where z has as many entries: decibels,
-        share of right labels."""
+        """On held-out heads; see `mapped_figures`."""
         generator = cast(Triplane, modules["generator"])
         centre(generator, self.poses)
-        if generator.z_dim != self.views.z.shape[1]:
-            return {}
-        found, right = [], []
-        for heads in self.held.split(8):
-            batch = self._view(heads, torch.zeros_like(heads))
-            output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
-            assert output.seg is not None
-            found.append(decibels(output.image, batch.images))
-            right.append((output.seg.argmax(1) == batch.labels).float().mean((1, 2)))
-        return {
-            "mapped_db": round(float(torch.cat(found).mean()), 4),
-            "mapped_labels": round(float(torch.cat(right).mean()), 4),
-        }
+        return mapped_figures(generator, self.views, self.held)
 
     def export(
         self,

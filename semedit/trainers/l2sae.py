@@ -40,7 +40,7 @@ from semedit.trainers.discriminators import Discriminator, Memory
 from semedit.trainers.labelled import Labelled, read_labelled
 from semedit.trainers.loop import Schedule, write_weights
 from semedit.trainers.patches import PatchDiscriminator, random_crops
-from semedit.trainers.regions import region_losses, region_masks
+from semedit.trainers.regions import region_counts, region_ious, region_losses, region_masks
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import decibels, differences, small_parts
@@ -316,7 +316,7 @@ class L2SAETask:
         """On held-out pictures: rec_db of pictures from their own codes, swap_db with the
         structure of a twin, region_miou from one count over all; and fits the prior."""
         network = cast(L2SAE, modules["network"])
-        rec, swapped, counts = [], [], torch.zeros(len(ROIS), 2, dtype=torch.float64)
+        rec, swapped, counts = [], [], []
         held = self.data.held[:HELD]
         for part in np.array_split(held, -(-len(held) // 16)):
             images, labels, others = self._held(part)
@@ -324,18 +324,16 @@ class L2SAETask:
                 own, other = network.encode(images), network.encode(others)
                 mixed = {"structure": other["structure"], "style": own["style"]}
                 drawn = [network.synthesis(codes).image for codes in (own, mixed)]
-                found, true = network.region_logits(images) > 0, region_masks(labels) > 0.5
+                counts.append(region_counts(network.region_logits(images), labels))
             rec.append(decibels(drawn[0], images))
             swapped.append(decibels(drawn[1], images))
-            counts[:, 0] += (found & true).sum((0, 2, 3)).cpu()
-            counts[:, 1] += (found | true).sum((0, 2, 3)).cpu()
         self._fit(network)
-        iou = counts[:, 0] / counts[:, 1].clamp(min=1)
+        mean, each = region_ious(torch.stack(counts).sum(0))
         return {
             "rec_db": round(float(torch.cat(rec).mean()), 4),
             "swap_db": round(float(torch.cat(swapped).mean()), 4),
-            "region_miou": round(float(iou.mean()), 4),
-        } | {f"iou_{name}": round(float(v), 4) for name, v in zip(ROIS, iou, strict=True)}
+            "region_miou": round(mean, 4),
+        } | {f"iou_{name}": round(value, 4) for name, value in each.items()}
 
     def _held(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures, labels, twins; the same twins at every evaluation."""

@@ -1,9 +1,12 @@
-"""Pictures thinned to every n-th pixel of every n-th row: what a critic can afford of rays."""
+"""Which rays of pictures are marched to train: every n-th pixel of every n-th row, which is what a
+critic can afford; or random ones, denser on some labels."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from semedit.trainers.triplane import small_parts
 
 
 def lattice(n: int, full: int, side: int) -> Tensor:
@@ -27,3 +30,11 @@ def picture(rows: Tensor) -> Tensor:
     """Values of a lattice [N,side*side,C] as pictures [N,C,side,side]."""
     side = round(rows.shape[1] ** 0.5)
     return rows.transpose(1, 2).unflatten(2, (side, side))
+
+
+def ray_density(small: float, background: float) -> Tensor:
+    """How dense random rays are on each label, [19]: `small` on small parts of a face, 1 elsewhere
+    but on the background."""
+    found = small_parts(small)
+    found[0] = background
+    return found

@@ -29,3 +29,17 @@ def region_losses(logits: Tensor, masks: Tensor) -> Tensor:
     both = (inside * masks).sum((2, 3))
     either = (inside + masks).sum((2, 3)) - both
     return entropy + 1 - (both + 1) / (either + 1)
+
+
+def region_counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """Pixels of both and of either, of regions found and true: float64 [5,2]; add them up over a
+    set, then see `region_ious`."""
+    found, true = logits > 0, region_masks(labels) > 0.5
+    both, either = (found & true).sum((0, 2, 3)), (found | true).sum((0, 2, 3))
+    return torch.stack([both, either], 1).double().cpu()
+
+
+def region_ious(counts: Tensor) -> tuple[float, dict[str, float]]:
+    """Mean IoU of the regions, and that of each; of one that is nowhere it is 0."""
+    each = (counts[:, 0] / counts[:, 1].clamp(min=1)).tolist()
+    return sum(each) / len(each), dict(zip(ROIS, each, strict=True))

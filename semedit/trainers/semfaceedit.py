@@ -31,7 +31,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,12 +41,14 @@ from semedit.generators.intersections import Surfaces
 from semedit.generators.manifolds import Manifolds, ManifoldsConfig, Sharing
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
-from semedit.trainers.discriminators import BranchedDiscriminator
-from semedit.trainers.lattice import lattice, picture, thinned
+from semedit.trainers.discriminators import BranchedDiscriminator, Memory
+from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask
+from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.posed import read_faces
-from semedit.trainers.rendered import Views
-from semedit.trainers.triplane import class_weights, decibels, small_parts
+from semedit.trainers.rendered import View, Views
+from semedit.trainers.terms import report, total
+from semedit.trainers.triplane import class_weights
 
 KIND = "manifolds"
 GEOMETRY = ("geometry", "mapping_geometry", "intersections")  # frozen in stage 2
@@ -150,16 +151,6 @@ class SemFaceEditTrainer:
         )
 
 
-class Memory(nn.Module):
-    """Steps of the adversaries."""
-
-    steps: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros([], dtype=torch.int64))
-
-
 @dataclass(frozen=True)
 class Batch:
     """One view of B heads: images [B,3,R,R], labels int64 [B,R,R], how dense rays are on each
@@ -215,8 +206,7 @@ class SemFaceEditTask(GeneratorTask):
         self.averaged = ("generator",)
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.class_weights = class_weights(views.labels[: self.size])
-        self.density = small_parts(trainer.small)
-        self.density[0] = trainer.background
+        self.density = ray_density(trainer.small, trainer.background)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -245,34 +235,26 @@ class SemFaceEditTask(GeneratorTask):
 
     def batch(self, indices: Tensor) -> Batch:
         """One random view of each head."""
-        return self._view(indices, torch.randint(self.views.c.shape[1], indices.shape))
+        return self._batch(self.views.any(indices))
 
-    def _view(self, heads: Tensor, view: Tensor) -> Batch:
-        index = heads.numpy(), view.numpy()
-        pixels = torch.from_numpy(np.ascontiguousarray(self.views.images[index]))
-        labels = torch.from_numpy(np.ascontiguousarray(self.views.labels[index])).long()
-        return Batch(
-            images=pixels.permute(0, 3, 1, 2).float() / 127.5 - 1,
-            labels=labels,
-            density=self.density[labels].flatten(1),
-            c=self.views.c[index],
-            z=self.views.z[heads],
-        )
+    def _batch(self, view: View) -> Batch:
+        density = self.density[view.labels].flatten(1)
+        return Batch(view.images, view.labels, density, view.c, view.z)
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of all networks of the stage."""
         trainer = self.trainer
         if progress < min(trainer.regression, 1 - trainer.second):
             terms = self._regress(batch)
-            self._update("regression", _total(terms))
-            return {name: float(value.detach()) for name, value in terms.items()}
+            self._update("regression", total(terms))
+            return report(terms)
         second = progress >= 1 - trainer.second
         for name in GEOMETRY[:2]:
             getattr(self.generator, name).requires_grad_(not second)
         self.generator.intersections.requires_grad_(trainer.surfaces and not second)
         found = self._criticise(batch, second) | self._please(batch, second)
         self.memory.steps += 1
-        return {name: float(value.detach()) for name, value in found.items()}
+        return report(found)
 
     # Regression ----------------------------------------------------------------------------------
 
@@ -327,14 +309,14 @@ class SemFaceEditTask(GeneratorTask):
         angles = cameras.angles(batch.c)[:, :2], fake.angles
         wrong = [_apart(a, b) for a, b in zip(seen, angles, strict=True)]
         terms["pose"] = trainer.lambda_p * (wrong[0] + wrong[1])
-        self._update("images", _total(terms))
+        self._update("images", total(terms))
         found = {f"critic_{name}": value for name, value in terms.items()}
         if second:
             return found
         one_hot = F.one_hot(batch.labels, len(LABELS)).movedim(3, 1).float()
         terms = judged(self.of_labels, thinned(one_hot, self.side), fake.labels, trainer.lambda_s)
         terms["latent"] = trainer.lambda_l * _apart(self.of_labels.judge(fake.labels)[1], fake.z)
-        self._update("labels", _total(terms))
+        self._update("labels", total(terms))
         return found | {f"labels_{name}": value for name, value in terms.items()}
 
     def _please(self, batch: Batch, second: bool) -> dict[str, Tensor]:
@@ -353,7 +335,7 @@ class SemFaceEditTask(GeneratorTask):
         if trainer.anchor > 0:
             near = self._regress(batch)
             terms |= {name: trainer.anchor * value for name, value in near.items()}
-        self._update("appearance" if second else "generator", _total(terms))
+        self._update("appearance" if second else "generator", total(terms))
         return terms
 
     # Results -------------------------------------------------------------------------------------
@@ -369,24 +351,10 @@ class SemFaceEditTask(GeneratorTask):
         super().export(modules, figures, folder, whole_training(record, self.before))
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        """On held-out heads drawn from their parameters, where z has as many entries: decibels,
-        share of right labels."""
+        """On held-out heads; see `mapped_figures`."""
         generator = cast(Manifolds, modules["generator"])
         generator.centre()
-        if generator.config.z_dim != self.views.z.shape[1]:
-            return {}
-        found, right = [], []
-        for heads in torch.arange(self.size, len(self.views)).split(4):
-            batch = self._view(heads, torch.zeros_like(heads))
-            with torch.no_grad():
-                output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
-            assert output.seg is not None
-            found.append(decibels(output.image, batch.images))
-            right.append((output.seg.argmax(1) == batch.labels).float().mean((1, 2)))
-        return {
-            "mapped_db": round(float(torch.cat(found).mean()), 4),
-            "mapped_labels": round(float(torch.cat(right).mean()), 4),
-        }
+        return mapped_figures(generator, self.views, torch.arange(self.size, len(self.views)))
 
 
 def judged(
@@ -402,7 +370,3 @@ def judged(
 def _apart(found: Tensor, true: Tensor) -> Tensor:
     """Squared distance, a mean over entries."""
     return (found - true).square().mean()
-
-
-def _total(terms: dict[str, Tensor]) -> Tensor:
-    return sum(terms.values(), torch.zeros([]))
