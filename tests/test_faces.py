@@ -454,8 +454,6 @@ def test_views_of_all_sizes_lie_on_one_another(monkeypatch: pytest.MonkeyPatch) 
     image[:, :, 10:30, 20:58] = 0.5
     once = networks.describe(image, (1.0,))
     several = networks.describe(image)
-    for output in (once, several):
-        torch.testing.assert_close(output.seg.exp().sum(1), torch.ones(1, 64, 64), atol=0.1, rtol=0)
     apart = once.seg.argmax(1) != several.seg.argmax(1)
     inner = torch.zeros(64, 64, dtype=torch.bool)
     inner[12:28, 22:56] = True

@@ -319,7 +319,7 @@ def describe(images: Tensor, views: Sequence[float] = VIEWS) -> FaceOutput:
 
     Args:    images float32 [N,3,R,R] in [-1,1], on the device to run on; views: sides of the
              views about the middle, 1 = the crop. The camera is that of the whole crop.
-    Returns: FaceOutput; seg [N,19,S,S] log probabilities, S of the network.
+    Returns: FaceOutput; seg [N,19,S,S], means of log probabilities, S of the network.
     """
     network = load("faces", str(images.device))
     images = fit(images, network.size)
