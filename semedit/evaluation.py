@@ -21,7 +21,7 @@ from semedit.errors import MaskError, OptionError
 from semedit.faces.align import square_quad
 from semedit.faces.attributes import Judge
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
-from semedit.faces.networks import describe, traits
+from semedit.faces.networks import six, traits
 from semedit.faces.parsing import BuiltinParser
 from semedit.faces.pose import camera
 from semedit.heads.truth import Truth
@@ -178,7 +178,7 @@ def at_resolution(truth: Truth, size: int, device: torch.device | str = "cpu") -
 def estimates(images: Tensor) -> tuple[Tensor, Tensor]:
     """Label maps [N,R,R] and cameras [N,25] as the built-in face network sees them."""
     labels = BuiltinParser()(images).argmax(1)
-    return labels.to(images.device), camera(describe(images).six).to(images.device)
+    return labels.to(images.device), camera(six(images)).to(images.device)
 
 
 # --- the face networks -----------------------------------------------------------------------
@@ -203,11 +203,10 @@ def face_figures(truths: Sequence[Truth], tell: Progress) -> dict[str, float]:
     pose, points, found = [], [], []
     for i, truth in enumerate(truths):
         image = to_tensor(truth.image)
-        seen = describe(image)
         labels = BuiltinParser()(image).argmax(1)
         counts += metrics.confusion(labels, torch.from_numpy(truth.labels.astype(np.int64))[None])
         true_c = torch.from_numpy(truth.c)[None]
-        pose.append(metrics.pose_error(cameras.angles(camera(seen.six)), cameras.angles(true_c)))
+        pose.append(metrics.pose_error(cameras.angles(camera(six(image))), cameras.angles(true_c)))
         placed = landmarks(truth.image, [proposal(truth)]).points
         true_points = torch.from_numpy(truth.landmarks)[None]
         points.append(metrics.landmark_error(torch.from_numpy(placed), true_points))

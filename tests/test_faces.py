@@ -437,6 +437,33 @@ def test_eyes_and_mouth_settle_where_the_label_map_shows_them() -> None:
     np.testing.assert_array_equal(detect.settle(chances, points), points)
 
 
+class Bright(torch.nn.Module):
+    """Labels what is bright as skin, pixel by pixel."""
+
+    size = 64
+
+    def forward(self, images: torch.Tensor) -> networks.FaceOutput:
+        seg = torch.full((len(images), 19, 64, 64), -20.0)
+        seg[:, 0], seg[:, 1] = 0.0, 8 * images[:, 0]
+        return networks.FaceOutput(seg, images.mean((2, 3)).repeat(1, 2))
+
+
+def test_views_of_all_sizes_lie_on_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "load", lambda name, device: Bright())
+    image = torch.full((1, 3, 64, 64), -0.5)
+    image[:, :, 10:30, 20:58] = 0.5
+    once = networks.describe(image, (1.0,))
+    several = networks.describe(image)
+    apart = once.seg.argmax(1) != several.seg.argmax(1)
+    inner = torch.zeros(64, 64, dtype=torch.bool)
+    inner[12:28, 22:56] = True
+    outer = torch.ones(64, 64, dtype=torch.bool)
+    outer[8:32, 18:60] = False
+    assert not apart[0, inner | outer].any()
+    torch.testing.assert_close(several.six, networks.six(image))
+    assert not torch.equal(once.seg, several.seg)
+
+
 def test_cascade_finds_a_photographed_face_when_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proposals of a turned search lie about the turned face."""
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": networks.build(name).eval())

@@ -5,13 +5,14 @@ annotations. `python tests/test_faces_real.py` prints the table of figures.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from semedit import cameras, weights
 from semedit.faces import align, networks
@@ -119,11 +120,34 @@ class FsaNet:
         return np.array([-yaw, pitch, roll])  # its yaw is positive towards the picture's left
 
 
+SIZES_PX = (30, 45, 60, 80, 100)  # between the eyes, at which RetinaFace looks again
+
+
+def steady(pixels: np.ndarray, face: Detection) -> Detection:
+    """A face with the median of what RetinaFace says of it at several sizes of the photo.
+
+    Its points move with the size: on a face of 128 px by 0.09 inter-ocular distances.
+    """
+    assert face.points is not None
+    judge = RetinaFaceDetector(network="mobile0.25", longest=10**6)
+    found = []
+    for wanted in SIZES_PX:
+        scale = wanted / interocular(face.points)
+        shape = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+        resized = Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS)
+        for other in judge(np.asarray(resized)):
+            assert other.points is not None
+            apart = np.hypot(*(other.points / scale - face.points).T).mean()
+            if apart < 0.5 * interocular(face.points):
+                found.append(other.points / scale)
+    return replace(face, points=np.median(found, 0))
+
+
 def own_angles(seen: Seen, found: Detection) -> np.ndarray:
     """(yaw, pitch, roll) rad of a face by the built-in network; roll counted in the photo."""
     assert found.landmarks is not None
     crop, quad, _ = align.align(seen.pixels, found.landmarks, 128)
-    six = networks.describe(to_tensor(crop[None])).six
+    six = networks.six(to_tensor(crop[None]))
     angles = cameras.angles(cameras.from_six(six))[0].numpy()
     right = quad[3] - quad[0]
     return angles + np.array([0, 0, np.arctan2(right[1], right[0])])
@@ -175,12 +199,18 @@ def test_clear_frontal_faces_are_found(real: Path) -> None:
 
 
 def test_points_lie_where_retinaface_puts_them(real: Path) -> None:
-    matched = [pair for name in FRONTAL for pair in pairs(look(real)[name])]
-    errors = np.array([point_errors(face, other) for face, other in matched if other is not None])
-    # Wanted: 0.06 and 0.10. Six of the faces are one photo of 128 px, on which RetinaFace itself
-    # moves by 0.1 when the photo is enlarged.
-    assert np.median(errors) <= 0.08
-    assert errors.mean(1).max() <= 0.125
+    errors, once = [], []
+    for name in FRONTAL:
+        seen = look(real)[name]
+        for face, other in pairs(seen):
+            if other is not None:
+                errors.append(point_errors(steady(seen.pixels, face), other))
+                once.append(point_errors(face, other))
+    assert np.median(errors) <= 0.06
+    assert np.mean(errors, 1).max() <= 0.10
+    # At the photo's own size RetinaFace errs itself: six of the faces are one photo of 128 px.
+    assert np.median(once) <= 0.07
+    assert np.mean(once, 1).max() <= 0.125
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -206,7 +236,7 @@ def main() -> None:
     os.environ["SEMEDIT_WEIGHTS"] = str(shared / "real" / "weights")
     torch.set_num_threads(1)
     judge = FsaNet(shared / "real" / "weights")
-    errors, yaws = [], []
+    errors, settled, yaws = [], [], []
     for name, seen in look(shared / "real").items():
         print(f"{name}: {len(seen.truth)} there, scores {[round(d.score, 2) for d in seen.found]}")
         for face, found in pairs(seen):
@@ -221,10 +251,13 @@ def main() -> None:
             )
             if name in FRONTAL:
                 errors.append(error)
+                settled.append(point_errors(steady(seen.pixels, face), found))
             yaws.append(abs(np.rad2deg(own[0] - other[0])))
-    means = np.mean(errors, 1)
-    print(f"points: median {np.median(errors):.3f}, worst face {means.max():.3f}; ", end="")
-    print(f"largest {np.max(errors):.3f}; yaw: median {np.median(yaws):.1f} degrees apart")
+    for what, found_errors in (("one look", errors), ("median of sizes", settled)):
+        worst, largest = np.mean(found_errors, 1).max(), np.max(found_errors)
+        print(f"points against RetinaFace, {what}: median {np.median(found_errors):.3f}, ", end="")
+        print(f"worst face {worst:.3f}, largest {largest:.3f}")
+    print(f"yaw against FSA-Net: median {np.median(yaws):.1f} degrees apart")
 
 
 if __name__ == "__main__":

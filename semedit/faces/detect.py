@@ -6,7 +6,7 @@ Back-ends: `builtin` (scikit-image's LBP cascade proposes, our LandmarkNet decid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -115,7 +115,7 @@ class BuiltinDetector:
 
         self.cascade = Cascade(skimage.data.lbp_frontal_face_cascade_filename())
         self.landmarks = BuiltinLandmarks(device)
-        self.faces = networks.load("faces", device)
+        self.size = networks.load("faces", device).size  # px a side of the crops it judges
         self.device = device
         self.threshold, self.longest, self.turns = threshold, longest, turns
 
@@ -176,23 +176,28 @@ class BuiltinDetector:
         score = np.sqrt(last.score * first.score[start]) * np.exp(-((drift / DRIFT) ** 2))
         found = []
         for i in _plausible(last, np.flatnonzero(score > 0.2 * self.threshold)):
-            agreed, points = self._compare(photo, last.points[i])
+            points = last.points[i]
+            crop, _, placed = align(photo, points, self.size)
+            agreed = agreement(self._chances(crop, (1.0,)), placed)
             sure = float(np.sqrt(score[i] * agreed))
             if sure > self.threshold:
                 found.append(
                     Detection(box_of(points), sure, landmarks=points, visible=last.visible[i])
                 )
-        return distinct(found)
+        return [self._settled(photo, one) for one in distinct(found)]
 
-    def _compare(self, photo: np.ndarray, points: np.ndarray) -> tuple[float, np.ndarray]:
-        """How far FaceNet's labels fit landmarks [68,2] px of the photo, 0 to 1; and the landmarks
-        with eyes and mouth where those labels are."""
-        crop, quad, placed = align(photo, points, self.faces.size)
-        with torch.inference_mode():
-            seg = self.faces(to_tensor(crop[None]).to(self.device)).seg[0]
-        chances = seg.softmax(0).cpu().numpy()
-        settled = to_photo(settle(chances, placed), quad, len(crop))
-        return agreement(chances, placed), settled.astype(np.float32)
+    def _settled(self, photo: np.ndarray, found: Detection) -> Detection:
+        """The detection with landmarks of eyes and mouth where FaceNet's labels are."""
+        assert found.landmarks is not None
+        crop, quad, placed = align(photo, found.landmarks, self.size)
+        moved = settle(self._chances(crop, networks.VIEWS), placed)
+        points = to_photo(moved, quad, len(crop)).astype(np.float32)
+        return replace(found, box=box_of(points), landmarks=points)
+
+    def _chances(self, crop: np.ndarray, views: tuple[float, ...]) -> np.ndarray:
+        """Of the labels in an aligned crop uint8 [S,S,3]: [19,S,S]."""
+        seg = networks.describe(to_tensor(crop[None]).to(self.device), views).seg[0]
+        return seg.softmax(0).cpu().numpy()
 
 
 def agreement(chances: np.ndarray, points: np.ndarray) -> float:

@@ -244,10 +244,11 @@ class FacePipeline:
 
     def _describe_batch(self, crops: list[np.ndarray]) -> list[Description]:
         images = to_tensor(np.stack(crops)).to(self.device)
-        own = networks.describe(images)  # one pass answers both questions
+        shared = self.parser is not None and self.parser.name == "builtin"
+        # One network answers both questions; the camera needs no more views than one.
+        own = networks.describe(images, networks.VIEWS if shared else (1.0,))
         seg = None
         if self.parser is not None:
-            shared = self.parser.name == "builtin"
             seg = parsing.enlarge(own.seg, self.size) if shared else self.parser(images)
         c = torch.zeros(len(crops), 25)
         if self.pose is not None:

@@ -38,7 +38,7 @@ class BuiltinPose:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N,3,R,R] in [-1,1] -> c float32 [N,25]."""
-        return camera(networks.describe(images.to(self.device)).six)
+        return camera(networks.six(images.to(self.device)))
 
 
 class HopenetPose:
@@ -65,7 +65,7 @@ class HopenetPose:
         std = scaled.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
         with torch.inference_mode():
             yaw, pitch, roll = self.network((scaled - mean) / std)
-        six = networks.describe(images).six.clone()
+        six = networks.six(images).clone()
         # Its yaw is positive towards the picture's left.
         six[:, :3] = torch.deg2rad(torch.stack([-yaw, pitch, roll], -1))
         return camera(six)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from semedit import cameras, weights
 from semedit.errors import InputError
-from semedit.faces.networks import describe
+from semedit.faces.networks import six
 from semedit.faces.pose import camera
 from semedit.images import SUFFIXES, atomic_path, read_labels, read_photo
 from semedit.trainers.celebamask import IMAGES
@@ -114,7 +114,7 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
         parts = []
         for first in range(0, len(images), BATCH):
             pixels = torch.from_numpy(np.array(images[first : first + BATCH]))
-            parts.append(camera(describe(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).six))
+            parts.append(camera(six(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)))
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.save(file, torch.cat(parts).numpy())
     return torch.from_numpy(np.load(path))
