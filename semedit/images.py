@@ -49,6 +49,7 @@ SCHEME = "CelebAMask-HQ"  # recorded in the text chunk "label-scheme" of every l
 PAINT = f"paint with exactly the labels of {SCHEME}, without anti-aliasing"
 COLOUR_KEY = np.array([1 << 16, 1 << 8, 1])  # takes a colour to one number
 TEMPORARY = ".tmp-"  # prefix of files being written
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
 
 # What malformed metadata raises inside Pillow; the picture itself may still be sound.
 _METADATA_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
@@ -180,9 +181,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("several frames, the first is used")
         image.load()
-        deep = image.mode == "I" and image.format in ("PNG", "PPM")  # 16 bits in 32
-        image = _upright(image, notes)
-        pixels = np.array(_to_srgb(image, path, deep, notes))
+        pixels = np.array(_to_srgb(_upright(_eight_bits(image, path), notes), notes))
     return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
@@ -255,30 +254,57 @@ def _pillow_limit(max_pixels: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Grey of 9 to 16 bits, of which Pillow makes little, as grey of 8; all else as it is.
+
+    Raises: InputError: samples of 32 bits, integer or floating point.
+    """
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if not deep:
+        if image.mode in ("I", "F"):
+            raise InputError(f"{path}: 32-bit samples have no defined range")
+        return image
+    tags: Any = getattr(image, "tag_v2", {})  # of TIFF
+    white = (1 << tags.get(BITS_PER_SAMPLE, (16,))[0]) - 1
+    samples = np.asarray(image).astype(np.uint32)
+    grey = samples * 255 // white
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        grey = 255 - grey
+    reduced = Image.fromarray(grey.astype(np.uint8))
+    reduced.info = dict(image.info)
+    clear = reduced.info.pop("transparency", None)
+    if clear is not None:
+        reduced.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))
+    return reduced
+
+
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Turn a picture as its EXIF orientation says; broken EXIF is noted and ignored."""
+    """Turn a picture as its EXIF orientation says; broken EXIF is noted, what is left of it
+    counts."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # by which Pillow tells of what it leaves out
+            Image.Exif().load(image.info.get("exif", b""))
+    except (Warning, *_METADATA_ERRORS):
+        notes.append("broken EXIF data, ignored")
     try:
         return ImageOps.exif_transpose(image)
     except _METADATA_ERRORS:
-        notes.append("broken EXIF data, ignored")
         return image
 
 
-def _to_srgb(image: Image.Image, path: Path, deep: bool, notes: list[str]) -> Image.Image:
-    """Any mode -> mode RGB in sRGB; deep: 32-bit samples range from 0 to 65535."""
+def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Any mode of 8 bits -> mode RGB in sRGB, transparency on white."""
     profile = image.info.get("icc_profile")
-    if deep or image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise InputError(f"{path}: 32-bit samples have no defined range")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.new("RGBA", layer.size, "white")
-        image.alpha_composite(layer)
-        image = image.convert("RGB")
-    elif image.mode == "P":
-        image = image.convert("RGB")
-    return _apply_profile(image, profile, notes).convert("RGB")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if alpha is not None or image.mode == "P":
+        image = image.convert("L" if image.mode in ("L", "LA") else "RGB")
+    image = _apply_profile(image, profile, notes).convert("RGB")
+    if alpha is None:
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return white
 
 
 def _apply_profile(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:

@@ -98,7 +98,7 @@ def odd() -> dict[str, tuple[bytes, str]]:
     layered: dict[str, object] = {"save_all": True, "append_images": frames[1:]}
     return {
         "png-named.jpg": (encoded(PICTURE, "PNG"), "PNG file named .jpg"),
-        "broken-exif.jpg": (encoded(PICTURE, "JPEG", exif=exif), ""),
+        "broken-exif.jpg": (encoded(PICTURE, "JPEG", exif=exif), "EXIF"),
         "broken-profile.png": (encoded(PICTURE, "PNG", icc_profile=b"nonsense"), "profile"),
         "profile.jpg": (encoded(PICTURE, "JPEG", icc_profile=profile), ""),
         "cmyk.jpg": (encoded(PICTURE.convert("CMYK"), "JPEG"), ""),

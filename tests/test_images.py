@@ -46,10 +46,26 @@ def test_every_exif_orientation_gives_the_same_picture(tmp_path, orientation):
     assert (images.read_photo(path).pixels == COLOURS).all()
 
 
-def test_broken_exif_is_ignored_with_a_warning(tmp_path):
-    path = save(tmp_path / "a.jpg", Image.fromarray(COLOURS), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
-    photo = images.read_photo(path)
-    assert photo.pixels.shape == COLOURS.shape
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif", [b"MM\0*\xff\xff\xff\xff", b"no TIFF", b"II*\0\x08\0\0\0\1\0\x12\1"]
+)
+def test_broken_exif_is_ignored_with_a_warning(tmp_path, kind, exif):
+    image = Image.fromarray(COLOURS)
+    photo = images.read_photo(
+        save(tmp_path / "a", image, format=kind, exif=b"Exif\0\0" + exif, quality=95)
+    )
+    assert np.abs(photo.pixels.astype(int) - COLOURS).mean() < 6
+    assert photo.warnings == ("broken EXIF data, ignored",)
+
+
+def test_whole_exif_is_no_matter(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0)})
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        path = save(tmp_path / "a", Image.fromarray(COLOURS), format=kind, exif=exif)
+        assert images.read_photo(path).warnings == ()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
@@ -74,6 +90,36 @@ def test_deep_grey_of_pgm_files(tmp_path):
     assert (pixels == (grey // 257)[..., None]).all()
 
 
+def _grey_tiff(path, samples, *, bits=16, photometric=1):
+    """Grey of 16 bits, or of 12 in 16 packed; Pillow writes neither photometric 0 nor 12 bits."""
+    height, width = samples.shape
+    if bits == 12:
+        left, right = samples[:, 0::2].astype(int), samples[:, 1::2].astype(int)
+        packed = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], 2)
+        data = packed.astype(np.uint8).tobytes()
+    else:
+        data = samples.astype("<u2").tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8 + 2 + 9 * 12 + 4}
+    tags |= {277: 1, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    path.write_bytes(head + data)
+    return path
+
+
+def test_deep_grey_of_tiff_files(tmp_path):
+    """White may be 4095, or black; 0 and white are so in every case."""
+    grey = np.tile(RAMP, (48, 1)).astype(int)
+    for samples, options in (
+        (grey * 257, {}),
+        (65535 - grey * 257, {"photometric": 0}),
+        (grey * 4095 // 255, {"bits": 12}),
+    ):
+        pixels = images.read_photo(_grey_tiff(tmp_path / "a.tif", samples, **options)).pixels
+        assert np.abs(pixels.astype(int) - grey[..., None]).max() <= 1
+        assert pixels.min() == 0 and pixels.max() == 255
+
+
 def test_the_limit_can_be_raised_beyond_pillows_own(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     path = save(tmp_path / "a.png", Image.new("RGB", (40, 30)))
@@ -87,6 +133,9 @@ def test_transparency_is_white(tmp_path):
     for mode, colour in (("RGBA", (10, 20, 30, 0)), ("LA", (7, 0))):
         path = save(tmp_path / "a.png", Image.new(mode, (4, 4), colour))
         assert (images.read_photo(path).pixels == 255).all()
+    deep = Image.fromarray(np.full((4, 4), 700, np.uint16))
+    path = save(tmp_path / "c.png", deep, transparency=700)
+    assert (images.read_photo(path).pixels == 255).all()
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 200, 0, 0])
     path = save(tmp_path / "b.png", palette, transparency=1)
@@ -119,6 +168,33 @@ def test_colour_profiles_are_applied(tmp_path):
     path = save(tmp_path / "c.png", Image.fromarray(COLOURS), icc_profile=b"nonsense")
     photo = images.read_photo(path)
     assert (photo.pixels == COLOURS).all() and "profile" in photo.warnings[0]
+
+
+def _grey_profile():
+    """An ICC profile for grey in linear light."""
+    fixed = struct.Struct(">i")
+    white = b"XYZ \0\0\0\0" + b"".join(fixed.pack(round(v * 65536)) for v in (0.9642, 1, 0.8249))
+    told = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"grey\0" + bytes(78)
+    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, 256, 0)
+    table, body, start = struct.pack(">I", 3), b"", 128 + 4 + 3 * 12
+    for name, content in ((b"desc", told + b"\0"), (b"wtpt", white), (b"kTRC", curve)):
+        table += name + struct.pack(">II", start + len(body), len(content))
+        body += content
+    head = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:128])
+    head[:4], head[8:12] = struct.pack(">I", start + len(body)), b"\2\x10\0\0"
+    head[12:24] = b"mntrGRAYXYZ "
+    return bytes(head) + table + body
+
+
+def test_grey_has_profiles_too_with_transparency_or_without(tmp_path):
+    grey = np.tile(RAMP, (48, 1))
+    light = grey / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    for mode in ("L", "LA"):
+        image = Image.fromarray(grey).convert(mode)
+        photo = images.read_photo(save(tmp_path / "a.png", image, icc_profile=_grey_profile()))
+        assert photo.warnings == ()
+        assert np.abs(photo.pixels - expected[..., None]).mean() < 1
 
 
 def _png_of_size(width, height):
