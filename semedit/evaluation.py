@@ -291,9 +291,9 @@ def mask_figures(
     mask_edit_iou             IoU of the edited thing (hair; mouth and lips; glasses; nose) between
                               the true edited map and what the built-in parser sees in the edited
                               picture; where the thing was taken away, the share of the drawn
-                              region that is free of it; the editor asks the same parser
-                              (Mask.parse_weight), so this says that the drawn labels show, and
-                              mask_edit_psnr_db whether they look right
+                              region that is free of it; the editor asks the same network
+                              in one view (Mask.parse_weight), so this says that the drawn
+                              labels show, and mask_edit_psnr_db whether they look right
     mask_edit_psnr_db         PSNR of the whole edited picture against the true one
     mask_edit_outside_change  mean absolute change against the face's own inversion, outside the
                               drawn region widened by 2 % of the side, as a share of the range;

@@ -217,7 +217,9 @@ class Workspace:
                 ):
                     return self.path("edits", step, ".safetensors")
             known = ["latents", *(step.removeprefix(f"{face}/") for step in steps)]
-            raise OptionError(f"{face} has no step {chosen!r}", suggestion(chosen, known))
+            raise OptionError(
+                f"there is no step {chosen!r} to start from", suggestion(chosen, known)
+            )
         latents = [self.path("edits", step, ".safetensors") for step in reversed(steps)]
         return next((path for path in latents if self.lineage(path) is not None), base)
 

@@ -212,6 +212,8 @@ def test_turntables_loop(space):
     lines = semedit("turntable", "a", "--frames", 4, "--format", "mp4", "--work", space.root,
                     "--json")  # fmt: skip
     assert lines[0]["outputs"] == ["turntables/a.mp4"]
+    again = semedit("turntable", "a", "--frames", 6, "--seg", "--work", space.root)
+    assert str(space.path("turntables", "a", ".gif")) in again  # few files are named
 
 
 def test_other_weights_are_refused(space):
@@ -262,6 +264,7 @@ def test_a_folder_that_cannot_be_written_ends_with_1(tmp_path, folder):
 
 def test_methods_lists_every_registry():
     lines = semedit("methods", "--json")
+    assert not [line["name"] for line in lines if line["summary"].startswith("See")]
     kinds = {(line["kind"], line["name"]) for line in lines}
     assert {("generator", "triplane"), ("inverter", "hybrid"), ("editor", "mask")} <= kinds
     hybrid = next(line for line in lines if line["name"] == "hybrid")

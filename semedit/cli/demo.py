@@ -37,7 +37,7 @@ def demo(
 
     def reported(task: Task) -> None:
         nonlocal failed
-        with Reporter(task.command, common.json, space.root, chosen) as reporter:
+        with Reporter(task.command.split("-")[0], common.json, space.root, chosen) as reporter:
             watching.append(reporter)
             perform(task, space, reporter)
         failed |= reporter.failed > 0

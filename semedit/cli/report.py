@@ -24,6 +24,7 @@ stdout = Console()
 
 STATUSES = {"done": "done", "uptodate": "up to date", "skipped": "skipped", "error": "failed"}
 REASONS = 12  # kinds of failures that the closing table lists
+FEW = 6  # output files that the closing table is followed by; of more, the folder says enough
 KINDS = 1000  # kinds that are told apart at all
 
 
@@ -66,6 +67,7 @@ class Reporter:
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[tuple[str, str]] = Counter()
         self.firsts: dict[tuple[str, str], str] = {}
+        self.outputs: list[str] = []
         self.bar = _bar()
         self.items = self.bar.add_task(command, total=None)
         self.steps = self.bar.add_task("steps", total=None, visible=False)
@@ -92,6 +94,8 @@ class Reporter:
 
     def finish(self, outcome: Outcome) -> None:
         self.counts[outcome.status] += 1
+        if outcome.status in ("done", "uptodate") and len(self.outputs) <= FEW:
+            self.outputs.extend(outcome.outputs)
         if outcome.error:
             kind = "skipped" if outcome.status == "skipped" else "error"
             say(kind, f"{outcome.name}: {outcome.error['message']}", outcome.error["hint"])
@@ -141,6 +145,9 @@ class Reporter:
             highlight=False,
             soft_wrap=True,
         )
+        if len(self.outputs) <= FEW:
+            for path in self.outputs:
+                say("file", str(self.workspace / path))
         if self.reasons:
             stderr.print(self._why())
 
@@ -161,6 +168,7 @@ def _reason(message: str) -> str:
     """A message without what is only this file's: its path in front, digits."""
     text = message.encode(errors="backslashreplace").decode()
     text = re.sub(r"^\S.*?\.\w+: ", "", text)
+    text = re.sub(r": #[0-9a-f]{6} .*", "", text)  # a list of its colours
     text = re.sub(r" (in|at) \S*[/.]\S*$", "", text)
     return re.sub(r"\d[\d.,]*", "N", text)[:80]
 

@@ -24,7 +24,7 @@ ATTRIBUTE_REGIONS: dict[str, tuple[tuple[str, ...], int]] = {
     "blond_hair": (("hair", "brows"), 3),
     "brown_hair": (("hair", "brows"), 3),
     "bushy_eyebrows": (("brows",), 5),
-    "eyeglasses": (("glasses", "eyes", "brows"), 9),
+    "eyeglasses": (("glasses", "eyes", "brows"), 12),
     "gray_hair": (("hair", "brows"), 3),
     "mouth_slightly_open": (("mouth", "lips"), 7),
     "narrow_eyes": (("eyes", "glasses"), 5),

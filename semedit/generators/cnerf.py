@@ -122,8 +122,11 @@ class CNeRFConfig:
 
 
 class CNeRF(nn.Module):
-    """See the module. codes["ws"] is [N, regions, 5, w_dim]: along axis 2 styles of shape, then of
-    texture (`SHAPE`, `TEXTURE`); with stage 2, codes["up"] [N, layers, 512] are its styles."""
+    """CNeRF: regions that are small radiance fields, each with codes of its own.
+
+    codes["ws"] is [N, regions, 5, w_dim]: along axis 2 styles of shape, then of texture (`SHAPE`,
+    `TEXTURE`); with stage 2, codes["up"] [N, layers, 512] are its styles.
+    """
 
     traits: frozenset[str] = frozenset({"ws", "camera", "seg", "regions"})
     tunable: ClassVar[tuple[str, ...]] = ("local.*",)

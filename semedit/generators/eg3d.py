@@ -90,7 +90,10 @@ class EG3DConfig:
 
 
 class EG3D(WithEncoder):
-    """See the module. `planes` serves any number of views."""
+    """EG3D: tri-planes of a StyleGAN2, volume rendering, super-resolution.
+
+    `planes` serves any number of views.
+    """
 
     traits: frozenset[str] = frozenset({"ws", "camera", "coarse", "field"})
     # Pivotal tuning adds to these.

@@ -49,8 +49,11 @@ class GRAMConfig:
 
 
 class GRAM(OnSurfaces):
-    """See the module. codes["ws"] is [N, depth + 1, w_dim]: a style for each layer, the last one
-    the colour layer's. `planes` are frequencies and phases, [N, depth + 1, width]."""
+    """GRAM: radiance on a set of surfaces.
+
+    codes["ws"] is [N, depth + 1, w_dim]: a style for each layer, the last one the colour layer's.
+    `planes` are frequencies and phases, [N, depth + 1, width].
+    """
 
     traits: frozenset[str] = frozenset({"ws", "camera"})
     tunable: ClassVar[tuple[str, ...]] = ("films.*", "read_*")

@@ -67,7 +67,7 @@ class IDE3DConfig(TriplaneConfig):
 
 
 class IDE3D(Triplane):
-    """See the module."""
+    """IDE-3D: faces and their label maps from styles of shape and of texture."""
 
     config: IDE3DConfig
 

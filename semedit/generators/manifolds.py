@@ -80,7 +80,7 @@ class ManifoldsConfig:
 
 
 class Manifolds(OnSurfaces):
-    """See the module."""
+    """SemFaceEdit: labels and density on surfaces first, then the colours of each region."""
 
     traits: frozenset[str] = frozenset({"ws", "camera", "seg"})
     tunable: ClassVar[tuple[str, ...]] = ("geometry.*", "appearance.*")

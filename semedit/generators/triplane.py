@@ -60,7 +60,10 @@ class _Rays:
 
 
 class Triplane(WithEncoder):
-    """See the module. `planes` is the costly half; its result serves any number of views."""
+    """Semantic tri-planes of the IDE-3D kind, drawn small and enlarged: `heads-128`.
+
+    `planes` is the costly half; its result serves any number of views.
+    """
 
     traits: frozenset[str] = frozenset({"ws", "camera", "seg", "texture", "field"})
     # Pivotal tuning adds to these: what a face has beside the codes, placed where it is seen.
