@@ -21,7 +21,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from semedit import decoding
+from semedit.batch import Outcome
 from semedit.cli.app import app
+from semedit.cli.report import Reporter, reason_of
 from semedit.demo import examples
 from semedit.images import write_image
 from semedit.workspace import Workspace, photographs
@@ -180,6 +182,51 @@ def test_the_closing_table_and_where_things_are_told(tmp_path):
     assert ["3 failed", "not a picture, or in a format that is not read", "bad0"] in rows
     assert ["1 failed", "the file is empty", "empty"] in rows
     assert ["1 skipped", "no face found", "nobody"] in rows
+
+
+def test_names_rule_neither_the_terminal_nor_the_table(capsys, tmp_path):
+    reporter = Reporter("align", False, tmp_path, "cpu")
+    names = [
+        "[/]",
+        "[bold]x[/bold]",
+        "\x1b[31mred\x1b]0;title\x07\r",
+        "two\nlines",
+        "\udce9",
+        "ü 日",
+    ]
+    with reporter:
+        for i, name in enumerate(names):
+            error = {"code": "input", "message": f"raw/{name}.png: wrong {'x' * i}", "hint": None}
+            reporter.finish(Outcome(name, "error", error=error))
+    told = capsys.readouterr().err
+    assert "\x1b" not in told and "\r" not in told and "\x07" not in told
+    for shown in (
+        "[/]",
+        "[bold]x[/bold]",
+        r"\x1b[31mred\x1b]0;title\x07",
+        r"two\nlines",
+        r"\udce9",
+    ):
+        assert told.count(shown) >= 3  # twice in its line, and in the table
+    assert told.count("ü 日") >= 3
+
+
+def test_reasons_are_told_apart_at_a_glance():
+    """Not what is one file's own: its path, numbers, what the decoder says of it."""
+    messages = [
+        "raw/a b/x.jpg: damaged picture (image file is truncated (40 bytes not processed))",
+        "raw/folder: x/y.tif: damaged picture (-2)",
+        "raw/a.png: more than 64 million pixels (9000 x 9000)",
+        "raw/closed: cannot be read: Permission denied",
+        "no face found in raw/a.png",
+    ]
+    assert [reason_of(message) for message in messages] == [
+        "damaged picture",
+        "damaged picture",
+        "more than N million pixels",
+        "cannot be read: Permission denied",
+        "no face found",
+    ]
 
 
 # Disks -------------------------------------------------------------------------------------------
