@@ -303,6 +303,17 @@ def test_a_small_disk_fills_up(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_data_that_cannot_be_written_ends_a_command():
+    """What it goes to is full; Python must not try again at its end, and exit with 120."""
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "semedit.cli", "weights", "list", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert result.returncode == 1 and result.stderr.startswith("error: cannot write to stdout")
+    assert len(result.stderr.splitlines()) == 1
+
+
 # Kills -------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from semedit.errors import WorkspaceError
+
 if TYPE_CHECKING:
     from semedit.batch import Outcome
     from semedit.batch.plan import Plan
@@ -44,9 +46,19 @@ def printable(text: str) -> str:
 
 
 def data(**values: Any) -> None:
-    """One JSON line on stdout."""
-    sys.stdout.write(json.dumps(values, default=str) + "\n")
-    sys.stdout.flush()
+    """One JSON line on stdout.
+
+    Raises: WorkspaceError: it does not get there, say, to a file on a full disk.
+    """
+    try:
+        print(json.dumps(values, default=str), flush=True)
+    except BrokenPipeError:  # whoever read it has enough: the end of the run, without a word
+        raise
+    except OSError as error:
+        sys.stdout = None  # or Python tries again at its end
+        raise WorkspaceError(
+            f"cannot write to stdout: {error.strerror}", "what is finished is safe"
+        ) from error
 
 
 def _bar() -> Progress:
