@@ -33,7 +33,10 @@ BYTES_PER_PIXEL = 32  # of working memory: a picture in 32 bits and several copi
 BYTES_BESIDES = 1 << 30  # of address space, for the interpreter and its libraries
 FILES_PER_CHILD = 1000  # then a new one takes over, so that nothing can pile up in libraries
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
+# Whoever ends a run may signal its children as well (Slurm does). That is no fault of the file
+# which is being decoded: they go on, and the run ends them.
+_START = "import json, signal, sys; sys.path[:] = json.loads(sys.argv[1])\n"
+_START += "for one in (signal.SIGTERM, signal.SIGINT): signal.signal(one, signal.SIG_IGN)\n"
 _START += "from semedit.decoding import serve; serve()"
 
 

@@ -189,32 +189,31 @@ def _read_bytes(path: Path) -> bytes:
     """The whole of a regular file; pipes and devices are never opened."""
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            path.read_bytes()  # says why not
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path}: not a regular file")
         if status.st_size > MAX_BYTES:
-            raise InputError(f"{path}: {status.st_size >> 20} MiB, more than a picture may have")
-        data = path.read_bytes()
+            raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB", "no picture is so large")
+        if status.st_size == 0:
+            raise InputError(f"{path}: the file is empty")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not data:
-        raise InputError(f"{path}: the file is empty")
-    return data
 
 
 @contextmanager
 def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The one place a picture is opened: any failure while decoding becomes InputError."""
+    too_large = f"{path}: more than {max_pixels / 1e6:g} million pixels"
+    raise_it = "raise --max-pixels to read it"
     formats = (*FORMATS, "HEIF") if data[4:12] in HEIC and _knows_heic(path) else FORMATS
     with warnings.catch_warnings(), _pillow_limit(max_pixels):
         warnings.simplefilter("ignore")  # Pillow's remarks; what matters is noted by read_photo
         try:
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 if image.width * image.height > max_pixels:
-                    raise InputError(
-                        f"{path}: {image.width} x {image.height} is more than "
-                        f"{max_pixels / 1e6:g} million pixels",
-                        "raise --max-pixels to read it",
-                    )
+                    raise InputError(f"{too_large} ({image.width} x {image.height})", raise_it)
                 yield image
         except (InputError, MaskError):
             raise
@@ -224,11 +223,11 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
                 "JPEG, PNG, WebP, TIFF, BMP, GIF and PPM are",
             ) from error
         except Image.DecompressionBombError as error:
-            raise InputError(f"{path}: {error}", "raise --max-pixels to read it") from error
+            raise InputError(too_large, raise_it) from error
         except MemoryError as error:
             raise InputError(f"{path}: not enough memory to decode it") from error
         except Exception as error:  # decoders raise nearly anything on malformed files
-            raise InputError(f"{path}: damaged picture: {error}") from error
+            raise InputError(f"{path}: damaged picture ({error})") from error
 
 
 def _knows_heic(path: Path) -> bool:

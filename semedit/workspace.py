@@ -36,7 +36,16 @@ from semedit.weights import fingerprint as file_sha256
 FORMAT = 1  # of receipts and folders; part of every fingerprint
 STEPS = ("edit", "attr")  # commands whose outputs are steps of a chain of edits
 LONGEST_RECEIPT = 240  # bytes of a name; file systems allow 255 with the suffix
+LONGEST_FOLDER = 2000  # bytes of its folders; systems allow 4096 with the workspace's own path
+# What names of files end with that commands write; folders of that name would be in their way.
+WRITTEN = (".json", ".png", ".safetensors", ".gif", ".webp", ".mp4", ".ply", ".obj")
 PHOTO_SUFFIXES = frozenset(SUFFIXES) | {".heic", ".heif"}
+
+WILDCARDS = "*?["
+
+# What every receipt has.
+RECEIPT = {"fingerprint": str, "status": str, "inputs": dict, "outputs": dict, "figures": dict}
+RECEIPT |= {"warnings": list, "batch": list}
 
 _held: set[Path] = set()  # folders that this process works in
 
@@ -137,6 +146,9 @@ class Workspace:
     def receipt_path(self, command: str, name: str) -> Path:
         """Where a receipt is; names too long for a file are cut, their digest tells them apart."""
         folder, _, last = name.rpartition("/")
+        if len(os.fsencode(folder)) > LONGEST_FOLDER:
+            digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+            folder = f"{folder[:50]}~{digest}"
         whole = os.fsencode(last)
         if len(whole) > LONGEST_RECEIPT:
             digest = hashlib.sha256(whole).hexdigest()[:16]
@@ -147,9 +159,12 @@ class Workspace:
         """The receipt of an item, None if there is none or it is not readable as one."""
         try:
             found = json.loads(self.receipt_path(command, name).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            return None
+        whole = all(isinstance(found.get(key), kind) for key, kind in RECEIPT.items())
+        return found if whole else None
 
     def fate(self, path: str, sha256: str) -> Literal["kept", "replaced", "edited"]:
         """What became of an output: "replaced" by another command's, or "edited" by hand.
@@ -286,28 +301,32 @@ def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> list[Foun
     """Photographs named by files, folders or globs.
 
     Folders are walked without following links to folders and without the workspace itself; in
-    them only names that end like pictures count. A file named outright is taken as it is. Names
-    that differ only by suffix, case or Unicode form would overwrite each other: all but the first
-    are marked as twins. A name that is one of faces.numbered keeps its suffix.
+    them only names that end like pictures count, and folders that cannot be listed. A file named
+    outright is taken as it is. Names that differ only by suffix, case or Unicode form would
+    overwrite each other: all but the first are marked as twins. A name that is one of
+    faces.numbered keeps its suffix; a folder that is called like a file, `a.png`, gets a `_`.
 
     Raises:
         NothingMatchedError: nothing was found for an input.
     """
-    named: dict[Path, str] = {}
+    named: dict[str, tuple[Path, str]] = {}
     own = Path(os.path.realpath(workspace.root))
     for given in inputs:
-        before = len(named)
+        some = False
         for path, name in _matching(Path(given)):
             # realpath, because resolve() raises where links go round in circles
             if not Path(os.path.realpath(path)).is_relative_to(own):
-                named.setdefault(path, name)
-        if len(named) == before:
+                named.setdefault(str(path.absolute()), (path, name))
+                some = True
+        if not some:
             raise NothingMatchedError(f"no photographs at {given}")
     taken: dict[str, Path] = {}
     found = []
-    for path, name in named.items():
+    for path, name in named.values():
         if photo_of(name) != name:
             name += path.suffix or "_"
+        *folders, last = name.split("/")
+        name = "/".join([*(f"{f}_" if f.lower().endswith(WRITTEN) else f for f in folders), last])
         twin = taken.get(_key(name))
         while _key(name) in taken:
             name += path.suffix or "_"
@@ -321,15 +340,19 @@ def _key(name: str) -> str:
 
 
 def _matching(given: Path) -> Iterator[tuple[Path, str]]:
-    if given.is_dir():
-        for folder, folders, files in os.walk(given):
+    if os.path.isdir(given):  # noqa: PTH112  too long a path makes Path.is_dir raise
+        closed: list[OSError] = []
+        for folder, folders, files in os.walk(given, onerror=closed.append):
             folders.sort()
             for path in (Path(folder, file) for file in sorted(files)):
                 if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
                     yield path, _bare(path.relative_to(given))
+        for error in closed:
+            path = Path(error.filename)
+            yield path, path.relative_to(given).as_posix()
     elif os.path.lexists(given):  # a link that leads nowhere is an input that cannot be read
         yield given, _bare(Path(given.name))
-    else:
+    elif any(character in str(given) for character in WILDCARDS):
         anchor = Path(given.anchor) if given.is_absolute() else Path()
         fixed = list(_before_wildcard(given.relative_to(anchor)))
         base = anchor.joinpath(*fixed)
@@ -341,7 +364,7 @@ def _matching(given: Path) -> Iterator[tuple[Path, str]]:
 
 def _before_wildcard(path: Path) -> Iterator[str]:
     for part in path.parts[:-1]:
-        if any(character in part for character in "*?["):
+        if any(character in part for character in WILDCARDS):
             return
         yield part
 

@@ -85,6 +85,8 @@ def undecodable() -> dict[str, tuple[bytes, str]]:
         "bad-palette.gif": (encoded(PICTURE, "GIF")[:40], "damaged|not a picture"),
         "bad-webp.webp": (b"RIFF\xff\xff\xff\xffWEBPVP8 " + b"\xff" * 40, "damaged|not a picture"),
         "bad-bmp.bmp": (b"BM" + b"\xff" * 60, "damaged|not a picture|pixels"),
+        "[/].png": (b"a name that is markup", unknown),
+        "esc\x1b[31m\x1b]0;title\x07.png": (b"a name that rules terminals", unknown),
         "bad-ppm.ppm": (b"P6\n-4 9999999999 255\n", "damaged|not a picture|pixels"),
     }
 
@@ -135,11 +137,14 @@ def write(folder: Path) -> Expected:
 
 
 def _names(folder: Path, content: bytes) -> Expected:
-    """Names that collide or that a file system makes hard; pipes, devices, loops of links."""
+    """Names that collide or that a file system makes hard; pipes, devices, loops of links; files
+    without end."""
     expected: Expected = {}
 
     def add(name: str, key: str, status: str, words: str = "") -> None:
-        Path(os.fsencode(folder / name).decode(errors="surrogateescape")).write_bytes(content)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
         expected[key] = (status, words)
 
     add("stem.png", "stem.png", "error", "same name")  # sorted behind stem.jpg
@@ -157,10 +162,38 @@ def _names(folder: Path, content: bytes) -> Expected:
     expected["pipe"] = ("error", "regular")
     (folder / "zero.jpg").symlink_to("/dev/zero")
     expected["zero"] = ("error", "regular")
+    (folder / "kernel.jpg").symlink_to("/proc/kmsg")  # a regular file; reading waits for news
+    expected["kernel"] = ("error", "empty|cannot be read")
+    with (folder / "sparse.jpg").open("wb") as sparse:
+        sparse.truncate(1 << 42)
+    expected["sparse"] = ("error", "MiB")
     (folder / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
     expected["dangling"] = ("error", "cannot be read")
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
     expected["loop"] = ("error", "cannot be read")
     (folder / "sub" / "around").symlink_to(folder)  # not followed
     (folder / "folder.jpg").mkdir()  # no file
-    return expected
+    for suffix in ("png", "json"):  # where the crop and the receipt of pipe.jpg would be
+        add(f"pipe.{suffix}/inside.png", f"pipe.{suffix}_/inside", "skipped")
+    latin = os.fsdecode(b"latin-\xe9/inside")
+    add(f"{latin}.png", latin, "error", "UTF-8")
+    return expected | _deep(folder, content)
+
+
+def _deep(folder: Path, content: bytes) -> Expected:
+    """A photograph whose path is nearly too long, and a folder whose path is too long."""
+    inside, part, here = "deep", "d" * 200, Path.cwd()
+    os.chdir(folder)
+    try:
+        Path(inside).mkdir()
+        os.chdir(inside)
+        while len(str(folder / inside / part / "a.png")) < 4096:
+            Path(part).mkdir()
+            os.chdir(part)
+            inside = f"{inside}/{part}"
+        Path("a.png").write_bytes(content)
+        Path(part, part).mkdir(parents=True)
+    finally:
+        os.chdir(here)
+    closed = f"{inside}/{part}"
+    return {f"{inside}/a": ("skipped", ""), closed: ("error", "cannot be read: File name too long")}

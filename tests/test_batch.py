@@ -1,6 +1,7 @@
 """The folder loop: receipts, resume, isolated failures, chains of edits, the lock."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from semedit.batch import Item, Result, Run, for_each, next_step
+from semedit.batch.records import Seen
 from semedit.errors import (
     InputError,
     LockedError,
@@ -265,6 +267,18 @@ def test_pipes_are_not_opened(space, raw):
     assert outcome.status == "error"
 
 
+def test_files_without_end_are_not_read_to_their_end(space, tmp_path):
+    """Of /proc, which waits for news; and of 4 TiB: neither decides with its content."""
+    (tmp_path / "kernel").symlink_to("/proc/kmsg")
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 1 << 42)
+    item = Item("a", {name: tmp_path / name for name in ("kernel", "sparse")})
+    seen = Seen.of(item)
+    assert seen.sha256["kernel"] == hashlib.sha256().hexdigest()
+    os.truncate(tmp_path / "sparse", 1 << 41)
+    assert Seen.of(item).sha256["sparse"] != seen.sha256["sparse"]
+
+
 def names(inputs, space):
     return [one.name for one in photographs(inputs, space)]
 
@@ -283,6 +297,42 @@ def test_folders_are_mirrored_and_globs_expand(space, raw):
         photographs([raw / "none"], space)
     with pytest.raises(NothingMatchedError):
         photographs([str(raw / "*.webp")], space)
+
+
+def test_what_is_named_twice_is_one_photograph(space, raw, monkeypatch):
+    assert names([raw, raw / "c", raw / "a.jpg"], space) == ["a", "b", "e", "c/d"]
+    monkeypatch.chdir(raw.parent)
+    found = photographs(["raw", raw, "./raw/a.jpg"], space)
+    assert [one.name for one in found] == ["a", "b", "e", "c/d"]
+    assert not any(one.twin for one in found)
+
+
+def test_folders_called_like_outputs_are_not_in_their_way(space, raw):
+    """`q.png/x` as it is would need a folder where the crop of q is."""
+    for name in ("q.jpg", "q.png/x.jpg", "q.json/x.jpg", "Q.PNG_/x.jpg", "v1.2/x.jpg"):
+        write_bytes(raw / name, name.encode())
+    found, _ = go(space, raw)
+    assert {"q", "q.json_/x", "v1.2/x"} <= set(found) and len(found) == 9
+    assert set(status(found).values()) == {"done"}
+    assert [one.name for one in photographs([raw], space) if one.twin] == ["q.png_/x.jpg"]
+
+
+def test_folders_that_cannot_be_listed_are_inputs(space, raw, monkeypatch):
+    real = os.scandir
+
+    def closed(folder):
+        if str(folder).endswith("raw/c"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    found = photographs([raw], space)
+    assert [(one.name, one.path) for one in found][-1] == ("c", raw / "c") and len(found) == 4
+
+
+def test_an_input_too_long_for_a_path_is_not_there(space):
+    with pytest.raises(NothingMatchedError):
+        photographs(["x" * 300], space)
 
 
 def test_the_workspace_is_left_out_of_the_scan(raw):

@@ -69,6 +69,23 @@ def test_a_batch_that_did_not_fit_is_not_tried_again(space, raw):
     assert sizes == [4, 2, 2, 2, 2, 2] and set(watch.statuses.values()) == {"done"}
 
 
+def test_one_that_does_not_fit_alone_leaves_the_others_their_batches(space, raw):
+    """A run that is taken up again, the huge one settled, makes the same batches."""
+    sizes = []
+
+    class Huge(light.Grey):
+        def work(self, items, loaded):
+            sizes.append(len(items))
+            if "1" in {item.name for item in items}:
+                raise MemoryError
+            return super().work(items, loaded)
+
+    watch = light.go(space, Huge([str(raw)]))
+    assert sizes == [4, 2, 1, 1, 2, 4, 2]
+    assert watch.outcomes["1"].error["code"] == "memory"
+    assert [n for n, s in watch.statuses.items() if s != "done"] == ["1"]
+
+
 def test_an_item_can_fail_within_its_batch(space, raw):
     class Picky(light.Grey):
         def work(self, items, loaded):
@@ -198,7 +215,24 @@ def test_a_receipt_never_vouches_for_files_it_does_not_know(space, raw):
     assert light.go(space, task).statuses == {"1": "done"} and light.tree(space) == before
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "outputs": []}', "[" * 100_000],
+)
+def test_a_damaged_receipt_is_none(space, raw, text):
+    task = light.Grey([str(raw)])
+    light.go(space, task)
+    before = light.tree(space)
+    space.receipt_path("grey", "3").write_text(text)
+    watch = light.go(space, task)
+    assert [n for n, s in watch.statuses.items() if s == "done"] == ["3"]
+    assert light.tree(space) == before
+
+
 def test_names_too_long_for_a_receipt_have_one(space):
+    deep = space.receipt_path("align", "/".join(["d" * 200] * 19 + ["a"]))
+    assert len(str(deep)) < 3000
+    assert deep != space.receipt_path("align", "/".join(["d" * 200] * 18 + ["e" * 200, "a"]))
     name = "folder/" + "ü" * 126
     assert len(name.rsplit("/", 1)[1].encode()) > LONGEST_RECEIPT
     path = space.receipt_path("align", name)

@@ -83,6 +83,19 @@ def test_a_hang_ends(monkeypatch):
         decoding.call(hang, "bad.jpg")
 
 
+def test_signals_that_end_a_run_are_no_fault_of_a_file(tmp_path):
+    """Slurm sends them to all processes at once; the run itself ends its children."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    decoding.read_photo(tmp_path / "a.png")
+    (child,) = decoding._pool._idle
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(child.process.pid, number)
+        assert decoding.read_photo(tmp_path / "a.png").pixels.shape == (4, 4, 3)
+    assert decoding._pool._idle == [child]
+    decoding.close()
+    assert not child.running
+
+
 def test_what_libraries_print_is_no_answer():
     assert decoding.call(chatter, "a.jpg").tolist() == [[0, 1, 2], [3, 4, 5]]
 

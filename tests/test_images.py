@@ -274,7 +274,10 @@ def test_no_file_folder_or_pipe(tmp_path):
     import os
 
     os.mkfifo(tmp_path / "pipe.jpg")
-    for name in ("none.jpg", "pipe.jpg", "."):
+    (tmp_path / "kernel.jpg").symlink_to("/proc/kmsg")  # says that it has 0 bytes
+    with (tmp_path / "sparse.jpg").open("wb") as sparse:
+        sparse.truncate(1 << 42)
+    for name in ("none.jpg", "pipe.jpg", ".", "kernel.jpg", "sparse.jpg"):
         with pytest.raises(InputError):
             images.read_photo(tmp_path / name)
 

@@ -21,7 +21,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from semedit import decoding
+from semedit.batch import Outcome
 from semedit.cli.app import app
+from semedit.cli.report import Reporter, reason_of
 from semedit.demo import examples
 from semedit.images import write_image
 from semedit.workspace import Workspace, photographs
@@ -182,6 +184,51 @@ def test_the_closing_table_and_where_things_are_told(tmp_path):
     assert ["1 skipped", "no face found", "nobody"] in rows
 
 
+def test_names_rule_neither_the_terminal_nor_the_table(capsys, tmp_path):
+    reporter = Reporter("align", False, tmp_path, "cpu")
+    names = [
+        "[/]",
+        "[bold]x[/bold]",
+        "\x1b[31mred\x1b]0;title\x07\r",
+        "two\nlines",
+        "\udce9",
+        "ü 日",
+    ]
+    with reporter:
+        for i, name in enumerate(names):
+            error = {"code": "input", "message": f"raw/{name}.png: wrong {'x' * i}", "hint": None}
+            reporter.finish(Outcome(name, "error", error=error))
+    told = capsys.readouterr().err
+    assert "\x1b" not in told and "\r" not in told and "\x07" not in told
+    for shown in (
+        "[/]",
+        "[bold]x[/bold]",
+        r"\x1b[31mred\x1b]0;title\x07",
+        r"two\nlines",
+        r"\udce9",
+    ):
+        assert told.count(shown) >= 3  # twice in its line, and in the table
+    assert told.count("ü 日") >= 3
+
+
+def test_reasons_are_told_apart_at_a_glance():
+    """Not what is one file's own: its path, numbers, what the decoder says of it."""
+    messages = [
+        "raw/a b/x.jpg: damaged picture (image file is truncated (40 bytes not processed))",
+        "raw/folder: x/y.tif: damaged picture (-2)",
+        "raw/a.png: more than 64 million pixels (9000 x 9000)",
+        "raw/closed: cannot be read: Permission denied",
+        "no face found in raw/a.png",
+    ]
+    assert [reason_of(message) for message in messages] == [
+        "damaged picture",
+        "damaged picture",
+        "more than N million pixels",
+        "cannot be read: Permission denied",
+        "no face found",
+    ]
+
+
 # Disks -------------------------------------------------------------------------------------------
 
 
@@ -254,6 +301,17 @@ def test_a_small_disk_fills_up(tmp_path):
         assert again.returncode == 1 and "cannot be written" in again.stderr
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_data_that_cannot_be_written_ends_a_command():
+    """What it goes to is full; Python must not try again at its end, and exit with 120."""
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "semedit.cli", "weights", "list", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert result.returncode == 1 and result.stderr.startswith("error: cannot write to stdout")
+    assert len(result.stderr.splitlines()) == 1
 
 
 # Kills -------------------------------------------------------------------------------------------

@@ -240,6 +240,8 @@ class Loop:
                 self._hand_result(one, result, names)
             return
         if len(batch) == 1:
+            if _lacks_memory(failure):
+                self.most = sys.maxsize  # the others of its batch may well have fitted
             self._hand_over(self._fail, batch[0], failure)
         elif _lacks_memory(failure):
             _free_memory()

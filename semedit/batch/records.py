@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 from semedit.errors import OptionError, SemeditError
 from semedit.faces import photo_of
+from semedit.images import MAX_BYTES
 from semedit.weights import fingerprint as file_sha256
 from semedit.workspace import FORMAT, Workspace, step_number
 
@@ -236,7 +237,8 @@ class Run:
 class Seen:
     """An item's inputs as they were when it was begun: role -> sha256, and size and time.
 
-    A file that cannot be read, or is a pipe or device, has the digest "": loading it fails.
+    A file that cannot be read, or is a pipe or device, has the digest "": loading it fails. Files
+    larger than any input is meant to be stay unread, too: their size and time stand for them.
     """
 
     sha256: Mapping[str, str]
@@ -246,17 +248,26 @@ class Seen:
     def of(cls, item: Item) -> Seen:
         sha256, times = {}, _times(item)  # times first: what changes later is noticed
         for role, path in item.inputs.items():
-            sha256[role] = ""
             try:
-                if stat.S_ISREG(path.stat().st_mode):
-                    sha256[role] = file_sha256(path)
+                sha256[role] = _digest(path)
             except OSError:
-                continue
+                sha256[role] = ""
         return cls(sha256, times)
 
     def still(self, item: Item) -> bool:
         """Whether the inputs are what they were."""
         return self.status == _times(item)
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return ""
+    if status.st_size == 0:  # so say also files of /proc, some of which never come to an end
+        return hashlib.sha256().hexdigest()
+    if status.st_size > MAX_BYTES:
+        return f"{status.st_size} bytes of {status.st_mtime_ns}"
+    return file_sha256(path)
 
 
 def _times(item: Item) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from semedit.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from semedit.batch import Outcome
@@ -32,15 +35,31 @@ def say(kind: str, message: str, hint: str | None = None) -> None:
     """One line on stderr: `error: what is wrong (what to do)`."""
     colour = {"error": "red", "warning": "yellow", "skipped": "yellow"}.get(kind, "none")
     text = f"{message} ({hint})" if hint else message
-    text = text.encode(errors="backslashreplace").decode()  # names that are not UTF-8
     stderr.print(f"[{colour}]{kind}:[/] ", end="")
-    stderr.print(text, markup=False, highlight=False, soft_wrap=True)
+    stderr.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text that does not rule the terminal: names may hold control characters, or no Unicode."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def data(**values: Any) -> None:
-    """One JSON line on stdout."""
-    sys.stdout.write(json.dumps(values, default=str) + "\n")
-    sys.stdout.flush()
+    """One JSON line on stdout.
+
+    Raises: WorkspaceError: it does not get there, say, to a file on a full disk.
+    """
+    try:
+        print(json.dumps(values, default=str), flush=True)
+    except BrokenPipeError:  # whoever read it has enough: the end of the run, without a word
+        raise
+    except OSError as error:
+        sys.stdout = None  # or Python tries again at its end
+        raise WorkspaceError(
+            f"cannot write to stdout: {error.strerror}", "what is finished is safe"
+        ) from error
 
 
 def _bar() -> Progress:
@@ -109,7 +128,7 @@ class Reporter:
 
     def _count(self, status: str, outcome: Outcome) -> None:
         assert outcome.error is not None
-        key = (status, _reason(outcome.error["message"]))
+        key = (status, reason_of(outcome.error["message"]))
         if key in self.reasons or len(self.reasons) < KINDS:
             self.reasons[key] += 1
             self.firsts.setdefault(key, outcome.name)
@@ -156,19 +175,20 @@ class Reporter:
         table = Table("", "why", "for instance", title="not done, and why", title_justify="left")
         table.columns[0].no_wrap = True
         for (status, reason), count in self.reasons.most_common(REASONS):
-            first = self.firsts[status, reason].encode(errors="backslashreplace").decode()
-            table.add_row(f"{count} {status}", reason, first)
+            first = printable(self.firsts[status, reason])
+            table.add_row(f"{count} {status}", Text(reason), Text(first))  # [b] is no markup there
         if len(self.reasons) > REASONS:
             rest = sum(n for _, n in self.reasons.most_common()[REASONS:])
             table.add_row(str(rest), "for other reasons, told above", "")
         return table
 
 
-def _reason(message: str) -> str:
-    """A message without what is only this file's: its path in front, digits."""
-    text = message.encode(errors="backslashreplace").decode()
-    text = re.sub(r"^\S.*?\.\w+: ", "", text)
-    text = re.sub(r": #[0-9a-f]{6} .*", "", text)  # a list of its colours
+def reason_of(message: str) -> str:
+    """A message without what is only this file's: its path in front, digits, a list of its
+    colours, what stands in parentheses at its end."""
+    text = re.sub(r"^(\S.*?\.\w+|\S*/\S*): ", "", printable(message))
+    text = re.sub(r": #[0-9a-f]{6} .*", "", text)
+    text = re.sub(r" \(.*\)$", "", text)
     text = re.sub(r" (in|at) \S*[/.]\S*$", "", text)
     return re.sub(r"\d[\d.,]*", "N", text)[:80]
 

@@ -141,7 +141,8 @@ def _write(space: Workspace, faces: Sequence[Described]) -> list[Path]:
 
 def _write_face(space: Workspace, face: Face) -> Path:
     path = space.path("faces", face.name, ".json")
-    write_bytes(path, (face.to_json() + "\n").encode())
+    # What is no Unicode in the path of a photograph: a surrogate, which is \\udcxx in JSON, too.
+    write_bytes(path, (face.to_json() + "\n").encode(errors="backslashreplace"))
     return path
 
 
@@ -150,29 +151,30 @@ def _item(space: Workspace, one: Found) -> Item:
     name, error = one.name, None
     receipt = space.receipt("align", name)
     before = Path(receipt["inputs"]["photo"][0]) if receipt else one.path
-    if one.twin is None and before.exists() and not _same(before, one.path):
+    if one.twin is None and _another(before, one.path):
         name, one = name + one.path.suffix, replace(one, twin=before)
     if one.twin:
         error = WorkspaceError(
-            f"{one.path} would get the same name as {one.twin}",
+            f"{one.path}: would get the same name as another ({one.twin})",
             "rename one, or use another --work folder",
         )
     return Item(name, {"photo": one.path}, data=space, error=error)
 
 
-def _same(one: Path, other: Path) -> bool:
+def _another(before: Path, path: Path) -> bool:
+    """Whether a photograph that had the name before is still there, and is not this one."""
     try:
-        return one.samefile(other)
-    except OSError:  # a link that leads nowhere
-        return one == other
+        return before.exists() and not before.samefile(path)
+    except OSError:  # a link that leads nowhere, or too long a path
+        return before != path
 
 
 def _check_name(name: str) -> None:
     """Names that later files of the face could not have."""
     try:
-        size = len(Path(name).name.encode())
+        size = len(name.encode().rpartition(b"/")[2])
     except UnicodeEncodeError as error:
-        raise InputError(f"{name!r} is not UTF-8", "rename the file") from error
+        raise InputError("the name is not UTF-8", "rename the file") from error
     if size > LONGEST_NAME:
         raise InputError(f"a name of {size} bytes leaves no room for suffixes", "rename the file")
 
