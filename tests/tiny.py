@@ -113,6 +113,8 @@ class TinyFaceOutput:
 class TinyFaceNet(nn.Module):
     """Stands in for the trained face network: random features and attributes."""
 
+    size = 32
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(1)
