@@ -34,6 +34,7 @@ from semedit import losses, weights
 from semedit.errors import OptionError, WeightsError
 from semedit.generators import Output, Triplane, build_generator, volume
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.stylegan2 import widths
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import DualDiscriminator, Memory
@@ -60,8 +61,8 @@ class IDE3DTrainer:
     batch_size: int = 4  # pictures a step; the paper: 32
     lr: float = 2.5e-3  # Adam, generator
     critic_lr: float = 2e-3  # Adam, discriminator
-    critic: tuple[int, ...] = (16, 32, 64, 96, 128, 128)  # at R, R/2, ..., 4 pixels, for pictures
-    critic_labels: tuple[int, ...] = (16, 32, 64, 96, 128, 128)  # for label maps
+    critic: tuple[int, ...] = ()  # at R, R/2, ..., 4 pixels, for pictures; (): the preset's
+    critic_labels: tuple[int, ...] = ()  # for label maps; (): those for pictures
     joint: bool = False  # one verdict on both (the supplement's variant a)
     gamma_image: float = 2.0  # weight of R1 on pictures
     gamma_labels: float = 200.0  # weight of R1 on label maps
@@ -95,12 +96,12 @@ class IDE3DTrainer:
                 WeightsError: no weights to begin with, or they are of another kind of generator.
         """
         if self.start_from:
-            generator, before = earlier(self.start_from, self.output)
+            generator, before, more = earlier(self.start_from, self.output)
             views = read_faces(data, generator.resolution)
         else:
             views = read_faces(data, config_of(self.preset, 1).resolution)
             config = config_of(self.preset, views.z.shape[1] or 128)
-            generator, before = IDE3D(config, self.output), {}
+            generator, before, more = IDE3D(config, self.output), {}, {}
         if (self.regression > 0 or self.anchor > 0) and generator.z_dim != views.z.shape[1]:
             raise OptionError(
                 f"{data} gives {views.z.shape[1]} parameters a face, z has {generator.z_dim} "
@@ -108,11 +109,11 @@ class IDE3DTrainer:
                 hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
                 "-o anchor=0",
             )
-        return IDE3DTask(self, views, generator, before)
+        return IDE3DTask(self, views, generator, before, more)
 
 
-def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any]]:
-    """The generator of a weight file, trainable, and how it was trained.
+def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any], dict[str, str]]:
+    """The generator of a weight file, trainable; how it was trained; the encoder that it names.
 
     Raises: WeightsError: no such weights, or no generator with shape and texture styles.
     """
@@ -124,7 +125,14 @@ def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any]]:
             hint="begin with one of `semedit train heads-128` or `semedit train ide3d`",
         )
     generator: Any = build_generator(metadata["kind"], json.loads(metadata["config"]), name)
-    return generator, take_over(generator, path)
+    named = {key: metadata[key] for key in ("encoder",) if key in metadata}
+    return generator, take_over(generator, path), named
+
+
+def critic_of(preset: str, resolution: int) -> tuple[int, ...]:
+    """Channels of a preset's discriminator at R, R/2, ..., 4 pixels; paper: StyleGAN2's."""
+    base, most = (32768, 512) if preset == "paper" else (2048, 128)
+    return widths(resolution, base, most)[::-1]
 
 
 def config_of(preset: str, z_dim: int) -> IDE3DConfig:
@@ -167,14 +175,17 @@ class IDE3DTask(GeneratorTask):
         views: Views,
         generator: Triplane,
         before: dict[str, Any] | None = None,
+        more: dict[str, str] | None = None,
     ) -> None:
-        self.trainer, self.views, self.before = trainer, views, before or {}
+        self.trainer, self.views = trainer, views
+        self.before, self.more = before or {}, more or {}
         self.device = trained_on(trainer.device)
         self.generator = generator.to(self.device)
+        channels = tuple(trainer.critic) or critic_of(trainer.preset, generator.resolution)
         self.discriminator = DualDiscriminator(
             generator.resolution,
-            tuple(trainer.critic),
-            tuple(trainer.critic_labels),
+            channels,
+            tuple(trainer.critic_labels) or channels,
             len(LABELS),
             joint=trainer.joint,
         ).to(self.device)
@@ -326,7 +337,9 @@ class IDE3DTask(GeneratorTask):
         """Terms of the generator beside the adversary."""
         trainer = self.trainer
         output, planes = self._fake(batch.c, neural)
+        self.discriminator.requires_grad_(False)  # a third of the way back less
         logits = self.discriminator(*shown(output, sigma), batch.c)
+        self.discriminator.requires_grad_(True)
         terms = {"generator": losses.generator_loss(logits).sum(1).mean()}
         if trainer.density > 0:
             terms["density"] = trainer.density * self._rough(planes)
