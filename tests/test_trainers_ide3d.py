@@ -15,6 +15,7 @@ from semedit import cameras, weights
 from semedit.errors import InputError, OptionError
 from semedit.generators import Triplane, load_generator
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.stylegan2 import MAPPING_RATE
 from semedit.generators.volume import fine_points
 from semedit.trainers import posed
 from semedit.trainers.discriminators import DualDiscriminator
@@ -118,6 +119,21 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
     generator = load_generator(str(tmp_path / "whole" / "small.safetensors"))
     c = cameras.orbit(0.0, 0.0)
     assert generator.synthesis(generator.mean_codes(), c).image.shape == (1, 3, SIDE, SIDE)
+
+
+def test_the_generators_step_asks_nothing_of_the_discriminators_weights(tmp_path: Path) -> None:
+    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    batch = task.batch(torch.arange(2))
+    task._please(batch, 8, 0.0)
+    assert all(p.requires_grad and p.grad is None for p in task.discriminator.parameters())
+    assert any(p.grad is not None for p in task.generator.mapping_network.parameters())
+
+
+def test_the_mapping_network_learns_no_slower_than_the_rest(tmp_path: Path) -> None:
+    """Its weights count a hundredth; at a speed of 30 it stayed behind."""
+    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    rest, mapping = (group["lr"] for group in task.optimisers["regression"].param_groups)
+    assert mapping * MAPPING_RATE >= rest
 
 
 def test_regression_learns(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplem
 A run may also begin with the weights of an earlier one, `start_from`, whose sizes and kind of rays
 it then has: so heads-128 and its like, whose networks are the same, learn from an adversary, too.
 
-Departs: the regression; the density of equation 3 is that before its softplus, as in EG3D; its fine
-points are drawn from the density grid of the planes (`density_everywhere`: from the whole box, as
-EG3D draws them).
+Departs: the regression; the learning rate falls; the density of equation 3 is that before its
+softplus, as in EG3D; its fine points are drawn from the density grid of the planes
+(`density_everywhere`: from the whole box, as EG3D draws them).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class IDE3DTrainer:
     first_stage: float = 0.8  # part of the run at half the neural resolution (not of heads-128)
     regression: float = 0.6  # part of the run without the adversary
     regression_lr: float = 5e-3  # Adam
-    mapping_speed: float = 30.0  # factor on the mapping network's learning rate in the regression
+    mapping_speed: float = 150.0  # factor on the mapping network's learning rate in the regression
     anchor: float = 1.0  # weight of the regression beside the adversary
     label: float = 0.15  # weight of the regression's cross-entropy
     opacity: float = 0.1  # weight of the regression's opaque and empty rays
