@@ -11,7 +11,7 @@ import torch
 
 from semedit import cameras, weights
 from semedit.editors.canonical import canonical_encoder
-from semedit.errors import LatentError, OptionError, TraitError
+from semedit.errors import LatentError, OptionError, TraitError, WeightsError
 from semedit.generators import load_generator
 from semedit.generators.encoder import Encoder, load_encoder
 from semedit.inverters import Hybrid
@@ -71,7 +71,8 @@ def test_same_codes_teaches_what_views_share(weights_file: Path, tmp_path: Path)
             generator=str(weights_file), batch_size=2, same_codes=weight, same_features=0.0
         )
         run = tmp_path / f"run{weight}"
-        train(trainer, data, run, Schedule(kimg=0.04, warmup_steps=5), quiet=True)
+        # Twice as near takes 30 steps or so, five times 100.
+        train(trainer, data, run, Schedule(kimg=0.1, warmup_steps=5), quiet=True)
         generator = load_generator(str(weights_file))
         encoder = load_encoder(str(run / "encoder.safetensors"))
         torch.manual_seed(1)
@@ -100,6 +101,60 @@ def test_a_canonical_encoder_is_trained_and_found(weights_file: Path, tmp_path: 
     generator.name = "other"
     with pytest.raises(LatentError, match="belongs to small"):
         canonical_encoder(str(path), generator)
+
+
+def test_a_canonical_encoder_stores_what_it_learns(weights_file: Path, tmp_path: Path) -> None:
+    """The rest is the generator's own encoder's, and no other one completes it."""
+    data = write_heads(tmp_path / "heads")
+    trainer = CanonicalTrainer(generator=str(weights_file), batch_size=2)
+    train(trainer, data, tmp_path / "run", Schedule(kimg=0.01), quiet=True)
+    path = tmp_path / "run" / "canonical-small.safetensors"
+    stored, _ = weights.load(path)
+    generator = load_generator(str(weights_file))
+    own, whole = (
+        generator.encoder.state_dict(),
+        canonical_encoder(str(path), generator).state_dict(),
+    )
+    for name, values in whole.items():
+        kept = name.split(".")[1] in ("flat", "direct")
+        assert kept != (name in stored), name
+        assert torch.equal(values, own[name]) == kept, name
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_encoder(str(path))
+    torch.manual_seed(7)
+    generator.attach(Encoder(generator.encoder.config))
+    with pytest.raises(WeightsError, match="other part"):
+        canonical_encoder(str(path), generator)
+
+
+def test_the_built_in_canonical_encoder_is_small() -> None:
+    """At most 5.5 MB, of the 10 that the encoder has; see weights.toml."""
+    encoder = load_generator("heads-128").encoder
+    kept = CanonicalTrainer().kept
+    counts = [p.numel() for n, p in encoder.named_parameters() if n.split(".")[1] not in kept]
+    assert 2 * sum(counts) < 5.5e6
+
+
+def test_encoders_begin_as_one_that_predicts_angles(weights_file: Path, tmp_path: Path) -> None:
+    data = write_heads(tmp_path / "heads")
+    generator = load_generator(str(weights_file))
+    config = replace(generator.encoder.config, angles=2)
+    torch.manual_seed(3)
+    own = Encoder(config)
+    for name in ("small", "encoder"):
+        file = weights_file.with_name(f"{name}.safetensors")
+        tensors, facts = weights.load(file)
+        if name == "encoder":
+            tensors, facts = own.state_dict(), {**facts, "config": json.dumps(asdict(config))}
+        weights.save(tmp_path / file.name, tensors, facts)
+    for kind, same in (
+        (CanonicalTrainer(), True),
+        (EncoderTrainer(angles=True), True),
+        (EncoderTrainer(), False),
+    ):
+        task = replace(kind, generator=str(tmp_path / "small.safetensors")).start(data, 0)
+        found = task.encoder.state_dict()["shape.out.weight"]
+        assert torch.equal(found, own.state_dict()["shape.out.weight"].half().float()) == same
 
 
 @pytest.mark.parametrize("kind", [EncoderTrainer, CanonicalTrainer])

@@ -15,10 +15,11 @@ from semedit import cameras, weights
 from semedit.errors import InputError, OptionError
 from semedit.generators import Triplane, load_generator
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.stylegan2 import MAPPING_RATE
 from semedit.generators.volume import fine_points
 from semedit.trainers import posed
 from semedit.trainers.discriminators import DualDiscriminator
-from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, config_of
+from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, config_of, critic_of
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.posed import Poses, read_faces, rebalanced
 from semedit.trainers.rendered import read_views
@@ -90,6 +91,17 @@ def test_presets() -> None:
     assert heads.num_shape == 8 and heads.resolution == 128 and heads.z_dim == 7
 
 
+def test_a_preset_has_a_discriminator_of_its_size(tmp_path: Path) -> None:
+    """The published recipe starts, at 512 pixels; its channels are StyleGAN2's."""
+    data = write_faces(tmp_path / "faces")
+    trainer = IDE3DTrainer(preset="paper", regression=0.0, anchor=0.0)
+    task = trainer.start(data, 0)
+    assert task.generator.resolution == 512
+    assert task.discriminator.maps.colour.weight.shape == (64, 38, 1, 1)
+    assert critic_of("paper", 512) == (64, 128, 256, 512, 512, 512, 512, 512)
+    assert critic_of("heads", 128) == (16, 32, 64, 128, 128, 128)
+
+
 def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
     data = write_heads(tmp_path / "heads")
     for name, ends in (("whole", (0.01,)), ("broken", (0.004, 0.01))):
@@ -107,6 +119,21 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
     generator = load_generator(str(tmp_path / "whole" / "small.safetensors"))
     c = cameras.orbit(0.0, 0.0)
     assert generator.synthesis(generator.mean_codes(), c).image.shape == (1, 3, SIDE, SIDE)
+
+
+def test_the_generators_step_asks_nothing_of_the_discriminators_weights(tmp_path: Path) -> None:
+    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    batch = task.batch(torch.arange(2))
+    task._please(batch, 8, 0.0)
+    assert all(p.requires_grad and p.grad is None for p in task.discriminator.parameters())
+    assert any(p.grad is not None for p in task.generator.mapping_network.parameters())
+
+
+def test_the_mapping_network_learns_no_slower_than_the_rest(tmp_path: Path) -> None:
+    """Its weights count a hundredth; at a speed of 30 it stayed behind."""
+    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    rest, mapping = (group["lr"] for group in task.optimisers["regression"].param_groups)
+    assert mapping * MAPPING_RATE >= rest
 
 
 def test_regression_learns(tmp_path: Path) -> None:
@@ -170,15 +197,11 @@ def test_folders_without_cameras_get_them_estimated(
 ) -> None:
     calls = []
 
-    class Seen:
-        def __init__(self, n: int) -> None:
-            self.six = torch.tensor([[0.3, 0.1, 0.0, 0.0, 0.0, 0.0]]).expand(n, -1)
-
-    def describe(images: torch.Tensor) -> Seen:
+    def six(images: torch.Tensor) -> torch.Tensor:
         calls.append(len(images))
-        return Seen(len(images))
+        return torch.tensor([[0.3, 0.1, 0.0, 0.0, 0.0, 0.0]]).expand(len(images), -1)
 
-    monkeypatch.setattr(posed, "describe", describe)
+    monkeypatch.setattr(posed, "six", six)
     data = write_faces(tmp_path / "faces")
     (data / "dataset.json").unlink()
     (data / "images").mkdir()
@@ -260,6 +283,8 @@ def test_a_run_begins_with_weights_of_heads(tmp_path: Path) -> None:
     assert not torch.equal(before.synthesis(codes, c).image, after.synthesis(codes, c).image)
     facts = weights.metadata(tmp_path / "run" / "after.safetensors")
     assert json.loads(facts["training"])["before"]["trainer"] == "heads-128"
+    # Which encoder belongs to it is still known.
+    assert facts["encoder"] == weights.metadata(file)["encoder"] == "encoder"
 
 
 def test_heads_128_is_a_small_configuration_of_the_same_networks() -> None:

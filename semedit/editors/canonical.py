@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from semedit import cameras, losses, methods, weights
 from semedit.editors.enclose import enclose
 from semedit.editors.release import release
-from semedit.errors import LatentError, MaskError
+from semedit.errors import LatentError, MaskError, WeightsError
 from semedit.generators import Output
 from semedit.generators.encoder import load_encoder
 from semedit.images import resize
 from semedit.inverters.codes import check_faces, known_traits
 from semedit.inverters.descent import Progress
-from semedit.latents import Latent, picture, tuned_generator
+from semedit.latents import Latent, fingerprint, picture, tuned_generator
 
 SAME_SURFACE = 0.08  # world units: nearer points of two views are one
 STOPPED = 0.5  # share of a ray from which it shows a surface
@@ -124,14 +124,27 @@ def _row(output: Output, index: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=2)
-def _load(path: str, device: str) -> nn.Module:
-    return load_encoder(path, device)
+def _load(path: str, device: str, own: nn.Module | None) -> nn.Module:
+    """The encoder of a weight file; what the file lacks is read from the generator's own one.
+
+    Raises: WeightsError: the rest is that of another encoder.
+    """
+    rest = weights.metadata(path).get("rest")
+    if rest is None:
+        return load_encoder(path, device)
+    if own is None or fingerprint(own) != rest:
+        raise WeightsError(
+            f"{path} holds a part of an encoder, and the generator's own is not the other part",
+            "its encoder was trained anew since then: semedit train canonical",
+        )
+    return load_encoder(path, device, own)
 
 
 def canonical_encoder(name: str, generator: Any) -> nn.Module:
     """The canonical encoder of a generator.
 
-    Raises: WeightsError: no such weights.  LatentError: they were made for another generator.
+    Raises: WeightsError: no such weights, or a part of them that the generator's own encoder does
+            not complete.  LatentError: they were made for another generator.
     """
     path = weights.resolve(name)
     made_for = weights.metadata(path).get("generator")
@@ -140,7 +153,8 @@ def canonical_encoder(name: str, generator: Any) -> nn.Module:
             f"The encoder in {path.name} belongs to {made_for}, not to {generator.name}.",
             hint=f"train one: semedit train canonical -o generator={generator.name}",
         )
-    return _load(str(path), str(next(generator.parameters()).device))
+    own = getattr(generator, "encoder", None)
+    return _load(str(path), str(next(generator.parameters()).device), own)
 
 
 def carried(

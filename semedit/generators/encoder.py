@@ -181,8 +181,10 @@ class WithEncoder(nn.Module):
         return self
 
 
-def load_encoder(name: str, device: str | torch.device = "cpu") -> nn.Module:
-    """The encoder of a weight file, in eval mode.
+def load_encoder(
+    name: str, device: str | torch.device = "cpu", rest: nn.Module | None = None
+) -> nn.Module:
+    """The encoder of a weight file, in eval mode; the tensors that it lacks are those of `rest`.
 
     Raises: WeightsError: no such weights, or they are no encoder's.
     """
@@ -191,7 +193,7 @@ def load_encoder(name: str, device: str | torch.device = "cpu") -> nn.Module:
     if kind not in ENCODERS:
         raise WeightsError(f"{name} is no encoder", hint=f"its kind is {kind or 'not given'}")
     encoder = build_encoder(kind, json.loads(metadata["config"]))
-    weights.fill(encoder, tensors, name)
+    weights.fill(encoder, ({} if rest is None else rest.state_dict()) | tensors, name)
     return encoder.eval().requires_grad_(False).to(device)
 
 

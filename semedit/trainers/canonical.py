@@ -6,15 +6,19 @@
 with c_0 the canonical camera, c_1 a random one, and w codes of synthetic faces, half of them with
 another one's texture. L_i compares pictures and label maps (trainers/triplane.py).
 
+It starts from the generator's own encoder where there is one. Of that it keeps `kept` as they are,
+the large layers that read coarse maps; only what it learns is stored, half of its size, and the
+rest is read from the generator's own encoder again (editors/canonical.py).
+
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2, the canonical editor.
-Departs: it starts from the generator's own encoder where there is one; codes are compared, too.
+Departs: that start; codes are compared, too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +27,8 @@ from semedit import cameras
 from semedit.generators import Triplane
 from semedit.generators.encoder import KIND, Encoder
 from semedit.inverters.codes import spread
-from semedit.trainers.encoder import editable_generator, new_encoder
+from semedit.latents import fingerprint
+from semedit.trainers.encoder import begin_as_own, editable_generator, new_encoder
 from semedit.trainers.loop import write_weights
 from semedit.trainers.posed import read_faces
 from semedit.trainers.rendered import Pair, Views
@@ -39,6 +44,7 @@ class CanonicalTrainer(PictureTrainer):
     name: ClassVar[str] = "canonical"
     generator: str = "heads-128"  # weights of the generator
     fresh: bool = False  # start from random weights although the generator has an encoder
+    kept: tuple[str, ...] = ("flat", "direct")  # layers of the towers that stay its own encoder's
     codes: float = 0.2  # weight of the codes' squared distance, in their standard deviations
     random_z: float = 0.25  # part of the faces with random z; the others' codes are encoded
     swapped: float = 0.5  # part of the faces with another one's texture
@@ -51,8 +57,9 @@ class CanonicalTrainer(PictureTrainer):
         generator = editable_generator(self.generator)
         views = read_faces(data, generator.resolution)
         encoder = new_encoder(generator)
-        if isinstance(generator.encoder, Encoder) and not self.fresh:
-            encoder.load_state_dict(generator.encoder.state_dict())
+        if not self.fresh and begin_as_own(encoder, generator):
+            for name, parameter in encoder.named_parameters():
+                parameter.requires_grad_(name.split(".")[1] not in self.kept)
         return CanonicalTask(self, views, generator, encoder)
 
 
@@ -118,14 +125,19 @@ class CanonicalTask(PictureTask):
         folder: Path,
         record: dict[str, Any],
     ) -> None:
-        """Write the encoder."""
+        """Write what the encoder learned, and which one the rest is of."""
+        kept = {name for name, p in self.encoder.named_parameters() if not p.requires_grad}
+        tensors = modules["encoder"].state_dict()
+        more = {"generator": self.generator.name}
+        if kept:
+            more["rest"] = fingerprint(cast(nn.Module, self.faces.encoder))
         write_weights(
             folder / f"canonical-{self.generator.name}.safetensors",
-            modules["encoder"].state_dict(),
+            {name: values for name, values in tensors.items() if name not in kept},
             record,
             figures,
             self.views.about,
             KIND,
             self.encoder.config,
-            generator=self.generator.name,
+            **more,
         )

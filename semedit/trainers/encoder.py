@@ -48,7 +48,7 @@ class EncoderTrainer(PictureTrainer):
     batch_size: int = 4  # real faces a step, and as many synthetic ones
     generator: str = "heads-128"  # weights of the generator
     fresh: bool = False  # start from random weights although the generator has an encoder
-    angles: bool = False  # predict yaw and pitch, too, and look at no camera; implies fresh
+    angles: bool = False  # predict yaw and pitch, too, and look at no camera
     synthetic: bool = True  # learn from synthetic faces beside the real ones
     multi_view: int = 1  # k, views more of each synthetic face; 0: no augmentation
     same_codes: float = 0.1  # weight of the codes' distance between views
@@ -67,8 +67,8 @@ class EncoderTrainer(PictureTrainer):
         generator = editable_generator(self.generator)
         views = read_faces(data, generator.resolution)
         encoder = new_encoder(generator, 2 if self.angles else 0)
-        if isinstance(generator.encoder, Encoder) and not (self.fresh or self.angles):
-            encoder.load_state_dict(generator.encoder.state_dict())
+        if not self.fresh:
+            begin_as_own(encoder, generator)
         return EncoderTask(self, views, generator, encoder)
 
 
@@ -86,11 +86,21 @@ def editable_generator(name: str) -> Triplane:
     return generator
 
 
-def new_encoder(generator: Triplane, angles: int = 0) -> Encoder:
-    """Random weights, of the sizes of the generator's own encoder, where it has one."""
+def new_encoder(generator: Triplane, angles: int | None = None) -> Encoder:
+    """Random weights, of the sizes of the generator's own encoder, where it has one; angles: how
+    many it predicts, None: as many as that one."""
     own = generator.encoder
     config = own.config if isinstance(own, Encoder) else encoder_config(generator)
-    return Encoder(replace(config, angles=angles))
+    return Encoder(config if angles is None else replace(config, angles=angles))
+
+
+def begin_as_own(encoder: Encoder, generator: Triplane) -> bool:
+    """Give an encoder the weights of the generator's own one, where there is one of its sizes."""
+    own = generator.encoder
+    if not isinstance(own, Encoder) or own.config != encoder.config:
+        return False
+    encoder.load_state_dict(own.state_dict())
+    return True
 
 
 class EncoderTask(PictureTask):

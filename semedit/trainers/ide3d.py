@@ -13,9 +13,9 @@ Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplem
 A run may also begin with the weights of an earlier one, `start_from`, whose sizes and kind of rays
 it then has: so heads-128 and its like, whose networks are the same, learn from an adversary, too.
 
-Departs: the regression; the density of equation 3 is that before its softplus, as in EG3D; its fine
-points are drawn from the density grid of the planes (`density_everywhere`: from the whole box, as
-EG3D draws them).
+Departs: the regression; the learning rate falls; the density of equation 3 is that before its
+softplus, as in EG3D; its fine points are drawn from the density grid of the planes
+(`density_everywhere`: from the whole box, as EG3D draws them).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from semedit import losses, weights
 from semedit.errors import OptionError, WeightsError
 from semedit.generators import Output, Triplane, build_generator, volume
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.stylegan2 import widths
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import DualDiscriminator, Memory
@@ -60,8 +61,8 @@ class IDE3DTrainer:
     batch_size: int = 4  # pictures a step; the paper: 32
     lr: float = 2.5e-3  # Adam, generator
     critic_lr: float = 2e-3  # Adam, discriminator
-    critic: tuple[int, ...] = (16, 32, 64, 96, 128, 128)  # at R, R/2, ..., 4 pixels, for pictures
-    critic_labels: tuple[int, ...] = (16, 32, 64, 96, 128, 128)  # for label maps
+    critic: tuple[int, ...] = ()  # at R, R/2, ..., 4 pixels, for pictures; (): the preset's
+    critic_labels: tuple[int, ...] = ()  # for label maps; (): those for pictures
     joint: bool = False  # one verdict on both (the supplement's variant a)
     gamma_image: float = 2.0  # weight of R1 on pictures
     gamma_labels: float = 200.0  # weight of R1 on label maps
@@ -77,7 +78,7 @@ class IDE3DTrainer:
     first_stage: float = 0.8  # part of the run at half the neural resolution (not of heads-128)
     regression: float = 0.6  # part of the run without the adversary
     regression_lr: float = 5e-3  # Adam
-    mapping_speed: float = 30.0  # factor on the mapping network's learning rate in the regression
+    mapping_speed: float = 150.0  # factor on the mapping network's learning rate in the regression
     anchor: float = 1.0  # weight of the regression beside the adversary
     label: float = 0.15  # weight of the regression's cross-entropy
     opacity: float = 0.1  # weight of the regression's opaque and empty rays
@@ -95,12 +96,12 @@ class IDE3DTrainer:
                 WeightsError: no weights to begin with, or they are of another kind of generator.
         """
         if self.start_from:
-            generator, before = earlier(self.start_from, self.output)
+            generator, before, more = earlier(self.start_from, self.output)
             views = read_faces(data, generator.resolution)
         else:
             views = read_faces(data, config_of(self.preset, 1).resolution)
             config = config_of(self.preset, views.z.shape[1] or 128)
-            generator, before = IDE3D(config, self.output), {}
+            generator, before, more = IDE3D(config, self.output), {}, {}
         if (self.regression > 0 or self.anchor > 0) and generator.z_dim != views.z.shape[1]:
             raise OptionError(
                 f"{data} gives {views.z.shape[1]} parameters a face, z has {generator.z_dim} "
@@ -108,11 +109,11 @@ class IDE3DTrainer:
                 hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
                 "-o anchor=0",
             )
-        return IDE3DTask(self, views, generator, before)
+        return IDE3DTask(self, views, generator, before, more)
 
 
-def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any]]:
-    """The generator of a weight file, trainable, and how it was trained.
+def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any], dict[str, str]]:
+    """The generator of a weight file, trainable; how it was trained; the encoder that it names.
 
     Raises: WeightsError: no such weights, or no generator with shape and texture styles.
     """
@@ -124,7 +125,14 @@ def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any]]:
             hint="begin with one of `semedit train heads-128` or `semedit train ide3d`",
         )
     generator: Any = build_generator(metadata["kind"], json.loads(metadata["config"]), name)
-    return generator, take_over(generator, path)
+    named = {key: metadata[key] for key in ("encoder",) if key in metadata}
+    return generator, take_over(generator, path), named
+
+
+def critic_of(preset: str, resolution: int) -> tuple[int, ...]:
+    """Channels of a preset's discriminator at R, R/2, ..., 4 pixels; paper: StyleGAN2's."""
+    base, most = (32768, 512) if preset == "paper" else (2048, 128)
+    return widths(resolution, base, most)[::-1]
 
 
 def config_of(preset: str, z_dim: int) -> IDE3DConfig:
@@ -167,14 +175,17 @@ class IDE3DTask(GeneratorTask):
         views: Views,
         generator: Triplane,
         before: dict[str, Any] | None = None,
+        more: dict[str, str] | None = None,
     ) -> None:
-        self.trainer, self.views, self.before = trainer, views, before or {}
+        self.trainer, self.views = trainer, views
+        self.before, self.more = before or {}, more or {}
         self.device = trained_on(trainer.device)
         self.generator = generator.to(self.device)
+        channels = tuple(trainer.critic) or critic_of(trainer.preset, generator.resolution)
         self.discriminator = DualDiscriminator(
             generator.resolution,
-            tuple(trainer.critic),
-            tuple(trainer.critic_labels),
+            channels,
+            tuple(trainer.critic_labels) or channels,
             len(LABELS),
             joint=trainer.joint,
         ).to(self.device)
@@ -326,7 +337,9 @@ class IDE3DTask(GeneratorTask):
         """Terms of the generator beside the adversary."""
         trainer = self.trainer
         output, planes = self._fake(batch.c, neural)
+        self.discriminator.requires_grad_(False)  # a third of the way back less
         logits = self.discriminator(*shown(output, sigma), batch.c)
+        self.discriminator.requires_grad_(True)
         terms = {"generator": losses.generator_loss(logits).sum(1).mean()}
         if trainer.density > 0:
             terms["density"] = trainer.density * self._rough(planes)

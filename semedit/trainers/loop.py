@@ -39,6 +39,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, Protocol, cast
 
 import torch
@@ -356,6 +357,7 @@ class GeneratorTask:
     """What the tasks of a single generator share; `views.about` tells what it learns from."""
 
     kind: ClassVar[str]  # of the weight file
+    more: Mapping[str, str] = MappingProxyType({})  # other entries of its metadata
     generator: Any
     views: Any
     optimisers: dict[str, torch.optim.Optimizer]
@@ -384,6 +386,7 @@ class GeneratorTask:
             self.kind,
             self.generator.config,
             licence=self.views.about.get("licence", "MIT"),
+            **self.more,
         )
 
 

@@ -76,7 +76,8 @@ class PictureTask:
     """A generator, its encoder, their optimiser, and the terms that compare pictures.
 
     Args:
-        trained: which of "generator" and "encoder" learn; the other one stays as it is.
+        trained: which of "generator" and "encoder" learn, as far as their parameters have
+            gradients; the other one stays as it is.
         before: training of the files that it starts from.
     """
 
@@ -94,7 +95,7 @@ class PictureTask:
         both: dict[str, nn.Module] = {"generator": generator, "encoder": encoder}
         self.modules = {name: both[name] for name in trained}
         self.averaged = trained
-        parameters = [p for m in self.modules.values() for p in m.parameters()]
+        parameters = [p for m in self.modules.values() for p in m.parameters() if p.requires_grad]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "all": torch.optim.Adam(parameters, trainer.lr, betas=(0.9, 0.98), foreach=True)
         }
