@@ -36,6 +36,8 @@ HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")  # how its files beg
 SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".png": "PNG",
     ".webp": "WEBP",
     ".tif": "TIFF",
@@ -44,6 +46,7 @@ SUFFIXES = {
     ".gif": "GIF",
     ".ppm": "PPM",
     ".pgm": "PPM",
+    ".pnm": "PPM",
 }
 SCHEME = "CelebAMask-HQ"  # recorded in the text chunk "label-scheme" of every label map
 PAINT = f"paint with exactly the labels of {SCHEME}, without anti-aliasing"

@@ -110,6 +110,7 @@ def odd() -> dict[str, tuple[bytes, str]]:
         "alpha.png": (encoded(PICTURE.convert("RGBA"), "PNG"), ""),
         "bilevel.png": (encoded(GREY.convert("1"), "PNG"), ""),
         "grey.jpg": (encoded(GREY, "JPEG"), ""),
+        "of-windows.JFIF": (encoded(GREY, "JPEG"), ""),
         "animated.gif": (encoded(frames[0], "GIF", **layered), "first"),
         "pages.tif": (encoded(frames[0], "TIFF", **layered), "first"),
         "one-by-n.png": (encoded(Image.new("RGB", (1, 300)), "PNG"), ""),

@@ -221,6 +221,16 @@ def test_other_weights_are_refused(space):
     assert "nobody" in text
 
 
+def test_a_photograph_without_a_face_may_be_an_error(tmp_path, folder):
+    nobody = folder / "raw" / "nobody.png"
+    align = ("align", nobody, "--work", tmp_path / "work", "--no-parse", "--no-pose", "--json")
+    line, _ = semedit(*align)
+    assert line["status"] == "skipped" and line["error"]["code"] == "no-face"
+    line, _ = semedit(*align, "--on-no-face", "fail", code=3)
+    assert line["status"] == "error" and line["error"]["code"] == "input"
+    assert Workspace(tmp_path / "work").receipt("align", "nobody")["status"] == "error"
+
+
 # Exit codes --------------------------------------------------------------------------------------
 
 
@@ -232,6 +242,10 @@ def test_usage_errors_end_with_2(tmp_path, folder):
     semedit("edit", *work, code=2)
     semedit("attr", *work, code=2)
     semedit("align", folder / "raw", "--device", "warp", *work, code=2)
+    told = semedit("align", folder / "raw", "--device", "cuda:99", *work, code=2)
+    assert "no device 'cuda:99' here (there is" in told and "cpu" in told
+    semedit("align", folder / "raw", "--shard", "3/2", *work, code=2)
+    semedit("align", folder / "raw", "--on-no-face", "perhaps", *work, code=2)
 
 
 def semedit_after_align(tmp_path, *arguments):

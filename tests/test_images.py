@@ -170,20 +170,29 @@ def test_colour_profiles_are_applied(tmp_path):
     assert (photo.pixels == COLOURS).all() and "profile" in photo.warnings[0]
 
 
-def _grey_profile():
-    """An ICC profile for grey in linear light."""
+def _profile(kind, tags):
+    """An ICC profile.
+
+    Args: kind: its class, its colours, and what they are led to: 4 letters each.
+    """
     fixed = struct.Struct(">i")
     white = b"XYZ \0\0\0\0" + b"".join(fixed.pack(round(v * 65536)) for v in (0.9642, 1, 0.8249))
-    told = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"grey\0" + bytes(78)
-    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, 256, 0)
-    table, body, start = struct.pack(">I", 3), b"", 128 + 4 + 3 * 12
-    for name, content in ((b"desc", told + b"\0"), (b"wtpt", white), (b"kTRC", curve)):
+    told = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(79)
+    tags = {b"desc": told, b"wtpt": white, **tags}
+    table, body, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
         table += name + struct.pack(">II", start + len(body), len(content))
-        body += content
+        body += content + bytes(-len(content) % 4)
     head = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:128])
     head[:4], head[8:12] = struct.pack(">I", start + len(body)), b"\2\x10\0\0"
-    head[12:24] = b"mntrGRAYXYZ "
+    head[12:24] = kind
     return bytes(head) + table + body
+
+
+def _grey_profile():
+    """An ICC profile for grey in linear light."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, 256, 0)
+    return _profile(b"mntrGRAYXYZ ", {b"kTRC": curve})
 
 
 def test_grey_has_profiles_too_with_transparency_or_without(tmp_path):
@@ -195,6 +204,33 @@ def test_grey_has_profiles_too_with_transparency_or_without(tmp_path):
         photo = images.read_photo(save(tmp_path / "a.png", image, icc_profile=_grey_profile()))
         assert photo.warnings == ()
         assert np.abs(photo.pixels - expected[..., None]).mean() < 1
+
+
+def _ink_profile():
+    """An ICC profile for CMYK in which cyan and black ink are grey alike, the others nothing."""
+    inks = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1).reshape(16, 4)
+    lightness = 255 * (1 - inks[:, 0]) * (1 - inks[:, 3])
+    grid = np.stack([lightness, np.full(16, 128), np.full(16, 128)], 1).astype(np.uint8)
+    ramp = bytes(range(256))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0])
+    table += struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    table += ramp * 4 + grid.tobytes() + ramp * 3
+    return _profile(b"prtrCMYKLab ", {b"A2B0": table})
+
+
+def test_inks_have_profiles(tmp_path):
+    """Without one cyan would be cyan; see test_modes_become_rgb."""
+    inks = np.zeros((8, 256, 4), np.uint8)
+    inks[..., 0] = np.arange(256)
+    inks[..., 1] = 200
+    for kind in ("TIFF", "JPEG"):
+        options = {"icc_profile": _ink_profile(), "format": kind}
+        path = save(tmp_path / "a", Image.fromarray(inks, "CMYK"), **options)
+        photo = images.read_photo(path)
+        assert photo.warnings == ()
+        row = photo.pixels[4].astype(int)
+        assert np.ptp(row, axis=1).max() <= 3  # grey
+        assert row[0].min() > 250 and row[-1].max() < 5 and (np.diff(row[::8, 0]) < 0).all()
 
 
 def _png_of_size(width, height):

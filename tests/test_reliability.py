@@ -1,6 +1,7 @@
 """What a batch tool promises, seen from outside: bad files, kills, full disks, odd folders."""
 
 import errno
+import io
 import json
 import os
 import random
@@ -18,10 +19,12 @@ import malformed
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from semedit import decoding
 from semedit.batch import Outcome
+from semedit.cli import report
 from semedit.cli.app import app
 from semedit.cli.report import Reporter, reason_of
 from semedit.demo import examples
@@ -42,7 +45,7 @@ def semedit(*arguments, code=0):
 
 
 def environment(**more):
-    return {**os.environ, "PYTHONPATH": str(HERE), **more}
+    return {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", **more}
 
 
 @pytest.fixture(autouse=True)
@@ -209,6 +212,21 @@ def test_names_rule_neither_the_terminal_nor_the_table(capsys, tmp_path):
     ):
         assert told.count(shown) >= 3  # twice in its line, and in the table
     assert told.count("ü 日") >= 3
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_terminal_has_a_bar_and_colours_unless_it_wants_none(monkeypatch, tmp_path, plain):
+    (monkeypatch.setenv if plain else monkeypatch.delenv)("NO_COLOR", *(["1"] if plain else []))
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    monkeypatch.setattr(report, "stderr", Console(file=screen, force_terminal=True))
+    with Reporter("align", False, tmp_path, "cpu") as reporter:
+        reporter.start(7)
+        error = {"code": "input", "message": "raw/a.png: wrong", "hint": None}
+        reporter.finish(Outcome("a", "error", error=error))
+        reporter.bar.refresh()
+    assert "1/7" in screen.getvalue()
+    assert ("\x1b[31m" in screen.getvalue()) != plain
 
 
 def test_reasons_are_told_apart_at_a_glance():

@@ -13,11 +13,11 @@ from tiny import TinyGenerator
 from semedit import latents
 from semedit.batch import Item, Run
 from semedit.editors import Direction
-from semedit.errors import WeightsError
+from semedit.errors import LatentError, WeightsError
 from semedit.faces.parsing import PARSERS
 from semedit.images import read_labels, write_image, write_labels
 from semedit.latents import Latent
-from semedit.tasks import edit, perform, turntable
+from semedit.tasks import check_finite, edit, perform, turntable
 from semedit.tasks.align import Describe
 from semedit.tasks.turntable import Turntable
 from semedit.workspace import Workspace
@@ -34,6 +34,17 @@ class Shift:
         codes = {k: v + self.by for k, v in latent.codes.items()}
         told = {**latent.meta, "probability": [0.1 * i for i in range(len(latent))]}
         return replace(latent, codes=codes, meta=told, method=f"{latent.method}+shift")
+
+
+def test_nothing_that_is_not_finite_is_written() -> None:
+    latent = Latent({"ws": torch.ones(1, 2, 3)}, torch.zeros(1, 25), "tiny", "0", "optimize")
+    assert check_finite(latent, "the inversion of a") is None
+    diverged = replace(latent, meta={"diverged": [True]})
+    assert "kept as it was when last finite" in str(check_finite(diverged, "the inversion of a"))
+    for wrong in (math.nan, math.inf):
+        broken = replace(latent, tuned={"planes": torch.full((1, 2), wrong)})
+        with pytest.raises(LatentError, match="inversion of a diverged: planes is not finite"):
+            check_finite(broken, "the inversion of a")
 
 
 def test_faces_of_unlike_histories_keep_their_own(
