@@ -337,7 +337,7 @@ class IDE3DTask(GeneratorTask):
         """Terms of the generator beside the adversary."""
         trainer = self.trainer
         output, planes = self._fake(batch.c, neural)
-        self.discriminator.requires_grad_(False)  # a third of the way back less
+        self.discriminator.requires_grad_(False)  # its gradients are not wanted here
         logits = self.discriminator(*shown(output, sigma), batch.c)
         self.discriminator.requires_grad_(True)
         terms = {"generator": losses.generator_loss(logits).sum(1).mean()}
