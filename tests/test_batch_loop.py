@@ -99,7 +99,7 @@ def test_an_item_can_fail_within_its_batch(space, raw):
 
 
 def test_reading_computing_and_writing_overlap(space, raw):
-    """Each takes 40 ms a file: one after the other 10 files take 1.2 s."""
+    """At some moment a file is read, another computed and a third written."""
     together = {"most": 0, "now": set()}
     lock = threading.Lock()
 
@@ -127,10 +127,8 @@ def test_reading_computing_and_writing_overlap(space, raw):
         return [Result(lambda name=name: write(name)) for name in loaded]
 
     items = [Item(str(i), {"photo": raw / f"{i}.png"}) for i in range(10)]
-    started = time.perf_counter()
     tally = for_each(Run(space, "x"), items, load, work, light.Watch(), batch=2)
     assert tally.done == 10 and together["most"] == 3
-    assert time.perf_counter() - started < 1.1
 
 
 def test_no_more_is_read_than_is_soon_needed(space, raw, monkeypatch):
