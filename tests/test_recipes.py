@@ -53,6 +53,7 @@ def semedit(*arguments, code=0, **environment):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder to work in, with one picture that shows nobody."""
+    decoding.close()  # its processes stay in the folder they were started in
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raw").mkdir()
     Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "raw" / "nobody.png")
