@@ -18,6 +18,7 @@ from semedit.editors import fitting, published
 from semedit.editors.directions import directions_for, own_file
 from semedit.errors import InputError, LatentError, OptionError, TraitError, WeightsError
 from semedit.generators import StyleGAN2, StyleGAN2Config
+from semedit.heads.parameters import IDENTITIES, NAMES
 from semedit.images import ATTRIBUTES
 from semedit.trainers import directions
 
@@ -38,18 +39,22 @@ class Reader:
 
 
 def folder(path: Path, n: int = 60) -> Path:
-    """Heads whose left half is red when they smile; half of them do, whatever else they have."""
+    """Heads whose left half is red when they smile; half of them do, whatever else they have. The
+    more masculine, the bluer is the right half."""
     (path / "images").mkdir(parents=True)
     (path / "labels").mkdir()
     rng = np.random.default_rng(0)
     attributes = rng.random((n, len(ATTRIBUTES))) < 0.5
+    z = rng.normal(size=(n, IDENTITIES + len(NAMES))).astype(np.float32)
+    masculine = z[:, IDENTITIES + NAMES.index("masculine")]
     for i in range(n):
         pixels = rng.integers(100, 120, (16, 16, 3)).astype(np.uint8)
         pixels[:, :8, 0] += 100 * attributes[i, ATTRIBUTES.index("smiling")].astype(np.uint8)
+        pixels[:, 8:, 2] += np.uint8(60 + 20 * np.clip(masculine[i], -3, 3))
         Image.fromarray(pixels).save(path / "images" / f"{i:06d}_0.png")
         Image.fromarray(np.zeros((16, 16), np.uint8)).save(path / "labels" / f"{i:06d}_0.png")
     c = cameras.orbit(0.0, 0.0).expand(n, 1, 25).numpy()
-    np.savez(path / "arrays.npz", c=c, z=np.zeros((n, 4), np.float32), attributes=attributes)
+    np.savez(path / "arrays.npz", c=c, z=z, attributes=attributes)
     (path / "heads.json").write_text(json.dumps({"seed": 0}))
     return path
 
@@ -59,11 +64,13 @@ def test_rendered_heads_teach_where_an_attribute_lies(tmp_path: Path) -> None:
     found = directions.from_heads(
         Reader(), folder(tmp_path), batch=16, progress=lambda *at: seen.append(at)
     )
-    assert tuple(found.units) == ATTRIBUTES and seen[-1] == (60, 60)
+    assert tuple(found.units) == (*ATTRIBUTES, *directions.CAUSES) and seen[-1] == (60, 60)
     move = found.move("smiling")["ws"]
     assert move.shape == (2, 3) and move[0, 0] > 0
     assert move[0, 0] / move.norm() > 0.97
     assert found.figures["smiling"]["accuracy"] > 0.95
+    male = found.move("male")["ws"]
+    assert male[1, 2] / male.norm() > 0.97
 
 
 def test_no_encoder_or_no_heads(tmp_path: Path) -> None:
