@@ -170,15 +170,11 @@ def test_folders_without_cameras_get_them_estimated(
 ) -> None:
     calls = []
 
-    class Seen:
-        def __init__(self, n: int) -> None:
-            self.six = torch.tensor([[0.3, 0.1, 0.0, 0.0, 0.0, 0.0]]).expand(n, -1)
-
-    def describe(images: torch.Tensor) -> Seen:
+    def six(images: torch.Tensor) -> torch.Tensor:
         calls.append(len(images))
-        return Seen(len(images))
+        return torch.tensor([[0.3, 0.1, 0.0, 0.0, 0.0, 0.0]]).expand(len(images), -1)
 
-    monkeypatch.setattr(posed, "describe", describe)
+    monkeypatch.setattr(posed, "six", six)
     data = write_faces(tmp_path / "faces")
     (data / "dataset.json").unlink()
     (data / "images").mkdir()
