@@ -122,6 +122,7 @@ class Loop:
     def __init__(self, run: Run, load: Load, work: Work, observer: Observer) -> None:
         self.run, self.load, self.work, self.observer = run, load, work, observer
         self.tally = Tally()
+        self.failures = 0  # of this run, without those known from earlier ones
         self.most = sys.maxsize  # items that fit into memory together, as far as is known
         self._readers = ThreadPoolExecutor(threads(), "read")
         self._writers = ThreadPoolExecutor(WRITERS, "write")
@@ -192,7 +193,8 @@ class Loop:
         pending = []
         for one in chunk:
             if one.kept is not None:
-                self._tell(one.kept)
+                self.tally.add(one.kept)
+                self.observer.finish(one.kept)
             elif one.error is not None:
                 self._hand_over(self._fail, one, one.error)
             else:
@@ -332,12 +334,13 @@ class Loop:
         return Outcome(item.name, "uptodate", outputs, tuple(edited), figures)
 
     def _tell(self, outcome: Outcome) -> None:
+        """Of what this run did, which alone counts for --max-failures."""
         self.tally.add(outcome)
         self.observer.finish(outcome)
-        most = self.run.max_failures
-        if most and self.tally.error >= most:
+        self.failures += outcome.status == "error"
+        if 0 < self.run.max_failures <= self.failures:
             raise FailuresError(
-                f"{self.tally.error} inputs failed, so the run ends",
+                f"{self.failures} inputs failed, so the run ends",
                 "mend them, or raise --max-failures",
             )
 

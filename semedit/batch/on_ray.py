@@ -60,11 +60,12 @@ def for_each_on_ray(run: Run, task: Any, observer: Observer, cluster: Cluster) -
     tally = Tally()
     with _connected(cluster.address) as ray:
         batches = list(_pending(run, items, task.batch, observer, tally))
+        known = tally.error
         for outcome in _outcomes(ray, run, task, batches, cluster.gpus) if batches else ():
             tally.add(outcome)
             observer.finish(outcome)
-            if run.max_failures and tally.error >= run.max_failures:
-                raise FailuresError(f"{tally.error} inputs failed, so the run ends")
+            if 0 < run.max_failures <= tally.error - known:
+                raise FailuresError(f"{tally.error - known} inputs failed, so the run ends")
     return tally
 
 

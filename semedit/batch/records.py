@@ -160,7 +160,7 @@ class Run:
         weights: name -> sha256 of the weight files used.
         overwrite: redo what is up to date, too.
         retry_failed: try again what failed before with the same inputs and parameters.
-        max_failures: end the run when so many items failed; 0: never.
+        max_failures: end the run when so many items failed in it; 0: never.
         shard: the part of the items that this run is for.
     """
 

@@ -80,7 +80,9 @@ class Common(Shared):
     max_failures: Annotated[
         int,
         typer.Option(
-            min=0, help="End when so many inputs failed; 0: never.", rich_help_panel=WORKSPACE
+            min=0,
+            help="End when so many inputs failed in this run; 0: never.",
+            rich_help_panel=WORKSPACE,
         ),
     ] = 0
     dry_run: Annotated[
