@@ -1,11 +1,11 @@
 """`semedit train cnerf`: CNeRF on rendered heads, by regression, then adversarially.
 
 z says what a head is: its parameters, all standard normal. So a run may begin with a plain
-regression of random rays on z and the camera, which a CPU can afford, with the true label map for
-the regions' masks; the adversaries then teach what a mean picture lacks, and the regression holds
-them. `regression=0 anchor=0` is the published recipe.
+regression of random rays, which a CPU can afford, with the true label map for the regions' masks,
+while the mapping network follows an encoder (guide.py); the adversaries then teach what a mean
+picture lacks, and the regression holds them. `regression=0 anchor=0` is the published recipe.
 
-    regression  |image - x| + label CE(8 maps, regions of x) + mask |maps - one-hot|^2
+    regression  |image - x| + label CE(8 maps, regions of x) + mask |maps - one-hot|^2 + near
     field       eikonal (|grad d| - 1)^2 + surface exp(-100 |d|)
     generator   -log sigmoid D(G) -log sigmoid D_k(G_k) + CE(class of G_k, k) + view |angles|
                 + anchor * regression + field
@@ -46,13 +46,15 @@ from semedit.trainers.cnerf_critics import (
     view_loss,
 )
 from semedit.trainers.discriminators import Memory
+from semedit.trainers.guide import Guide, followed
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask, Schedule
-from semedit.trainers.rendered import View, Views, read_views
+from semedit.trainers.rendered import Pair, Views, read_views
 from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import decibels
 
 KIND = "cnerf"
+WIDTHS = (24, 48, 96, 128)  # channels of the guide at half, quarter, ... of the resolution
 DEPTH = 0.4 / cameras.RADIUS  # what is seen of a head lies between 0.4 world units and -0.4
 
 
@@ -81,6 +83,8 @@ class CNeRFTrainer:
     sine_speed: float = 0.05  # factor on it for weights inside the sines, which are small
     modulation_speed: float = 0.25  # and for what styles make of frequencies and phases
     lr: float = 5e-4  # Adam, generator and critics, beside each other
+    mapped: float = 0.25  # part of the regression's heads that pass through the mapping network
+    near: float = 0.2  # weight of the mapping network's distance from the guide
     label: float = 0.3  # weight of the regions' cross-entropy
     mask: float = 0.5  # weight of the maps' squared error
     small: float = 4.0  # how much denser rays are on eyes, brows, nose, mouth, glasses
@@ -145,13 +149,15 @@ class CNeRFTrainer:
 @dataclass(frozen=True)
 class Batch:
     """One view of B heads: images [B,3,R,R], region numbers [B,R,R], how dense rays are on each
-    pixel [B,R*R], c [B,25], z [B,P]."""
+    pixel [B,R*R], c [B,25], z [B,P]; and the view that the guide sees, often another."""
 
     images: Tensor
     regions: Tensor
     density: Tensor
     c: Tensor
     z: Tensor
+    seen: Tensor
+    seen_labels: Tensor
 
     def first(self, count: int) -> Batch:
         """Of fewer heads."""
@@ -169,13 +175,16 @@ class CNeRFTask(GeneratorTask):
         channels = tuple(trainer.critic)
         self.whole, self.part = Critic(channels, self.count, 3), Critic(channels, 1, 1 + self.count)
         self.memory = Memory()
+        styles = self.count * 2  # of shape and of texture
+        self.guide = Guide(generator.config.neural, generator.config.w_dim, WIDTHS, styles)
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
+            "guide": self.guide,
             "whole": self.whole,
             "part": self.part,
             "memory": self.memory,
         }
-        self.averaged = ("generator",)
+        self.averaged = ("generator", "guide")
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.numbers = region_numbers(generator.config)
         self.density = ray_density(trainer.small, trainer.background)
@@ -194,6 +203,7 @@ class CNeRFTask(GeneratorTask):
             groups.setdefault(part_of(name), []).append(parameter)
         speeds = {"sines": trainer.sine_speed, "modulation": trainer.modulation_speed}
         each = [{"params": p, "lr": lr * speeds.get(k, 1.0)} for k, p in groups.items()]
+        each.append({"params": list(self.guide.parameters()), "lr": lr})
         return {
             "regression": torch.optim.Adam(each, lr, betas=(0.9, 0.98)),
             "generator": torch.optim.Adam(own, trainer.lr, betas=(0.0, 0.99)),
@@ -201,12 +211,14 @@ class CNeRFTask(GeneratorTask):
         }
 
     def batch(self, indices: Tensor) -> Batch:
-        """One random view of each head."""
-        return self._batch(self.views.any(indices))
+        """One random view of each head, and another."""
+        count = self.views.c.shape[1]
+        return self._batch(self.views.pair(indices, *torch.randint(count, (2, len(indices)))))
 
-    def _batch(self, view: View) -> Batch:
-        density = self.density[view.labels].flatten(1)
-        return Batch(view.images, self.numbers[view.labels], density, view.c, view.z)
+    def _batch(self, pair: Pair) -> Batch:
+        (images, seen), (labels, seen_labels) = pair.images.unbind(1), pair.labels.unbind(1)
+        density, regions = self.density[labels].flatten(1), self.numbers[labels]
+        return Batch(images, regions, density, pair.c[:, 0], pair.z, seen, seen_labels)
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of all networks."""
@@ -221,17 +233,22 @@ class CNeRFTask(GeneratorTask):
     def _regress(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the regression and of the field, weighted."""
         trainer = self.trainer
-        codes = self.generator.mapping(batch.z, batch.c)
         if self.generator.stage2 is not None:
+            codes = self.generator.mapping(batch.z, batch.c)
             image, maps = (x.flatten(2) for x in self._enlarge(codes, batch.c))
             return self._likeness(image, maps, batch.images, batch.regions, batch.density)
+        mapped = self.generator.mapping_network(batch.z)
+        found = self.guide(batch.seen, batch.seen_labels).view_as(mapped)
+        w, near = followed(mapped, found, trainer.mapped)
+        codes = {"ws": self.generator.spread(w)}
         pixels = torch.multinomial(batch.density, trainer.rays)
         planes = self.generator.planes(codes)
         found = self.generator.volume(planes, batch.c, pixels, jitter=True)
         images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))
         regions = batch.regions.flatten(1).gather(1, pixels)
         colour, maps = found["colour"].transpose(1, 2), found["maps"].transpose(1, 2)
-        return self._likeness(colour, maps, images, regions) | self._field(planes, found)
+        terms = self._likeness(colour, maps, images, regions) | self._field(planes, found)
+        return {**terms, "near": trainer.near * near}
 
     def _likeness(
         self,
@@ -355,22 +372,31 @@ class CNeRFTask(GeneratorTask):
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """Held-out heads drawn from their parameters: mapped_db, decibels; regions, the share of
-        pixels of the right region; miou, over regions."""
+        pixels of the right region; miou, over regions. encoded_db: first views drawn from what the
+        guide finds in last ones."""
         generator = cast(CNeRF, modules["generator"])
         generator.centre()
-        found, hits = [], torch.zeros(3, self.count)
+        found, encoded, hits = [], [], torch.zeros(3, self.count)
+        last = self.views.c.shape[1] - 1
         numbers = torch.arange(self.count)[:, None, None, None]
         for heads in torch.arange(self.size, len(self.views)).split(4):
-            batch = self._batch(self.views.one(heads, torch.zeros_like(heads)))
+            first, other = torch.zeros_like(heads), torch.full_like(heads, last)
+            batch = self._batch(self.views.pair(heads, first, other))
             with torch.no_grad():
                 output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
+                if generator.stage2 is None:
+                    w = modules["guide"](batch.seen, batch.seen_labels)
+                    codes = {"ws": generator.spread(w.unflatten(1, (self.count, 2)))}
+                    image = generator.synthesis(codes, batch.c).image
+                    encoded.append(decibels(image, batch.images))
             found.append(decibels(output.image, batch.images))
             assert output.seg is not None
             drawn, true = self.numbers[output.seg.argmax(1)] == numbers, batch.regions == numbers
             for i, both in enumerate((drawn & true, drawn | true, true)):
                 hits[i] += both.flatten(1).sum(1)
         there = hits[2] > 0
-        return {
+        guided = {"encoded_db": round(float(torch.cat(encoded).mean()), 4)} if encoded else {}
+        return guided | {
             "mapped_db": round(float(torch.cat(found).mean()), 4),
             "regions": round(float(hits[0].sum() / hits[2].sum()), 4),
             "miou": round(float((hits[0] / hits[1].clamp(min=1))[there].mean()), 4),

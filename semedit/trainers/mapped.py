@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,21 +15,32 @@ TOGETHER = 4  # heads drawn in one go
 
 
 @torch.no_grad()
-def mapped_figures(generator: Any, views: Views, heads: Tensor) -> dict[str, float]:
+def mapped_figures(
+    generator: Any,
+    views: Views,
+    heads: Tensor,
+    guided: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None,
+) -> dict[str, float]:
     """Of the first views of heads (int64): mapped_db, decibels; mapped_labels, the share of right
     labels. A generator whose z has not as many entries as heads have parameters has no figures.
+
+    guided: the codes of pictures and label maps, by a guide; encoded_db is then how near the first
+            views are when they are drawn from codes of the last ones.
     """
     count, place = views.z.shape[1], next(generator.parameters()).device
     if generator.z_dim != count:
         return {}
-    found, right = [], []
+    found, right, encoded = [], [], []
+    last = views.c.shape[1] - 1
     for part in heads.split(TOGETHER):
         view = views.one(part, torch.zeros_like(part))
         images, labels, c, z = (x.to(place) for x in (view.images, view.labels, view.c, view.z))
         output = generator.synthesis(generator.mapping(z, c), c)
         found.append(decibels(output.image, images))
         right.append((output.seg.argmax(1) == labels).float().mean((1, 2)))
-    return {
-        "mapped_db": round(float(torch.cat(found).mean()), 4),
-        "mapped_labels": round(float(torch.cat(right).mean()), 4),
-    }
+        if guided is not None:
+            seen = views.one(part, torch.full_like(part, last))
+            codes = guided(seen.images.to(place), seen.labels.to(place))
+            encoded.append(decibels(generator.synthesis(codes, c).image, images))
+    figures = {"mapped_db": found, "mapped_labels": right, "encoded_db": encoded}
+    return {k: round(float(torch.cat(v).mean()), 4) for k, v in figures.items() if v}

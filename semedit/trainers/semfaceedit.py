@@ -18,8 +18,9 @@ which nothing but the squared distance can be meant; it is a mean over entries, 
 pi-GAN, from which the discriminators come.
 
 On rendered heads, z says what a head is: its parameters, all standard normal. So stage 1 may begin
-with a plain regression of random rays on z and camera, which a CPU can afford, and keep it as an
-anchor beside the adversaries. `preset=paper regression=0 anchor=0` is the published recipe.
+with a plain regression of random rays, which a CPU can afford, and keep it as an anchor beside the
+adversaries; the mapping networks follow an encoder meanwhile (guide.py).
+`preset=paper regression=0 anchor=0` is the published recipe.
 
 Source: Verma and Raman 2025, arXiv:2506.22833, supplement, section 1. Departs: the regression; the
 discriminators of the heads preset see every n-th pixel of every n-th row, from a random one.
@@ -42,15 +43,17 @@ from semedit.generators.manifolds import Manifolds, ManifoldsConfig, Sharing
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import BranchedDiscriminator, Memory
+from semedit.trainers.guide import Guide, followed
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.posed import read_faces
-from semedit.trainers.rendered import View, Views
+from semedit.trainers.rendered import Views
 from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import class_weights
 
 KIND = "manifolds"
+WIDTHS = (24, 48, 96, 128)  # channels of the guide at half, quarter, ... of the resolution
 GEOMETRY = ("geometry", "mapping_geometry", "intersections")  # frozen in stage 2
 
 
@@ -81,6 +84,8 @@ class SemFaceEditTrainer:
     regression: float = 0.7  # part of the run without adversaries
     regression_lr: float = 2e-3  # Adam
     mapping_speed: float = 0.5  # factor on the mapping networks' learning rate in the regression
+    mapped: float = 0.25  # part of the regression's faces that pass through the mapping networks
+    near: float = 0.2  # weight of the mapping networks' distance from the guide
     sine_speed: float = 0.5  # the same of the sines
     anchor: float = 2.0  # weight of the regression beside the adversaries
     rays: int = 64  # of each head in a regression step
@@ -154,13 +159,15 @@ class SemFaceEditTrainer:
 @dataclass(frozen=True)
 class Batch:
     """One view of B heads: images [B,3,R,R], labels int64 [B,R,R], how dense rays are on each
-    pixel [B,R*R], c [B,25], z [B,P]."""
+    pixel [B,R*R], c [B,25], z [B,P]; and the view that the guide sees, often another."""
 
     images: Tensor
     labels: Tensor
     density: Tensor
     c: Tensor
     z: Tensor
+    seen: Tensor
+    seen_labels: Tensor
 
     def first(self, count: int) -> Batch:
         """Of fewer heads."""
@@ -197,13 +204,15 @@ class SemFaceEditTask(GeneratorTask):
         self.of_labels = BranchedDiscriminator(self.side, channels, len(LABELS), latent)
         self.of_images = BranchedDiscriminator(self.side, channels, 3, 2)
         self.memory = Memory()
+        self.guide = Guide(generator.resolution, generator.config.w_dim, WIDTHS, count=2)
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
+            "guide": self.guide,
             "of_labels": self.of_labels,
             "of_images": self.of_images,
             "memory": self.memory,
         }
-        self.averaged = ("generator",)
+        self.averaged = ("generator", "guide")
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.class_weights = class_weights(views.labels[: self.size])
         self.density = ray_density(trainer.small, trainer.background)
@@ -222,6 +231,7 @@ class SemFaceEditTask(GeneratorTask):
             {"params": rest},
             {"params": mapping, "lr": lr * trainer.mapping_speed},
             {"params": sines, "lr": lr * trainer.sine_speed},
+            {"params": list(self.guide.parameters())},
         ]
         found: dict[str, torch.optim.Optimizer] = {
             "regression": torch.optim.Adam(groups, lr, betas=(0.9, 0.98)),
@@ -234,12 +244,12 @@ class SemFaceEditTask(GeneratorTask):
         return found
 
     def batch(self, indices: Tensor) -> Batch:
-        """One random view of each head."""
-        return self._batch(self.views.any(indices))
-
-    def _batch(self, view: View) -> Batch:
-        density = self.density[view.labels].flatten(1)
-        return Batch(view.images, view.labels, density, view.c, view.z)
+        """One random view of each head, and another."""
+        count = self.views.c.shape[1]
+        pair = self.views.pair(indices, *torch.randint(count, (2, len(indices))))
+        (images, seen), (labels, seen_labels) = pair.images.unbind(1), pair.labels.unbind(1)
+        density = self.density[labels].flatten(1)
+        return Batch(images, labels, density, pair.c[:, 0], pair.z, seen, seen_labels)
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of all networks of the stage."""
@@ -262,9 +272,10 @@ class SemFaceEditTask(GeneratorTask):
         """Colours and labels of random rays, those of heads given by their parameters."""
         trainer, generator = self.trainer, self.generator
         pixels = torch.multinomial(batch.density, min(trainer.rays, batch.density.shape[1]))
-        codes = generator.mapping(batch.z, batch.c)
-        if not generator.config.apart:  # clubs have one style, which is quicker to evaluate
-            codes["appearance"] = codes["appearance"][:, :, :1]
+        w, each = generator.styles(batch.z)  # clubs have one style, which is quicker to evaluate
+        mapped, found = torch.stack([w, each[:, 0]], 1), self.guide(batch.seen, batch.seen_labels)
+        styles, near = followed(mapped, found, trainer.mapped)
+        codes = generator.spread(styles[:, 0], styles[:, 1:])
         found = generator.volume(generator.planes(codes), batch.c, pixels, trainer.surfaces)
         images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))
         labels = batch.labels.flatten(1).gather(1, pixels)
@@ -274,6 +285,7 @@ class SemFaceEditTask(GeneratorTask):
         return {
             "image": (colour - images).abs().mean(),
             "label": trainer.label * F.cross_entropy(seg, labels, self.class_weights),
+            "near": trainer.near * near,
         }
 
     # Adversaries ---------------------------------------------------------------------------------
@@ -354,7 +366,13 @@ class SemFaceEditTask(GeneratorTask):
         """On held-out heads; see `mapped_figures`."""
         generator = cast(Manifolds, modules["generator"])
         generator.centre()
-        return mapped_figures(generator, self.views, torch.arange(self.size, len(self.views)))
+
+        def guided(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            w, each = modules["guide"](images, labels).unbind(1)
+            return generator.spread(w, each[:, None].expand(-1, len(generator.clubs), -1))
+
+        heads = torch.arange(self.size, len(self.views))
+        return mapped_figures(generator, self.views, heads, guided)
 
 
 def judged(

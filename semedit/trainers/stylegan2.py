@@ -2,8 +2,7 @@
 
 z says what a head is: its parameters and the angles it is seen from, all standard normal. So a
 run may begin with a regression, which a CPU can afford, and the adversary only has to teach what a
-mean picture lacks. An encoder E, which is not kept, finds the style of a picture at once, and the
-mapping network M follows it: from z alone, a synthesis S learns blurs for very long.
+mean picture lacks. While it lasts, the mapping network M follows an encoder E (guide.py).
 `regression=0 anchor=0` is the published recipe.
 
     regression    |S(w) - x|  +  edge |grad S(w) - grad x|  +  near |M(z*) - E(x)|^2,
@@ -28,15 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras, losses
-from semedit.generators.encoder import (
-    COARSE,
-    EncoderConfig,
-    Tower,
-    coarse_background,
-    region_colours,
-)
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.discriminators import Augment, Discriminator, Memory
+from semedit.trainers.guide import Guide, followed
 from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import View, Views, read_views
 from semedit.trainers.terms import report, total
@@ -118,7 +111,7 @@ class StyleGAN2Task(GeneratorTask):
     def __init__(self, trainer: StyleGAN2Trainer, views: Views, generator: StyleGAN2) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator
         self.discriminator = Discriminator(trainer.resolution, tuple(trainer.critic))
-        self.encoder = StyleEncoder(trainer.resolution, trainer.w_dim)
+        self.encoder = Guide(trainer.resolution, trainer.w_dim, WIDTHS)
         networks: tuple[Any, ...] = (generator, self.discriminator, self.encoder)
         for network in networks:
             network.to(memory_format=torch.channels_last)  # a seventh faster on a CPU
@@ -178,11 +171,12 @@ class StyleGAN2Task(GeneratorTask):
 
     def _regress(self, batch: Batch, halvings: int = 0) -> dict[str, Tensor]:
         """Terms of the regression, at the trainer's resolution / 2^halvings."""
-        factor, count = 2**halvings, round(self.trainer.mapped * len(batch.z))
-        mapped = self._styles(batch.z)["ws"]
+        factor = 2**halvings
+        mapped = self._styles(batch.z)["ws"][:, :1]
         with torch.autocast("cpu", torch.bfloat16):
-            encoded = self._encoded(self.encoder, batch)
-            ws = torch.cat([mapped[:count].to(encoded), encoded[count:]])
+            found = self.encoder(batch.images, batch.labels)
+            styles, near = followed(mapped, found, self.trainer.mapped)
+            ws = self._spread(styles)
             side = self.generator.resolution // factor
             image = self.generator.synthesis({"ws": ws}, batch.z, resolution=side).image.float()
         away = image - F.avg_pool2d(batch.images, factor)
@@ -193,13 +187,12 @@ class StyleGAN2Task(GeneratorTask):
         return {
             "image": (away.abs() * weight).mean(),
             "edge": self.trainer.edge * edge,
-            # The mapping network follows the encoder, which is not to give up what z cannot say.
-            "near": self.trainer.near * (mapped - encoded.detach().float())[:, 0].square().mean(),
+            "near": self.trainer.near * near,
         }
 
-    def _encoded(self, encoder: nn.Module, batch: Batch) -> Tensor:
-        """The encoder's style of each picture, for every layer: [B,num_ws,w_dim]."""
-        return encoder(batch.images, batch.labels)[:, None].expand(-1, self.generator.num_ws, -1)
+    def _spread(self, styles: Tensor) -> Tensor:
+        """One style of each picture [B,1,w_dim] for every layer: [B,num_ws,w_dim]."""
+        return styles.expand(-1, self.generator.num_ws, -1)
 
     def _styles(self, z: Tensor) -> dict[str, Tensor]:
         return self.generator.mapping(z, z)
@@ -266,30 +259,11 @@ class StyleGAN2Task(GeneratorTask):
         for heads in torch.arange(self.size, len(self.views)).split(16):
             batch = self._batch(self.views.one(heads, torch.zeros_like(heads)))
             mapped = generator.mapping(batch.z, batch.z)["ws"]
-            encoded = self._encoded(modules["encoder"], batch)
+            encoded = self._spread(modules["encoder"](batch.images, batch.labels))
             for name, ws in zip(found, (mapped, encoded), strict=True):
                 image = generator.synthesis({"ws": ws}, batch.z).image
                 found[name].append(decibels(image, batch.images))
         return {name: round(float(torch.cat(values).mean()), 4) for name, values in found.items()}
-
-
-class StyleEncoder(nn.Module):
-    """Pictures [N,3,R,R] in [-1,1] and label maps int64 [N,R,R] -> styles [N,w_dim]."""
-
-    def __init__(self, resolution: int, w_dim: int) -> None:
-        super().__init__()
-        levels = resolution.bit_length() - 3  # down to 4 pixels
-        config = EncoderConfig(w_dim=w_dim, resolution=resolution, channels=WIDTHS[:levels])
-        self.classes = config.classes
-        direct = 4 * config.classes + 4 * COARSE * COARSE
-        self.tower = Tower(config, config.classes + 3, direct, num_ws=1)
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        maps = F.one_hot(labels, self.classes).permute(0, 3, 1, 2).float()
-        seen = torch.cat([region_colours(images, maps), coarse_background(images, maps)], 1)
-        no_camera = images.new_zeros(len(images), 6)
-        styles, _ = self.tower(torch.cat([images, maps], 1), seen, no_camera)
-        return styles[:, 0]
 
 
 def standard_angles(c: Tensor) -> Tensor:
