@@ -298,6 +298,13 @@ class Decoder(nn.Module):
         self, structure: Tensor, style: Tensor, noise: str = "const", unit: bool = True
     ) -> Tensor:
         """unit: bring the structure to unit length, as it is except for slices of one."""
+        style = unit_length(style)
+        return self.ToRGB(self.features(structure, style, noise, unit), style)
+
+    def features(
+        self, structure: Tensor, style: Tensor, noise: str = "const", unit: bool = True
+    ) -> Tensor:
+        """What the picture is read from: [N,C,R,R]."""
         if noise not in NOISES:
             raise OptionError(f"there is no noise {noise!r}: {', '.join(NOISES)}")
         style = unit_length(style)
@@ -305,4 +312,4 @@ class Decoder(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for name in self.blocks:
             x = self.get_submodule(name)(x, style, noise)
-        return self.ToRGB(x, style)
+        return x

@@ -170,7 +170,7 @@ def spread(x: Tensor) -> Tensor:
 
 
 class Memory(nn.Module):
-    """How many steps the adversaries made: what regularisers with steps of their own go by."""
+    """How many steps were made: what has steps of its own, such as a regulariser, goes by it."""
 
     steps: Tensor
 

@@ -4,8 +4,10 @@
            l = cross-entropy + 1 - soft IoU
 
     SMN    first by regression: a picture x and its twin x' in other colours (twins.py) swap,
-               |G(S(x'), T(x)) - x|  +  edge |grad|  +  uniform log mean exp(-2 |T(x) - T(y)|^2),
-               S, T = structure, style of E; x, y any two of a batch
+               |G(S(x'), T(x)) - x|  +  edge |grad|  +  uniform log mean exp(-2 |T(x) - T(y)|^2)
+               +  label CE(H(x), labels),
+               S, T = structure, style of E; x, y any two of a batch; H, which is not kept, reads
+               labels from what G reads the picture from, so that shapes are found soon
            then with adversaries, as the Swapping Autoencoder: steps of the discriminators
                -log D(x) - 0.5 log(1 - D(rec)) - 0.5 log(1 - D(mix))
                -log P(x, x) - log(1 - P(x, mix)),   mix = G(S(another), T(x))
@@ -35,6 +37,7 @@ from semedit import losses
 from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
+from semedit.images import LABELS
 from semedit.trainers.celeba import chosen_device
 from semedit.trainers.discriminators import Discriminator, Memory
 from semedit.trainers.labelled import Labelled, read_labelled
@@ -43,7 +46,7 @@ from semedit.trainers.patches import PatchDiscriminator, random_crops
 from semedit.trainers.regions import region_counts, region_ious, region_losses, region_masks
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.terms import report, total
-from semedit.trainers.triplane import decibels, differences, small_parts
+from semedit.trainers.triplane import class_weights, decibels, differences, small_parts
 from semedit.trainers.twins import twins
 
 KIND = "l2sae"
@@ -80,10 +83,12 @@ class L2SAETrainer:
     batch_size: int = 4  # pictures a step, even; on a CPU more steps teach more than larger ones
     lr: float = 3e-3  # Adam, of the SMN by regression
     maps_lr: float = 6e-3  # Adam, of the SMPN
+    maps_every: int = 1  # steps of the SMN to one of the SMPN
     gan_lr: float = 1e-3  # Adam, beside and of the adversaries
     regression: float = 0.8  # part of the run without adversaries
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 2.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
+    label: float = 0.1  # weight of the labels that are read beside the picture
     uniform: float = 0.01  # weight of styles that lie apart, as those that noise makes do
     anchor: float = 4.0  # weight of the regression beside the adversaries
     gan: float = 0.25  # weight of the discriminator of pictures; published: 1, anchor as well
@@ -163,11 +168,15 @@ class L2SAETask:
         self.critic = Discriminator(side, _fitting(trainer.critic, side)).to(self.device)
         self.patches = PatchDiscriminator(trainer.patch_size, trainer.patch_critic).to(self.device)
         self.weights = small_parts(trainer.small).to(self.device)
+        self.classes = class_weights(data.parts[0][1]).to(self.device)
         self.memory = Memory()
+        last = network.config.decoder[-1]
+        self.reader = nn.Conv2d(last, len(LABELS), 1).to(self.device)  # H
         self.modules: dict[str, nn.Module] = {
             "network": network,
             "critic": self.critic,
             "patches": self.patches,
+            "reader": self.reader,
             "memory": self.memory,
         }
         self.averaged = ("network",)
@@ -176,7 +185,7 @@ class L2SAETask:
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         trainer, network = self.trainer, self.network
-        own = [*network.E.parameters(), *network.G.parameters()]
+        own = [*network.E.parameters(), *network.G.parameters(), *self.reader.parameters()]
         critics = [*self.critic.parameters(), *self.patches.parameters()]
         maps = list(cast(nn.Module, network.SMPN).parameters())
         betas = (0.9, 0.98)
@@ -201,17 +210,16 @@ class L2SAETask:
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update of what learns."""
-        trainer = self.trainer
+        trainer, steps = self.trainer, int(self.memory.steps)
         values: dict[str, float] = {}
-        if trainer.part != "smn":
+        if trainer.part == "smpn" or (trainer.part == "both" and steps % trainer.maps_every == 0):
             values |= self._map(batch)
         if trainer.part != "smpn":
             if progress < trainer.regression:
                 values |= self._regress(batch)
             else:
-                even = int(self.memory.steps) % 2 == 0
-                values |= self._criticise(batch) if even else self._please(batch)
-                self.memory.steps += 1
+                values |= self._criticise(batch) if steps % 2 == 0 else self._please(batch)
+        self.memory.steps += 1
         return values
 
     # The SMPN.
@@ -240,13 +248,16 @@ class L2SAETask:
             structure, style = self.network.E(torch.cat([batch.images, batch.twins]))
             of, at = structure.chunk(2), style.chunk(2)
             shapes = torch.cat([of[1][:half], of[0][half:]])
-            image = self.network.G(shapes, torch.cat([at[0][:half], at[1][half:]]), "random")
+            styles = torch.cat([at[0][:half], at[1][half:]])
+            features = self.network.G.features(shapes, styles, "random")
+            image, read = self.network.G.ToRGB(features, styles), self.reader(features)
         true = torch.cat([batch.images[:half], batch.twins[half:]])
         weight = self.weights[batch.labels][:, None]
         across, down = differences(image.float() - true)
         return image.float(), {
             "image": ((image.float() - true).abs() * weight).mean(),
             "edge": self.trainer.edge * (across.abs().mean() + down.abs().mean()),
+            "label": self.trainer.label * F.cross_entropy(read.float(), batch.labels, self.classes),
             "uniform": self.trainer.uniform * uniformity(style),
         }
 
