@@ -18,8 +18,10 @@ Source: Tomar and Rajagopalan 2023 (L2SAE), arXiv:2312.15037, equation 2; Park e
 (Swapping Autoencoder), arXiv:2007.00653; Wang and Isola 2020, arXiv:2005.10242 (uniformity).
 Departs: the regression on twins, which a CPU can afford, before the adversaries, which alone make
 style and structure part there; l is not the adversarial loss of the autoencoder: regions have one
-right answer. Styles are short and spread over their sphere: noise of N(0,1) on a vector of unit
-length is a direction of its own, which the decoder shall know.
+right answer. At 128 pixels the structure has 1/8 of their number a side, not 1/16, and so as many
+cells as the published networks have at 256: eyes are lost in fewer. Styles are short and spread
+over their sphere: noise of N(0,1) on a vector of unit length is a direction of its own, which the
+decoder shall know.
 """
 
 from __future__ import annotations
@@ -60,20 +62,20 @@ class L2SAETrainer:
     """Hyper-parameters of an L2SAE, its discriminators and its losses."""
 
     name: ClassVar[str] = "l2sae"
-    schedule: ClassVar[Schedule] = Schedule(minutes=60.0, ema_steps=150.0, save_minutes=10.0)
+    schedule: ClassVar[Schedule] = Schedule(minutes=140.0, ema_steps=150.0, save_minutes=10.0)
     output: str = "heads-l2sae-128"  # name of the weight file
     base: str = ""  # weights to start from, by name or path; empty: random ones
     part: Literal["both", "smn", "smpn"] = "both"  # what learns; the other stays as it is
     resolution: int = 128  # pixels a side; this and the widths below count without a base
     slicing: Literal["first", "second"] = "first"  # which channels answer for which region
-    style: int = 64  # entries of the style
-    encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # channels at R, R/2, ..., R/16
-    summary: tuple[int, ...] = (256,)  # channels from there to the style
-    head: tuple[int, ...] = (128, 192)  # channels of the decoder at R/16
-    decoder: tuple[int, ...] = (192, 128, 64, 32)  # channels of the decoder at R/8, ..., R
-    map_encoder: tuple[int, ...] = (16, 32, 64, 128, 192)  # widths of the SMPN's encoder
-    map_head: tuple[int, ...] = (64, 64)  # and of its decoder at R/16
-    map_decoder: tuple[int, ...] = (64, 48, 32, 16)  # and at R/8, ..., R
+    style: int = 24  # entries of the style
+    encoder: tuple[int, ...] = (16, 32, 64, 128)  # channels at R, R/2, ..., R/8
+    summary: tuple[int, ...] = (192, 256)  # channels from there to the style
+    head: tuple[int, ...] = (128, 160)  # channels of the decoder at R/8
+    decoder: tuple[int, ...] = (128, 64, 32)  # channels of the decoder at R/4, ..., R
+    map_encoder: tuple[int, ...] = (16, 32, 64, 128)  # widths of the SMPN's encoder
+    map_head: tuple[int, ...] = (64, 64)  # and of its decoder at R/8
+    map_decoder: tuple[int, ...] = (48, 32, 16)  # and at R/4, ..., R
     noise: bool = False  # whether the decoder's layers have noise maps
     rank: int = 64  # directions of the prior of codes
     critic: tuple[int, ...] = (16, 32, 64, 128, 160, 160)  # of the discriminator at R, ..., 4
@@ -81,15 +83,16 @@ class L2SAETrainer:
     patch_critic: tuple[int, ...] = (32, 64, 96)  # of their discriminator at that, ..., 4
     crops: int = 8  # of each picture
     batch_size: int = 4  # pictures a step, even; on a CPU more steps teach more than larger ones
-    lr: float = 3e-3  # Adam, of the SMN by regression
+    lr: float = 4e-3  # Adam, of the SMN by regression
     maps_lr: float = 6e-3  # Adam, of the SMPN
-    maps_every: int = 1  # steps of the SMN to one of the SMPN
+    maps_every: int = 2  # steps of the SMN to one of the SMPN
     gan_lr: float = 1e-3  # Adam, beside and of the adversaries
-    regression: float = 0.8  # part of the run without adversaries
+    regression: float = 0.85  # part of the run without adversaries
+    tint: float = 0.06  # how far a twin's colours are from those of another light; see twins.py
     edge: float = 0.5  # weight of the differences between neighbouring pixels
-    small: float = 2.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
-    label: float = 0.1  # weight of the labels that are read beside the picture
-    uniform: float = 0.01  # weight of styles that lie apart, as those that noise makes do
+    small: float = 4.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
+    label: float = 1.0  # weight of the labels that are read beside the picture
+    uniform: float = 0.04  # weight of styles that lie apart, as those that noise makes do
     anchor: float = 4.0  # weight of the regression beside the adversaries
     gan: float = 0.25  # weight of the discriminator of pictures; published: 1, anchor as well
     patch: float = 0.25  # weight of the discriminator of patches
@@ -202,7 +205,7 @@ class L2SAETask:
         mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
         images = torch.where(mirrored, images.flip(-1), images)
         labels = torch.where(mirrored[:, 0], labels.flip(-1), labels)
-        others = twins(images, labels)
+        others = twins(images, labels, self.trainer.tint)
         return Batch(*(part.to(self.device) for part in (images, others, labels)))
 
     def _mixed_precision(self) -> torch.autocast:
@@ -351,7 +354,7 @@ class L2SAETask:
         images, labels = self.data.read(rows)
         with torch.random.fork_rng([]):
             torch.manual_seed(int(rows[0]))
-            others = twins(images, labels)
+            others = twins(images, labels, self.trainer.tint)
         return images.to(self.device), labels.to(self.device), others.to(self.device)
 
     def _fit(self, network: L2SAE) -> None:

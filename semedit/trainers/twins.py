@@ -20,7 +20,6 @@ ALIKE = (
 )
 LIFT = 0.18  # spread of the colour that black becomes, shares of the range
 GAIN = 0.30  # spread of the logarithm of the contrast
-TINT = 0.12  # spread of both between the channels
 
 
 def groups() -> Tensor:
@@ -32,14 +31,16 @@ def groups() -> Tensor:
     return torch.tensor(found)
 
 
-def twins(images: Tensor, labels: Tensor) -> Tensor:
+def twins(images: Tensor, labels: Tensor, tint: float = 0.06) -> Tensor:
     """Pictures [N,3,R,R] in [-1,1] with regions of labels int64 [N,R,R] in random other colours.
 
     x' = lift + (1 - lift) x^(1 / gain), by group and channel, x in [0,1]
+
+    tint: spread of both between the channels.
     """
     n, kinds = len(images), len(LABELS)
-    lift = (LIFT * torch.randn(n, kinds, 1)).abs() + 0.3 * TINT * torch.randn(n, kinds, 3)
-    gain = GAIN * torch.randn(n, kinds, 1) + TINT * torch.randn(n, kinds, 3)
+    lift = (LIFT * torch.randn(n, kinds, 1)).abs() + 0.3 * tint * torch.randn(n, kinds, 3)
+    gain = GAIN * torch.randn(n, kinds, 1) + tint * torch.randn(n, kinds, 3)
     which = groups()[labels].flatten(1)[..., None].expand(-1, -1, 3)
 
     def spread(values: Tensor) -> Tensor:
