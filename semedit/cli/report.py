@@ -190,7 +190,7 @@ def reason_of(message: str) -> str:
     text = re.sub(r": #[0-9a-f]{6} .*", "", text)
     text = re.sub(r" \(.*\)$", "", text)
     text = re.sub(r" (in|at) \S*[/.]\S*$", "", text)
-    return re.sub(r"\d[\d.,]*", "N", text)[:80]
+    return re.sub(r"(?<![\w-])\d[\d.,]*(?!\w)", "N", text)[:80]
 
 
 def show_plan(command: str, found: Plan, as_json: bool) -> None:
