@@ -122,7 +122,7 @@ def test_training_from_a_file_tells_of_both_runs():
 
 def test_the_mapping_network_follows_a_guide() -> None:
     """The first faces are mapped; the guide is not pulled towards the mapping network."""
-    from semedit.trainers.guide import Guide, followed
+    from semedit.trainers.guide import Guide, followed, share_mapped
 
     torch.manual_seed(0)
     guide = Guide(16, 5, (4, 6), count=2)
@@ -133,3 +133,7 @@ def test_the_mapping_network_follows_a_guide() -> None:
     torch.testing.assert_close(near, (mapped - found).square().mean())
     gradients = torch.autograd.grad(near, [mapped, *guide.parameters()], allow_unused=True)
     assert gradients[0] is not None and all(one is None for one in gradients[1:])
+    share = share_mapped(0.25, 0.0)  # nothing teaches the guide
+    styles, near = followed(mapped, found, share)
+    assert torch.equal(styles, mapped) and float(near) == 0
+    assert share_mapped(0.25, 0.8) == 0.25

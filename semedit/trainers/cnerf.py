@@ -46,7 +46,7 @@ from semedit.trainers.cnerf_critics import (
     view_loss,
 )
 from semedit.trainers.discriminators import Memory
-from semedit.trainers.guide import Guide, followed
+from semedit.trainers.guide import Guide, followed, share_mapped
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import Pair, Views, read_views
@@ -188,6 +188,7 @@ class CNeRFTask(GeneratorTask):
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.numbers = region_numbers(generator.config)
         self.density = ray_density(trainer.small, trainer.background)
+        self.share = share_mapped(trainer.mapped, trainer.regression)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -239,7 +240,7 @@ class CNeRFTask(GeneratorTask):
             return self._likeness(image, maps, batch.images, batch.regions, batch.density)
         mapped = self.generator.mapping_network(batch.z)
         found = self.guide(batch.seen, batch.seen_labels).view_as(mapped)
-        w, near = followed(mapped, found, trainer.mapped)
+        w, near = followed(mapped, found, self.share)
         codes = {"ws": self.generator.spread(w)}
         pixels = torch.multinomial(batch.density, trainer.rays)
         planes = self.generator.planes(codes)

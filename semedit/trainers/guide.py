@@ -32,7 +32,7 @@ class Guide(nn.Module):
 
     def __init__(self, resolution: int, w_dim: int, widths: Sequence[int], count: int = 1) -> None:
         super().__init__()
-        levels = resolution.bit_length() - 3  # down to 4 pixels
+        levels = resolution.bit_length() - 3  # down to 4 pixels, if there are so many widths
         channels = tuple(widths[:levels])
         config = EncoderConfig(w_dim=w_dim, resolution=resolution, channels=channels)
         self.classes = config.classes
@@ -46,13 +46,21 @@ class Guide(nn.Module):
         return self.tower(torch.cat([images, maps], 1), seen, no_camera)[0]
 
 
+def share_mapped(mapped: float, regression: float) -> float:
+    """Share of the faces whose styles are the mapping network's: all, where no regression teaches
+    the guide and what is beside the adversary must do without it."""
+    return mapped if regression > 0 else 1.0
+
+
 def followed(mapped: Tensor, found: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Styles to draw from, the first ones mapped; and how far the mapping network is from the
     guide, which is not to give up what z cannot say.
 
     Args: mapped, found [N,count,w_dim]: of the mapping network and of the guide. share: of faces
-          whose styles are the mapping network's.
+          whose styles are the mapping network's; 1: the guide does not count.
     """
+    if share == 1:
+        return mapped, mapped.new_zeros([])
     count = round(share * len(mapped))
     near = (mapped.float() - found.detach().float()).square().mean()
     return torch.cat([mapped[:count].to(found), found[count:]]), near

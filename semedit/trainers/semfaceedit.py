@@ -43,7 +43,7 @@ from semedit.generators.manifolds import Manifolds, ManifoldsConfig, Sharing
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import BranchedDiscriminator, Memory
-from semedit.trainers.guide import Guide, followed
+from semedit.trainers.guide import Guide, followed, share_mapped
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.mapped import mapped_figures
@@ -216,6 +216,7 @@ class SemFaceEditTask(GeneratorTask):
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.class_weights = class_weights(views.labels[: self.size])
         self.density = ray_density(trainer.small, trainer.background)
+        self.share = share_mapped(trainer.mapped, trainer.regression)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -274,7 +275,7 @@ class SemFaceEditTask(GeneratorTask):
         pixels = torch.multinomial(batch.density, min(trainer.rays, batch.density.shape[1]))
         w, each = generator.styles(batch.z)  # clubs have one style, which is quicker to evaluate
         mapped, found = torch.stack([w, each[:, 0]], 1), self.guide(batch.seen, batch.seen_labels)
-        styles, near = followed(mapped, found, trainer.mapped)
+        styles, near = followed(mapped, found, self.share)
         codes = generator.spread(styles[:, 0], styles[:, 1:])
         found = generator.volume(generator.planes(codes), batch.c, pixels, trainer.surfaces)
         images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))

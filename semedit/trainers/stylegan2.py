@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from semedit import cameras, losses
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.discriminators import Augment, Discriminator, Memory
-from semedit.trainers.guide import Guide, followed
+from semedit.trainers.guide import Guide, followed, share_mapped
 from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import View, Views, read_views
 from semedit.trainers.terms import report, total
@@ -125,6 +125,7 @@ class StyleGAN2Task(GeneratorTask):
         }
         self.averaged = ("generator", "encoder")
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
+        self.share = share_mapped(trainer.mapped, trainer.regression)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -175,7 +176,7 @@ class StyleGAN2Task(GeneratorTask):
         mapped = self._styles(batch.z)["ws"][:, :1]
         with torch.autocast("cpu", torch.bfloat16):
             found = self.encoder(batch.images, batch.labels)
-            styles, near = followed(mapped, found, self.trainer.mapped)
+            styles, near = followed(mapped, found, self.share)
             ws = self._spread(styles)
             side = self.generator.resolution // factor
             image = self.generator.synthesis({"ws": ws}, batch.z, resolution=side).image.float()
