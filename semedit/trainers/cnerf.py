@@ -213,8 +213,7 @@ class CNeRFTask(GeneratorTask):
 
     def batch(self, indices: Tensor) -> Batch:
         """One random view of each head, and another."""
-        count = self.views.c.shape[1]
-        return self._batch(self.views.pair(indices, *torch.randint(count, (2, len(indices)))))
+        return self._batch(self.views.any_pair(indices))
 
     def _batch(self, pair: Pair) -> Batch:
         (images, seen), (labels, seen_labels) = pair.images.unbind(1), pair.labels.unbind(1)

@@ -220,6 +220,11 @@ class Views:
         """A random view of each head; heads int64 [B]."""
         return self.one(heads, torch.randint(self.c.shape[1], heads.shape))
 
+    def any_pair(self, heads: Tensor) -> Pair:
+        """Two random views of each head, which may be the same; heads int64 [B]."""
+        first, second = torch.randint(self.c.shape[1], (2, len(heads)))
+        return self.pair(heads, first, second)
+
     def pair(self, heads: Tensor, first: Tensor, second: Tensor) -> Pair:
         """Two views of each head; heads, first, second int64 [B]."""
         index = heads.numpy()[:, None], torch.stack([first, second], 1).numpy()

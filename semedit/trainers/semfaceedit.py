@@ -246,8 +246,7 @@ class SemFaceEditTask(GeneratorTask):
 
     def batch(self, indices: Tensor) -> Batch:
         """One random view of each head, and another."""
-        count = self.views.c.shape[1]
-        pair = self.views.pair(indices, *torch.randint(count, (2, len(indices))))
+        pair = self.views.any_pair(indices)
         (images, seen), (labels, seen_labels) = pair.images.unbind(1), pair.labels.unbind(1)
         density = self.density[labels].flatten(1)
         return Batch(images, labels, density, pair.c[:, 0], pair.z, seen, seen_labels)
