@@ -22,6 +22,7 @@ from semedit.editors import (
     fitting,
     search,
 )
+from semedit.editors.agree import agree
 from semedit.editors.directions import read_directions
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
 from semedit.editors.release import moved, release
@@ -109,11 +110,32 @@ def test_contract(name: str, generator: TinyGenerator, latent: Latent, direction
     latents.check(after, generator)
     assert after.method == f"hybrid+{name}"
     assert after.tuned is not None and torch.equal(after.c, latent.c)
-    assert torch.equal(after.tuned["colour.2.bias"], latent.tuned["colour.2.bias"])
+    kept = torch.equal(after.tuned["colour.2.bias"], latent.tuned["colour.2.bias"])
+    assert kept == (name not in ("mask", "transfer"))  # these two take a face's weights along
+    assert after.tuned["colour.2.bias"].dtype == torch.float16
     assert latents.fingerprint(generator) == before
     assert torch.equal(latent.codes["ws"], codes)  # the latent given is left as it was
     assert not torch.equal(after.codes["ws"], codes)
     assert not after.codes["ws"].requires_grad
+
+
+def test_own_weights_descend_with_the_codes(generator: TinyGenerator, latent: Latent) -> None:
+    goal = latents.synthesize(generator, latent[0]).image + 0.3
+    scale = {"ws": torch.full_like(latent.codes["ws"][:1], 1e-6)}  # codes can hardly move
+
+    def missed(face: Latent) -> float:
+        return float((latents.synthesize(generator, face).image - goal).square().mean())
+
+    def found(face: Latent) -> Latent:
+        def loss(output: Any) -> Tensor:
+            return (output.image - goal).square().mean().view(1)
+
+        return agree(generator, face, face.codes, scale, loss, 20, 1.0, 0.0, lambda: None)
+
+    plain = replace(latent[0], tuned=None)
+    assert found(plain).tuned is None
+    assert missed(found(plain)) > 0.98 * missed(plain)
+    assert missed(found(latent[0])) < 0.9 * missed(latent[0])
 
 
 @pytest.mark.parametrize("name", GENERAL)
