@@ -67,13 +67,11 @@ class StylesEvaluation:
                  `region_figures`, `style_figures` and `table_figures`.
         Raises:  OptionError: no heads, or an unknown part.
         """
-        unknown = [part for part in self.parts if part not in PARTS]
-        if unknown or not truths:
-            raise OptionError(
-                f"There is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}."
-                if unknown
-                else "There are no heads to evaluate."
-            )
+        self.check()
+        if not truths:
+            raise OptionError("There are no heads to evaluate.")
+        if "table" in self.parts and (rival is None or rival.resolution != generator.resolution):
+            raise OptionError("the table needs a generator of the same size to compare with")
         tell = progress or (lambda part, done, total: None)
         figures: dict[str, Any] = {}
         heads = [at_resolution(t, generator.resolution, device_of(generator)) for t in truths]
@@ -85,11 +83,17 @@ class StylesEvaluation:
             figures |= self._table(edited, generator, rival, tell)
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
 
+    def check(self) -> None:
+        """Raise OptionError where there is an unknown part."""
+        for part in self.parts:
+            if part not in PARTS:
+                raise OptionError(
+                    f"There is no part {part} to evaluate; parts: {', '.join(PARTS)}."
+                )
+
     def _table(
         self, edited: Sequence[Truth], generator: Any, rival: Any, tell: Progress
     ) -> dict[str, Any]:
-        if rival is None or rival.resolution != generator.resolution:
-            raise OptionError("the table needs a generator of the same size to compare with")
         device = device_of(generator)
         heads = [at_resolution(truth, rival.resolution, device) for truth in edited[: self.rivals]]
         return table_figures(self, generator, rival, heads, tell)
@@ -199,9 +203,9 @@ def _restyle(
     seconds, made = [], []
     for i, image in enumerate(images):
         began = time.perf_counter()
-        found = _nth(editor, names[i % len(names)], i)(generator, image)
+        found = _nth(editor, names[i % len(names)], i)(generator, image).image.cpu()  # waits
         seconds.append(time.perf_counter() - began)
-        made.append(found.image)
+        made.append(found.to(image.device))
     return seconds, made
 
 
@@ -217,15 +221,17 @@ def _redraw(
         head = heads[i]
         began = time.perf_counter()
         latent = evaluation.inverter(rival, head.image, head.labels, head.c)
+        float(latent.c.sum())  # waits
         middle = time.perf_counter()
         try:
             after = evaluation.mask_editor(rival, latent, head.edits[kind][1], head.labels)
         except MaskError:  # what was drawn is lost at this size
             continue
+        with torch.no_grad():
+            drawn = picture(rival, after).image.cpu()  # waits
         seconds.append(time.perf_counter() - middle)
         inverting.append(middle - began)
-        with torch.no_grad():
-            made.append(picture(rival, after).image)
+        made.append(drawn.to(head.image.device))
         of.append(head.image)
         tell("table", i + 1, len(heads))
     if not made:

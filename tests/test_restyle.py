@@ -71,7 +71,8 @@ def test_edits_follow_each_other_without_inversion(space: Workspace) -> None:
     assert all(one.status == "done" for one in first)
     assert all(one.status == "uptodate" for one in run(space, task))
     generator = load_generator(str(space.root.parent / "small.safetensors"))
-    face = resize(to_tensor(read_photo(space.path("faces", "a", ".png")).pixels), 64)
+    face = to_tensor(read_photo(space.path("faces", "a", ".png")).pixels)
+    assert face.shape[-1] == 128 > generator.resolution  # crops stay as large as they are
     made = task.method(generator, face).image
     assert torch.equal(shown(space, "a/01-hair-style"), to_tensor(to_uint8(made)))
     second = run(space, Restyle(Roi("nose", structure_noise=0.5), names=["a"]))
@@ -92,21 +93,32 @@ def test_the_latent_of_a_step_shows_its_picture(space: Workspace) -> None:
         path = space.path("edits", f"{name}/01-hair-style", ".safetensors")
         latent = latents.load(path, generator)
         drawn = to_uint8(latents.picture(generator, latent).image)
-        assert torch.equal(to_tensor(drawn), shown(space, f"{name}/01-hair-style"))
+        small = to_uint8(resize(shown(space, f"{name}/01-hair-style"), generator.resolution))
+        assert np.array_equal(drawn, small)
         camera = cameras.orbit(0.1 if name == "b" else 0.0, 0.0)
         torch.testing.assert_close(latent.c, camera, atol=1e-5, rtol=0)
+
+
+def test_crops_of_several_sizes_go_together(space: Workspace) -> None:
+    pixels = np.random.default_rng(5).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    write_image(space.path("faces", "b", ".png"), pixels)
+    run(space, Restyle(Roi("hair", style_noise=1.0), batch=2))
+    assert [shown(space, f"{name}/01-hair-style").shape[-1] for name in ("a", "b")] == [128, 96]
 
 
 def test_style_from_a_face_or_a_file(space: Workspace) -> None:
     task = Restyle(Roi("lips"), reference="b", names=["a"])
     (one,) = run(space, task)
-    assert one.name == "a/01-lips-style-from" and one.status == "done"
+    assert one.name == "a/01-lips-style-from-b" and one.status == "done"
     file = space.path("faces", "b", ".png")
     by_file = Restyle(Roi("lips"), reference=str(file), start="latents", names=["a"])
     (two,) = run(space, by_file)
     assert two.status == "uptodate"  # the same bytes
     with pytest.raises(OptionError, match="neither"):
         run(space, replace(task, reference="c"))
+    assert [one.name for one in run(space, replace(task, names=[]))] == [one.name]  # b gives
+    with pytest.raises(OptionError, match="no face besides"):
+        run(space, replace(task, names=["b"]))
     write_image(space.root / "wide.png", np.zeros((64, 128, 3), np.uint8))
     (wide,) = run(space, replace(task, reference=str(space.root / "wide.png")))
     assert wide.error["code"] == InputError.code and "no aligned face" in wide.error["message"]
@@ -123,13 +135,18 @@ def test_the_command_line(space: Workspace) -> None:
     semedit("edit", "a", "--style-noise", "1.0", "--region", "hair")
     semedit("edit", "a", "--style-from", "b", "--region", "lips", "--as-published")
     semedit("edit", "a", "--structure-noise", "0.5", "--region", "nose", "--seed", "2")
-    assert space.steps("a") == ["a/01-hair-style", "a/02-lips-style-from", "a/03-nose-structure"]
-    receipt = space.receipt("edit", "a/02-lips-style-from")
+    assert space.steps("a") == ["a/01-hair-style", "a/02-lips-style-from-b", "a/03-nose-structure"]
+    receipt = space.receipt("edit", "a/02-lips-style-from-b")
     assert receipt is not None and receipt["inputs"].keys() == {"latent", "face", "reference"}
     for wrong, told in (
         (("--region", "hair"), "nothing to do"),
         (("--style-noise", "1"), "which region"),
-        (("--region", "hair", "--mask", "drawn.png"), "say how to edit"),
+        (("--region", "hair", "--mask", "drawn.png"), "--mask takes no --region"),
+        (("--region", "hair", "--style-noise", "1", "--strength", "3"), "takes no --strength"),
+        (("--direction", "smiling", "--style-noise", "1"), "takes no --style-noise"),
+        (("--direction", "smiling", "--mask", "drawn.png"), "say one way to edit"),
+        (("--layers", "0-3"), "say how to edit"),
+        (("--region", "hair", "--style-noise", "-1"), "from 0 to"),
         (("--region", "hair", "--style-from", "nobody"), "neither"),
     ):
         assert told in semedit("edit", "a", *wrong, code=OptionError.exit_code)

@@ -81,10 +81,36 @@ def test_style_noise_is_algorithm_1(generator: L2SAE) -> None:
     codes = generator.encode(images)
     torch.testing.assert_close(found.codes["style"], codes["style"] + 0.7 * noise)
     assert torch.equal(found.codes["structure"], codes["structure"])
-    y = generator.synthesis(found.codes).image.clamp(-1, 1)
+    after, own = (generator.synthesis(one).image for one in (found.codes, codes))
     alpha = gaussian((generator.region_logits(images, ["hair"]) > 0).float())
     torch.testing.assert_close(found.alpha, alpha)
-    torch.testing.assert_close(found.image, blend(images, y, alpha))
+    y = (images + after - own).clamp(-1, 1)
+    torch.testing.assert_close(found.image, (1 - alpha) * images + alpha * y)
+    plain = Roi(region="hair", style_noise=0.7, seed=3, detail=False)(generator, images)
+    torch.testing.assert_close(plain.image, blend(images, after.clamp(-1, 1), alpha))
+    published = Roi(region="hair", style_noise=0.7, seed=3, as_published=True)(generator, images)
+    torch.testing.assert_close(published.image, blend(images, after.clamp(-1, 1), alpha, True))
+
+
+def test_detail_and_size_of_large_pictures_stay(generator: L2SAE) -> None:
+    """What a picture shows beyond the decoder's resolution stays inside the region, too."""
+    torch.manual_seed(1)
+    coarse = pictures()
+    large = torch.nn.functional.interpolate(coarse, 128, mode="bilinear")
+    checks = 0.2 * (-1.0) ** torch.arange(128)
+    fine = (0.5 * large + checks * checks[:, None]).clamp(-1, 1)
+    found = Roi(region="skin", style_noise=0.5)(generator, fine)
+    assert found.image.shape == fine.shape and found.alpha.shape == (2, 1, 128, 128)
+    change = found.image - fine
+    assert torch.equal(
+        found.image[(found.alpha == 0).expand_as(fine)], fine[(found.alpha == 0).expand_as(fine)]
+    )
+
+    def checked(x: torch.Tensor) -> float:
+        return float((x[..., 1:] - x[..., :-1]).abs().mean())
+
+    assert float(change.abs().max()) > 0.01
+    assert checked(change) < 0.2 * checked(fine)
 
 
 def test_style_from_another_picture(generator: L2SAE) -> None:
@@ -118,7 +144,7 @@ def test_faces_of_a_batch_are_edited_as_alone(generator: L2SAE) -> None:
 def test_a_latent_shows_the_edited_picture(generator: L2SAE) -> None:
     found = Roi(style_noise=1.0)(generator, pictures())
     c = cameras.orbit(torch.zeros(2), 0.0)
-    latent = found.latent(generator.name, latents.fingerprint(generator), c)
+    latent = found.latent(generator, latents.fingerprint(generator), c)
     latents.check(latent, generator)
     assert torch.equal(latents.picture(generator, latent).image, found.image)
 
@@ -126,5 +152,7 @@ def test_a_latent_shows_the_edited_picture(generator: L2SAE) -> None:
 def test_misuse_is_told(generator: L2SAE) -> None:
     with pytest.raises(OptionError, match="nothing to do"):
         Roi()(generator, pictures())
+    with pytest.raises(OptionError, match="from 0 to"):
+        Roi(style_noise=1e30)(generator, pictures())
     with pytest.raises(TraitError):
         Roi(style_noise=1.0)(TinyGenerator(), pictures())

@@ -14,6 +14,7 @@ from semedit.editors.roi import Restyled
 from semedit.errors import OptionError
 from semedit.generators.l2sae import L2SAE, ROIS
 from semedit.heads.truth import Truth
+from semedit.images import to_tensor
 from semedit.inverters import Optimize
 from semedit.losses import region
 from semedit.styles import StylesEvaluation
@@ -72,8 +73,28 @@ def test_regions_are_counted_over_the_set(generator: L2SAE) -> None:
 def test_styles_keep_what_is_outside(generator: L2SAE) -> None:
     found = StylesEvaluation(parts=("styles",))(truths(1), generator)
     assert found["outside_kept"] == 1 and found["style_change"] > 0
-    # The parser may see no region at all in noise.
-    assert all(0 <= value <= 1 for key, value in found.items() if key.startswith("style_iou"))
+
+
+def test_overlap_is_of_what_the_parser_sees(
+    generator: L2SAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parser that sees hair above a line, which an edit lowers from row 20 to row 25."""
+
+    class Parser:
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            untouched = torch.equal(images, generator.seen)  # type: ignore[arg-type]
+            labels = torch.full((1, 64, 64), 1)
+            labels[:, : 20 if untouched else 25] = 13
+            return torch.nn.functional.one_hot(labels, 19).movedim(3, 1).float()
+
+    head = truths(1)[0]
+    generator.seen = to_tensor(head.image)
+    monkeypatch.setattr("semedit.styles.BuiltinParser", Parser)
+    found = StylesEvaluation(parts=("styles",))([head], generator)
+    assert found["style_iou_hair"] == 0.8
+    assert found["style_iou_skin"] == round(39 / 44, 4)
+    assert found["style_iou"] == pytest.approx((0.8 + 39 / 44) / 2, abs=1e-3)
+    assert "style_iou_lips" not in found  # not seen
 
 
 def test_every_head_gets_noise_of_its_own(

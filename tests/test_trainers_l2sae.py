@@ -62,6 +62,37 @@ def test_twins_differ_in_colour_alone() -> None:
     assert groups()[LABELS.index("l_brow")] == groups()[LABELS.index("hair")]
 
 
+def test_no_twins_are_the_pictures_themselves() -> None:
+    images, labels = torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
+    assert torch.equal(twins(images, labels, strength=0.0), images)
+
+
+def test_left_and_right_change_places_in_mirrored_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = SMALL.start(write_heads(tmp_path / "heads"), 0)
+    labels = torch.zeros(16, 64, 64, dtype=torch.int64)
+    labels[:, :, :10] = LABELS.index("l_eye")
+    images = torch.zeros(16, 3, 64, 64)
+    images[..., :10] = 1
+    data = replace(task.data)
+    object.__setattr__(data, "read", lambda rows: (images, labels))
+    monkeypatch.setattr(task, "data", data)
+    batch = task.batch(torch.zeros(1, dtype=torch.int64))
+    bright = batch.images[:, 0] > 0
+    right = bright[:, 0, -1]  # mirrored
+    assert 0 < int(right.sum()) < 16
+    for i in range(16):
+        name = "r_eye" if right[i] else "l_eye"
+        assert batch.labels[i][bright[i]].unique().tolist() == [LABELS.index(name)]
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"patch_size": 32}, {"crops": 0}])
+def test_sizes_that_do_not_fit_are_told(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(OptionError):
+        replace(SMALL, **wrong).start(tmp_path, 0)
+
+
 def test_crops_show_parts_of_their_picture() -> None:
     torch.manual_seed(0)
     across = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)

@@ -33,6 +33,15 @@ Options = Annotated[
 Mark = Annotated[
     bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
 ]
+Method = Annotated[str, typer.Option("--method", "-m", help="By name; see `semedit methods`.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Start from `latents` or a step, like 01-smiling; else the newest. With --mask: "
+        "`none` makes a face from the map alone.",
+    ),
+]
 Generator = Annotated[
     str, typer.Option("--generator", "-w", help="Weights of the generator, by name or path.")
 ]

@@ -37,6 +37,9 @@ def eval_styles(
     chosen = device(common)
     editor = methods.build(Roi, options or (), style_noise=1.0, seed=common.seed)
     evaluation = StylesEvaluation(tuple(parts.split(",")), editor, rivals)
+    evaluation.check()
+    network = load_generator(generator, chosen)
+    other = load_generator(rival, chosen) if "table" in evaluation.parts else None
     with Steps("eval styles") as steps:
         shipped = read_truths()
         truths = (
@@ -44,8 +47,8 @@ def eval_styles(
         )
         figures = evaluation(
             truths,
-            load_generator(generator, chosen),
-            load_generator(rival, chosen) if "table" in evaluation.parts else None,
+            network,
+            other,
             shipped,
             progress=lambda part, done, total: steps(done, total, part),
         )

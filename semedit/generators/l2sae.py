@@ -82,10 +82,10 @@ class L2SAEConfig:
         for net in (self, self.of_maps()):
             if len(net.encoder) != len(net.decoder) + 1 or not net.head:
                 raise OptionError("an L2SAE's encoder has one width more than its decoder")
-            side = self.side
+            side = net.side
             for _ in net.summary:
                 side = (side - 3) // 2 + 1 if side >= 3 else 0
-            if self.resolution != self.side * self.stride or side < 1:
+            if net.resolution != net.side * net.stride or side < 1:
                 raise OptionError(f"these widths do not fit {self.resolution} pixels")
 
     @property
@@ -135,8 +135,9 @@ class L2SAE(nn.Module):
     ) -> dict[str, Tensor]:
         """Codes of aligned images [N,3,R,R] in [-1,1]; labels and c are without influence.
 
-        Returns: "structure" [N,8,R/16,R/16], of unit length along the channels; "style" [N,2048],
-                 of unit length.
+        Returns: "structure" [N,8,side,side], side of the config, R/16 as published, of unit
+                 length along the channels; "style" [N,config.style], 2048 as published, of unit
+                 length.
         Raises:  ShapeError: another resolution.
         """
         structure, style = self.E(self._checked(images))
@@ -193,8 +194,12 @@ class L2SAE(nn.Module):
     def channels(self, region: str) -> Tensor:
         """Which channels of the structure answer for a region: float32 [8], 0 or 1.
 
-        Raises: OptionError: no such region.
+        Raises: OptionError: no such region, or weights without slicing.
         """
+        if not self.config.slicing:
+            raise OptionError(
+                f"{self.name} has no regions", f"semedit train l2sae -o base={self.name} adds them"
+            )
         if region not in ROIS:
             raise OptionError(f"there is no region {region} to style: {', '.join(ROIS)}")
         chosen, first = torch.zeros(self.config.structure), 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from semedit import latents, methods
 from semedit.decoding import read_photo
@@ -16,21 +18,48 @@ from semedit.latents import Latent
 from semedit.workspace import Workspace
 
 
-def donor_file(space: Workspace, given: str) -> Path:
+def donor_file(space: Workspace, given: str, photo: bool = False) -> Path:
     """The newest latent of a face of the workspace, or the file of that name: a latent, or a
     picture of an aligned face.
 
+    Args:   photo: the newest picture of a face instead of its latent.
     Raises: OptionError: neither.  InputError: the face has no latent.
     """
     names = space.faces()
     if given in names:
-        return space.source(given)
+        newest = space.source(given, photo=photo)
+        return newest.with_suffix(".png") if photo else newest
     if Path(given).is_file():
         return Path(given)
     raise OptionError(
         f"{given} is neither a face of {space.root} nor a file",
         methods.suggestion(given, names[:200]),
     )
+
+
+def receivers(names: Sequence[str], donor: str) -> list[str]:
+    """The faces that a donor gives to: not itself.
+
+    Raises: OptionError: there is no other.
+    """
+    others = [name for name in names if name != donor]
+    if not others:
+        raise OptionError(f"there is no face besides {donor} to give regions to")
+    return others
+
+
+def read_aligned(path: Path) -> Tensor:
+    """The picture [1,3,S,S] of an aligned face, in [-1,1].
+
+    Raises: InputError: it is not square.
+    """
+    image = to_tensor(read_photo(path).pixels)
+    height, width = image.shape[-2:]
+    if height != width:
+        raise InputError(
+            f"{path} is {width} x {height} pixels, no aligned face", "run `semedit align` on it"
+        )
+    return image
 
 
 @torch.no_grad()
@@ -48,13 +77,7 @@ def read_donor(path: Path, generator: Any) -> Latent:
             f"{generator.name} has no encoder that could read {path}",
             hint="invert the face first, and give its name",
         )
-    image = to_tensor(read_photo(path).pixels)
-    height, width = image.shape[-2:]
-    if height != width:
-        raise InputError(
-            f"{path} is {width} x {height} pixels, no aligned face", "run `semedit align` on it"
-        )
-    image = resize(image, generator.resolution)
+    image = resize(read_aligned(path), generator.resolution)
     labels, c = estimates(image)
     codes = generator.encode(image, labels, c)
     return Latent(codes, c, generator.name, latents.fingerprint(generator), "encoder")

@@ -33,7 +33,7 @@ from semedit.images import (
 )
 from semedit.latents import Latent
 from semedit.tasks import check_finite, latent_bytes, load_generator, planned, used, used_by
-from semedit.tasks.donors import donor_file, read_donor
+from semedit.tasks.donors import donor_file, read_donor, receivers
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.workspace import Workspace
 
@@ -115,7 +115,8 @@ class Edit:
         space = run.workspace
         names = space.faces(self.names)
         if self.donor is not None:
-            names = self._receivers(space, names)
+            donor_file(space, self.donor)  # there is one
+            names = receivers(names, self.donor)
         masks = self._masks(space, names)
         if masks is not None and not masks:
             raise NothingMatchedError(f"no face has a mask in {self.mask}")
@@ -134,17 +135,6 @@ class Edit:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
-
-    def _receivers(self, space: Workspace, names: Sequence[str]) -> list[str]:
-        """The faces that the donor gives to: not itself.
-
-        Raises: OptionError: nothing is called like it, or there is no other.
-        """
-        donor_file(space, str(self.donor))
-        others = [name for name in names if name != self.donor]
-        if not others:
-            raise OptionError(f"there is no face besides {self.donor} to give regions to")
-        return others
 
     def _masks(self, space: Workspace, names: Sequence[str]) -> dict[str, Path] | None:
         """Face -> its drawn map; None for edits that take none."""

@@ -14,18 +14,17 @@ from torch import Tensor
 
 from semedit import cameras, latents, methods
 from semedit.batch import Item, Result, Run, next_step
-from semedit.decoding import read_photo
 from semedit.editors import Roi
-from semedit.errors import InputError, OptionError
 from semedit.images import resize, to_tensor, to_uint8, write_image
 from semedit.latents import Latent
 from semedit.tasks import latent_bytes, load_generator, planned, read_face, used_by
+from semedit.tasks.donors import donor_file, read_aligned, receivers
 from semedit.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What an edit starts from: a face's picture [1,3,R,R], its camera [1,25], and the picture
+    """What an edit starts from: a face's picture [1,3,S,S], its camera [1,25], and the picture
     whose style its region gets."""
 
     image: Tensor
@@ -38,8 +37,8 @@ class Restyle:
     """Edit one region of faces as they look now: the aligned face, or what its last edit made.
 
     Attributes:
-        method: the edit. reference: a face of the workspace, or a picture of an aligned face,
-            whose style the region gets.
+        method: the edit. reference: a face of the workspace, as it looks now, or a picture of an
+            aligned face, whose style the region of the others gets.
         start: where to start from, as Workspace.source takes it; "latents" is the aligned face.
         names: names or globs of faces; empty means all.
     """
@@ -71,9 +70,10 @@ class Restyle:
     @property
     def label(self) -> str:
         """What the step is called."""
-        if self.reference is not None:
-            return f"{self.method.region}-style-from"
-        return f"{self.method.region}-{'style' if self.method.style_noise else 'structure'}"
+        parts = [f"style-from-{Path(self.reference).stem}"] if self.reference is not None else []
+        parts += ["style"] if self.method.style_noise else []
+        parts += ["structure"] if self.method.structure_noise else []
+        return "-".join([self.method.region, *parts])[:80]
 
     def parameters(self) -> dict[str, Any]:
         return {
@@ -89,12 +89,13 @@ class Restyle:
     def items(self, run: Run) -> list[Item]:
         self.method.check(self.reference is not None)
         space = run.workspace
-        inputs = {}
+        names, inputs = space.faces(self.names), {}
         if self.reference is not None:
-            inputs["reference"] = self._reference(space, self.reference)
+            inputs["reference"] = donor_file(space, self.reference, photo=True)
+            names = receivers(names, self.reference)
         return [
             planned(name, lambda name=name: self._item(run, name, inputs))  # type: ignore[misc]
-            for name in space.faces(self.names)
+            for name in names
         ]
 
     def _item(self, run: Run, name: str, inputs: dict[str, Path]) -> Item:
@@ -102,47 +103,23 @@ class Restyle:
         item = Item(name, {**inputs, **face}, data=run.workspace)
         return next_step(run, name, self.label, item, self.start, photo=True)
 
-    def _reference(self, space: Workspace, given: str) -> Path:
-        """The picture of a face of the workspace, or a file.
-
-        Raises: OptionError: neither.
-        """
-        names = space.faces()
-        if given in names:
-            return space.path("faces", given, ".png")
-        if Path(given).is_file():
-            return Path(given)
-        raise OptionError(
-            f"{given} is neither a face of {space.root} nor a file",
-            methods.suggestion(given, names[:200]),
-        )
-
     def load(self, item: Item) -> Shown:
         source = item.inputs["latent"]
         # A step's latent has its picture beside it.
-        image = self._read(source.with_suffix(".png"))
+        image = read_aligned(source.with_suffix(".png"))
         c = torch.from_numpy(np.array(read_face(item.inputs["face"]).c, np.float32))[None]
         reference = item.inputs.get("reference")
         return Shown(
             image,
             c if bool(c.any()) else cameras.orbit(0.0, 0.0),
-            None if reference is None else self._read(reference),
+            None if reference is None else read_aligned(reference),
         )
 
-    def _read(self, path: Path) -> Tensor:
-        """A square picture at the generator's resolution.
-
-        Raises: InputError: it is not square.
-        """
-        image = to_tensor(read_photo(path).pixels)
-        height, width = image.shape[-2:]
-        if height != width:
-            raise InputError(
-                f"{path} is {width} x {height} pixels, no aligned face", "run `semedit align` on it"
-            )
-        return resize(image, self.generator.resolution)
-
     def work(self, items: list[Item], loaded: list[Shown]) -> list[Result]:
+        sizes = {one.image.shape[-1] for one in loaded}
+        if len(sizes) > 1:
+            pairs = zip(items, loaded, strict=True)
+            return [result for item, one in pairs for result in self.work([item], [one])]
         images = torch.cat([one.image for one in loaded]).to(self.device)
         reference = loaded[0].reference  # the same for all
         if reference is not None:
@@ -150,9 +127,10 @@ class Restyle:
         found = self.method(self.generator, images, reference)
         # The latent keeps what is written: values of a picture's file, which float16 holds.
         pixels = to_uint8(found.image)
-        found = replace(found, image=to_tensor(pixels).to(self.device))
+        small = to_uint8(resize(to_tensor(pixels), self.generator.resolution))
+        found = replace(found, image=to_tensor(small).to(self.device))
         c = torch.cat([one.c for one in loaded])
-        made = found.latent(self.generator.name, self.fingerprint, c).to("cpu")
+        made = found.latent(self.generator, self.fingerprint, c).to("cpu")
         if self.progress is not None:
             self.progress(1, 1)
         return [

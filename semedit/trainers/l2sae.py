@@ -9,8 +9,8 @@
                S, T = structure, style of E; x, y any two of a batch; H, which is not kept, reads
                labels from what G reads the picture from, so that shapes are found soon
            then with adversaries, as the Swapping Autoencoder: steps of the discriminators
-               -log D(x) - 0.5 log(1 - D(rec)) - 0.5 log(1 - D(mix))
-               -log P(x, x) - log(1 - P(x, mix)),   mix = G(S(another), T(x))
+               -log D(x) - 0.5 log(1 - D(rec)) - 0.5 log(1 - D(mix)),   rec = G(S(x'), T(x))
+               -log P(x, x) - log(1 - P(x, mix)),                       mix = G(S(another), T(x))
            and of encoder and decoder take turns
                anchor * regression - gan (0.5 log D(rec) + log D(mix)) - patch log P(x, mix)
 
@@ -42,6 +42,7 @@ from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
 from semedit.images import LABELS
 from semedit.trainers.celeba import chosen_device
 from semedit.trainers.discriminators import Discriminator, Memory
+from semedit.trainers.faces import mirrored_labels
 from semedit.trainers.labelled import Labelled, read_labelled
 from semedit.trainers.loop import Schedule, write_weights
 from semedit.trainers.patches import PatchDiscriminator, random_crops
@@ -88,6 +89,7 @@ class L2SAETrainer:
     maps_every: int = 2  # steps of the SMN to one of the SMPN
     gan_lr: float = 1e-3  # Adam, beside and of the adversaries
     regression: float = 0.85  # part of the run without adversaries
+    twin: float = 1.0  # how far twins are from their pictures; 0: no twins, plain reconstruction
     tint: float = 0.06  # how far a twin's colours are from those of another light; see twins.py
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 4.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
@@ -104,10 +106,15 @@ class L2SAETrainer:
     def start(self, data: Path, seed: int) -> L2SAETask:
         """Read the data, make the networks or read those to start from.
 
-        Raises: OptionError: a base of another kind; an odd batch.
+        Raises: OptionError: a base of another kind; an odd batch; sizes that do not fit.
         """
-        if self.batch_size % 2:
+        if self.batch_size % 2 or self.batch_size < 2:
             raise OptionError("batch_size is to be even: pictures swap in pairs")
+        if self.patch_size != 4 * 2 ** (len(self.patch_critic) - 1) or self.crops < 1:
+            raise OptionError(
+                f"{len(self.patch_critic)} channels do not fit crops of {self.patch_size} pixels",
+                "they halve down to 4: -o patch_critic=32,64,96 for -o patch_size=16",
+            )
         network = L2SAE(self.config(), self.output)
         if self.base:
             network = started(self.base, network.config, self.output)
@@ -205,7 +212,8 @@ class L2SAETask:
         mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
         images = torch.where(mirrored, images.flip(-1), images)
         labels = torch.where(mirrored[:, 0], labels.flip(-1), labels)
-        others = twins(images, labels, self.trainer.tint)
+        labels = mirrored_labels(labels, mirrored)
+        others = twins(images, labels, self.trainer.tint, self.trainer.twin)
         return Batch(*(part.to(self.device) for part in (images, others, labels)))
 
     def _mixed_precision(self) -> torch.autocast:
@@ -354,7 +362,7 @@ class L2SAETask:
         images, labels = self.data.read(rows)
         with torch.random.fork_rng([]):
             torch.manual_seed(int(rows[0]))
-            others = twins(images, labels, self.trainer.tint)
+            others = twins(images, labels, self.trainer.tint, self.trainer.twin)
         return images.to(self.device), labels.to(self.device), others.to(self.device)
 
     def _fit(self, network: L2SAE) -> None:
@@ -394,6 +402,11 @@ def uniformity(styles: Tensor) -> Tensor:
 
 
 def _fitting(widths: tuple[int, ...], resolution: int) -> tuple[int, ...]:
-    """Widths of a discriminator at `resolution`, ..., 4 pixels, the last ones as given."""
+    """Widths of a discriminator at `resolution`, ..., 4 pixels, the last ones as given.
+
+    Raises: OptionError: no power of two.
+    """
+    if resolution & (resolution - 1):
+        raise OptionError(f"the discriminator halves down to 4 pixels: {resolution} does not")
     levels = resolution.bit_length() - 2
     return (widths[0],) * (levels - len(widths)) + tuple(widths[-levels:])

@@ -31,13 +31,16 @@ def groups() -> Tensor:
     return torch.tensor(found)
 
 
-def twins(images: Tensor, labels: Tensor, tint: float = 0.06) -> Tensor:
+def twins(images: Tensor, labels: Tensor, tint: float = 0.06, strength: float = 1.0) -> Tensor:
     """Pictures [N,3,R,R] in [-1,1] with regions of labels int64 [N,R,R] in random other colours.
 
     x' = lift + (1 - lift) x^(1 / gain), by group and channel, x in [0,1]
 
-    tint: spread of both between the channels.
+    Args: tint: spread of both between the channels. strength: factor on all spreads; with 0 twins
+          are the pictures themselves.
     """
+    if strength == 0:
+        return images
     n, kinds = len(images), len(LABELS)
     lift = (LIFT * torch.randn(n, kinds, 1)).abs() + 0.3 * tint * torch.randn(n, kinds, 3)
     gain = GAIN * torch.randn(n, kinds, 1) + tint * torch.randn(n, kinds, 3)
@@ -47,6 +50,7 @@ def twins(images: Tensor, labels: Tensor, tint: float = 0.06) -> Tensor:
         found = values.expand(n, kinds, 3).gather(1, which)
         return found.permute(0, 2, 1).reshape(images.shape)
 
-    lift, gain = spread(lift.clamp(0, 0.6)), spread(gain.exp())
+    lift, gain = (strength * lift).clamp(0, 0.6), (strength * gain).exp()
+    lift, gain = spread(lift), spread(gain)
     x = ((images + 1) / 2).clamp(1e-4, 1)
     return (lift + (1 - lift) * x ** (1 / gain)) * 2 - 1

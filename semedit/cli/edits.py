@@ -1,0 +1,358 @@
+"""edit and attr: what changes faces, one step of their chain at a time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from semedit.cli import fields
+from semedit.cli.common import From, Made, Method, command, run
+from semedit.errors import OptionError
+from semedit.images import ATTRIBUTES
+
+MASK_METHODS = ("mask", "canonical")  # editors that `edit --mask` offers
+REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    command(app, "edit")(edit)
+    command(app, "attr", extra=_attribute_flags())(attr)
+
+
+def edit(
+    common: Made,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="An edited label map, or a folder of them named like the faces."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="For --mask: mask, or canonical, in one pass."),
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Move along this direction; see `semedit directions list`.")
+    ] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(
+            help="Standard deviations; FROM:TO:COUNT, like -3:3:7, makes a strip of so many."
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers that the direction moves, like 0-7; else all.")
+    ] = None,
+    transfer_from: Annotated[
+        str | None, typer.Option(help="Give faces the regions of this face.", **REGION)
+    ] = None,
+    texture_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Give regions the texture of this face: by name, latent or picture.", **REGION
+        ),
+    ] = None,
+    texture_seed: Annotated[
+        int | None, typer.Option(help="Give regions a random texture, of this number.", **REGION)
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="hair, skin, nose, eyes or lips: edit it in one pass, without inversion. With "
+            "--transfer-from and --texture-...: regions like hair,lips. With --direction: the "
+            "regions whose codes move, of generators that have some.",
+            **REGION,
+        ),
+    ] = None,
+    style_noise: Annotated[
+        float | None, typer.Option(help="Give it another style: noise, 1 for a new one.", **REGION)
+    ] = None,
+    style_from: Annotated[
+        str | None,
+        typer.Option(help="Give it the style of this face, by name or picture.", **REGION),
+    ] = None,
+    structure_noise: Annotated[
+        float | None, typer.Option(help="Give it another shape: noise, say 0.5.", **REGION)
+    ] = None,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="Smooth the whole picture, too.", **REGION)
+    ] = False,
+    start: From = None,
+) -> None:
+    """Edit faces by a label map that was drawn over, along a direction, by regions of another
+    face, or a region's style.
+
+    A strip of strengths is a picture to look at, sweeps/NAME/DIRECTION.png, and no step of the
+    face's chain of edits. Edits of a region in one pass take heads-l2sae-128, or other weights of
+    `semedit train l2sae`: -w NAME.
+    """
+    styled = {
+        "--style-noise": style_noise,
+        "--style-from": style_from,
+        "--structure-noise": structure_noise,
+        "--as-published": as_published or None,
+    }
+    way = _way(
+        {
+            "--mask": mask,
+            "--direction": direction,
+            "--transfer-from": transfer_from,
+            "--texture-from": texture_from,
+            "--texture-seed": texture_seed,
+        },
+        styled,
+        {"--method": method, "--strength": strength, "--layers": layers},
+        region,
+    )
+    if way == "--transfer-from":
+        _transfer(common, str(transfer_from), region, start)
+    elif way.startswith("--texture"):
+        _texture(common, texture_from, texture_seed, region, start)
+    elif way == "--region":
+        noise = {"style_noise": style_noise, "structure_noise": structure_noise}
+        _restyle(common, {"region": region, **noise}, as_published, style_from, start)
+    elif way == "--mask":
+        _mask(common, Path(str(mask)), method or "mask", start)
+    else:
+        _direction(common, str(direction), region, strength, layers, start)
+
+
+# What goes with each way to edit, besides --from.
+GOES_WITH = {
+    "--mask": ("--method",),
+    "--direction": ("--region", "--strength", "--layers"),
+    "--transfer-from": ("--region",),
+    "--texture-from": ("--region",),
+    "--texture-seed": ("--region",),
+    "--region": ("--style-noise", "--style-from", "--structure-noise", "--as-published"),
+}
+
+
+def _way(
+    ways: dict[str, Any], styled: dict[str, Any], others: dict[str, Any], region: str | None
+) -> str:
+    """The one way to edit that is asked for: the option that says it.
+
+    Args:   ways, styled, others: options and what was given for them, None: nothing.
+    Raises: OptionError: none, several, or an option that has nothing to say there.
+    """
+    given = [name for name, value in ways.items() if value is not None]
+    noted = [name for name, value in (styled | others).items() if value is not None]
+    if len(given) > 1:
+        raise OptionError(f"say one way to edit, not {' and '.join(given)}")
+    if not given and region is None:
+        if any(name in styled for name in noted):
+            raise OptionError("which region?", "give --region hair, skin, nose, eyes or lips")
+        raise OptionError(
+            "say how to edit",
+            "give --mask FILE|DIR, --direction NAME, --region NAME, or --transfer-from FACE",
+        )
+    way = given[0] if given else "--region"
+    noted += ["--region"] if region is not None and given else []
+    wrong = [name for name in noted if name not in GOES_WITH[way]]
+    if wrong:
+        fit = " or ".join(name for name, known in GOES_WITH.items() if wrong[0] in known)
+        raise OptionError(f"{way} takes no {wrong[0]}", f"it goes with {fit}")
+    return way
+
+
+def _mask(common: Made, mask: Path, method: str, start: str | None) -> None:
+    """A drawn label map, or a folder of them."""
+    if not mask.exists():
+        raise OptionError(f"no mask at {mask}")
+    if method not in MASK_METHODS:
+        raise OptionError(f"no method {method!r}", f"--mask takes {' or '.join(MASK_METHODS)}")
+    if start == "none":
+        fields.draw(common, mask)
+        return
+    _edit(common, "edit", method, list(common.options or ()), start, mask=mask)
+
+
+def _direction(
+    common: Made,
+    name: str,
+    region: str | None,
+    strength: str | None,
+    layers: str | None,
+    start: str | None,
+) -> None:
+    """Along a direction, by one strength or a strip of them."""
+    own = {"name": name, "region": region, "layers": layers}
+    settings = [f"{k}={v}" for k, v in own.items() if v is not None] + list(common.options or ())
+    if strength is not None and ":" in strength:
+        _sweep(common, strength, settings, start)
+        return
+    settings = [*([] if strength is None else [f"strength={strength}"]), *settings]
+    _edit(common, "edit", "direction", settings, start)
+
+
+def _transfer(common: Made, donor: str, region: str | None, start: str | None) -> None:
+    """Regions of one face for others, by the first editor that suits the generator."""
+    from semedit.editors import EDITORS, TRANSFER_EDITORS
+    from semedit.editors.transfer import whole_regions
+    from semedit.generators import traits_of
+
+    names = [name.strip() for name in (region or "").split(",") if name.strip()]
+    whole_regions(names)
+    offered = traits_of(common.generator)
+    kinds: dict[str, Any] = {name: EDITORS[name] for name in TRANSFER_EDITORS}
+    fitting = [name for name, kind in kinds.items() if kind.requires <= offered]
+    name = (fitting or TRANSFER_EDITORS)[0]  # one that does not fit says what it lacks
+    settings = [f"regions={','.join(names)}", *(common.options or ())]
+    label = f"{'+'.join(names)}-from-{donor.replace('/', '-')}"[:80]
+    _edit(common, "edit", name, settings, start, label=label, donor=donor)
+
+
+def _texture(
+    common: Made, donor: str | None, seed: int | None, region: str | None, start: str | None
+) -> None:
+    """Another texture for regions, in 3D."""
+    if region is None:
+        raise OptionError("which region?", "give --region hair,lips or the like")
+    if donor is not None and seed is not None:
+        raise OptionError("say one texture", "give --texture-from or --texture-seed")
+    settings = [f"region={region}", *(common.options or ())]
+    settings += [] if seed is None else [f"seed={seed}"]
+    source = f"seed-{seed}" if donor is None else f"from-{Path(donor).stem}"
+    label = f"{region.replace(',', '+').replace(' ', '')}-texture-{source}"[:80]
+    _edit(common, "edit", "texture", settings, start, label=label, donor=donor)
+
+
+def _restyle(
+    common: Made,
+    options: dict[str, Any],
+    as_published: bool,
+    reference: str | None,
+    start: str | None,
+) -> None:
+    """Edit a region; the default generator knows none, so that another stands in for it."""
+    options |= {"as_published": as_published, "seed": common.seed}
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    settings = [*given, *(common.options or ())]
+
+    def make(device: str, progress: Any) -> Any:
+        from semedit import methods
+        from semedit.editors import Roi
+        from semedit.tasks.restyle import Restyle
+
+        own = {} if common.generator == "heads-128" else {"generator_name": common.generator}
+        return Restyle(
+            methods.build(Roi, settings),
+            reference,
+            **own,
+            start=start,
+            names=common.names or (),
+            batch=common.batch,
+            device=device,
+            mark=common.mark,
+            progress=progress,
+        )
+
+    run(common, "edit", make)
+
+
+def _sweep(common: Made, strengths: str, settings: Sequence[str], start: str | None) -> None:
+    def make(device: str, progress: Any) -> Any:
+        from semedit import methods
+        from semedit.editors import Direction
+        from semedit.tasks.sweep import Sweep, strengths_of
+
+        return Sweep(
+            methods.build(Direction, settings),
+            strengths_of(strengths),
+            generator_name=common.generator,
+            start=start,
+            names=common.names or (),
+            device=device,
+            mark=common.mark,
+            progress=progress,
+        )
+
+    run(common, "edit", make)
+
+
+def attr(
+    common: Made,
+    extra: dict[str, bool | None],
+    method: Method = "fast",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of the descent; default: the method's.")
+    ] = None,
+    start: From = None,
+) -> None:
+    """Give faces attributes, or take them away, as a classifier sees them."""
+    wanted = {name: value for name, value in extra.items() if value is not None}
+    if not wanted:
+        raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
+    words = [_flag(name, value).removeprefix("--") for name, value in wanted.items()]
+    settings = [*([] if steps is None else [f"steps={steps}"]), *(common.options or ())]
+    _edit(common, "attr", method, settings, start, label="+".join(words)[:80], wanted=wanted)
+
+
+def _edit(
+    common: Made,
+    command: Literal["edit", "attr"],
+    name: str,
+    settings: Sequence[str],
+    start: str | None,
+    label: str | None = None,
+    **given: Any,
+) -> None:
+    """Run an editor; without a label its steps are called after the editor or the direction."""
+
+    def make(device: str, progress: Any) -> Any:
+        from semedit import methods
+        from semedit.editors import ATTRIBUTE_EDITORS, EDITORS, FIELD_EDITORS
+        from semedit.tasks.edit import Edit
+
+        known = {**EDITORS, **FIELD_EDITORS}
+        fit = {k: v for k, v in known.items() if command == "edit" or k in ATTRIBUTE_EDITORS}
+        method: Any = methods.build(methods.pick(fit, name, "attribute editor"), settings)
+        called = f"{method.name}{method.strength:+g}" if name == "direction" else name
+        return Edit(
+            command,
+            name,
+            method,
+            label or called,
+            generator_name=common.generator,
+            start=start,
+            names=common.names or (),
+            batch=common.batch,
+            device=device,
+            mark=common.mark,
+            progress=progress,
+            **given,
+        )
+
+    run(common, command, make)
+
+
+def _flag(name: str, value: bool) -> str:
+    """The flag that asks for an attribute or against it: smiling -> --smiling, --no-smiling;
+    no_beard -> --no-beard, --beard."""
+    dashed = name.replace("_", "-")
+    if value:
+        return f"--{dashed}"
+    return f"--{dashed.removeprefix('no-')}" if dashed.startswith("no-") else f"--no-{dashed}"
+
+
+def _attribute_flags() -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                bool | None,
+                typer.Option(
+                    f"{_flag(name, True)}/{_flag(name, False)}",
+                    show_default=False,
+                    rich_help_panel="Attributes",
+                ),
+            ],
+        )
+        for name in ATTRIBUTES
+    ]
