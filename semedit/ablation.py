@@ -12,6 +12,7 @@ the first stage on CelebAMask-HQ). The order that comes out in small need not be
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,11 +56,14 @@ class Ablation:
     ) -> dict[str, dict[str, dict[str, Any]]]:
         """Train what is not trained yet, evaluate all.
 
-        Args:    data: as the trainer takes it. runs: a folder for each variant's run.
+        Args:    data: as the trainer takes it. runs: a folder for each variant's run, of data and
+                 kimg.
         Returns: table -> row -> fid, kid, n, features, and the trainer's held-out figures.
         """
         tell = progress or (lambda name, done, total: None)
         done: dict[str, dict[str, Any]] = {}
+        digest = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]
+        runs = runs / f"{data.resolve().name}-{digest}-{self.kimg:g}kimg"
         total = len({_folder(c) for rows in TABLES.values() for c in rows.values()})
         for rows in TABLES.values():
             for change in rows.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from semedit.errors import LatentError
 from semedit.generators import Output
 
 CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
+# Held while a generator draws with a face's own weights in the place of its own: other threads,
+# which read latents, shall not take those for the generator's.
+_swapping = threading.RLock()
 PLANES, NOISE = "planes.", "noise."  # in `tuned`: what is added to planes and to noise maps
 Codes = dict[str, Tensor]
 
@@ -183,7 +187,9 @@ def _composites(latents: Sequence[Latent]) -> Composite | None:
 def fingerprint(generator: nn.Module) -> str:
     """sha256 over names, shapes and float32 values of all weights and buffers, in name order."""
     digest = hashlib.sha256()
-    for name, value in sorted(generator.state_dict().items()):
+    with _swapping:
+        state = sorted(generator.state_dict().items())
+    for name, value in state:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         array = value.detach().cpu().contiguous()
         digest.update((array.float() if array.is_floating_point() else array).numpy().tobytes())
@@ -329,7 +335,8 @@ class TunedGenerator:
             "generator." + k: weights[k].detach() + v.to(weights[k])
             for k, v in self._differences.items()
         }
-        return functional_call(self._call, tuned, (method, *args), kwargs)
+        with _swapping:
+            return functional_call(self._call, tuned, (method, *args), kwargs)
 
     def mapping(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         return self._run("mapping", *args, **kwargs)

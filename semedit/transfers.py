@@ -11,6 +11,7 @@ its own camera sees it. For each region:
                     edit, as a share of that before
     outside_NAME    mean absolute change where neither head has the region, as a share of the
                     range; the blend at the region's edge included
+    drawn_NAME      the same of what the generator draws, without the pixels that are kept
     seconds_NAME    wall clock of one edit
 
 Pairs of which the donor's region takes less than LEAST of the picture are left out.
@@ -35,7 +36,7 @@ from semedit.faces.parsing import BuiltinParser
 from semedit.heads.truth import Truth
 from semedit.images import resize
 from semedit.inverters import Hybrid, Pivotal
-from semedit.latents import Latent, picture
+from semedit.latents import Latent, picture, synthesize
 
 Progress = Callable[[str, int, int], None]  # part, done, in all
 LEAST = 0.005  # share of the picture
@@ -100,14 +101,14 @@ class TransferEvaluation:
         if not rows:
             raise OptionError(f"no donor has any {name}")
         columns = list(zip(*rows, strict=True))
-        keys = ("iou", "seen", "colour", "outside")
-        means = {f"{k}_{name}": fmean(v) for k, v in zip(keys, columns[:4], strict=True)}
-        return means | {f"seconds_{name}": median(columns[4])}
+        keys = ("iou", "seen", "colour", "outside", "drawn")
+        means = {f"{k}_{name}": fmean(v) for k, v in zip(keys, columns[:5], strict=True)}
+        return means | {f"seconds_{name}": median(columns[5])}
 
     @torch.no_grad()
     def _compare(
         self, name: str, generator: Any, head: Scaled, face: Latent, donor: Latent, after: Latent
-    ) -> tuple[float, float, float, float]:
+    ) -> tuple[float, float, float, float, float]:
         names, parser = whole_regions([name]), BuiltinParser()
         shown, labels = seen_by(generator, donor, head.c)
         before, edited = picture(generator, face).image, picture(generator, after)
@@ -118,10 +119,12 @@ class TransferEvaluation:
             for x in (edited.image, shown)
         ]
         away = [float(metrics.mean_change(x, shown, wanted)) for x in (before, edited.image)]
-        either = torch.maximum(wanted, losses.region(head.labels, names))
+        rest = 1 - torch.maximum(wanted, losses.region(head.labels, names))
+        free = [synthesize(generator, one).image for one in (face, after)]
         return (
             float(metrics.region_iou(losses.region(drawn, names), wanted)),
             float(metrics.region_iou(*seen)),
             away[1] / max(away[0], 1e-6),
-            float(metrics.mean_change(edited.image, before, 1 - either)),
+            float(metrics.mean_change(edited.image, before, rest)),
+            float(metrics.mean_change(*free, rest)),
         )

@@ -1,5 +1,6 @@
 """Latents: files that come back whole, tuned weights that leave the generator as it was."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from semedit import latents
 from semedit.errors import LatentError
-from semedit.latents import Composite, Latent
+from semedit.latents import Composite, Latent, TunedGenerator
 
 
 @pytest.fixture
@@ -194,3 +195,25 @@ def test_the_picture_keeps_what_surrounds_an_edit(generator: TinyGenerator) -> N
     assert torch.equal(image[..., :8], latent.composite.image[..., :8])
     drawn = latents.synthesize(generator, latent).image
     assert torch.equal(image[..., 8:], drawn[..., 8:])
+
+
+def test_a_face_being_drawn_is_not_taken_for_its_generator(generator: TinyGenerator) -> None:
+    """Readers check latents while another thread draws with a face's own weights."""
+    tuned = {"colour.2.bias": torch.tensor([0.1, 0.0, 0.0])}
+    codes, c = generator.sample(1)
+    expected, found = latents.fingerprint(generator), set()
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            found.add(latents.fingerprint(generator))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(200):
+            TunedGenerator(generator, tuned).synthesis(codes, c)
+    finally:
+        ended.set()
+        reader.join()
+    assert found == {expected}

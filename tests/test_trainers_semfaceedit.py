@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -106,7 +106,7 @@ def test_equations_2_to_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     found = run._criticise(batch, second=False)
     torch.testing.assert_close(found["critic_pose"], 10 * pose)
     torch.testing.assert_close(found["labels_latent"], 1 * latent)
-    assert float(found["labels_r1"].detach()) >= 0
+    assert float(found["labels_r1"].detach()) > 0
     please = run._please(batch, second=False)
     torch.testing.assert_close(please["pose"], 10 * ((seen - fake.angles) ** 2).mean())
     torch.testing.assert_close(please["latent"], latent)
@@ -117,6 +117,11 @@ def test_equations_2_to_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert set(later) == {"critic_loss", "critic_r1", "critic_pose"}
     torch.testing.assert_close(later["critic_r1"], found["critic_r1"] / 5)
     assert set(run._please(batch, second=True)) == {"generator", "pose"}
+    run.trainer = replace(run.trainer, lambda_s=3.0)
+    torch.manual_seed(1)
+    torch.testing.assert_close(
+        run._criticise(batch, second=False)["labels_r1"], 3 * found["labels_r1"]
+    )
 
 
 def moved(before: dict[str, torch.Tensor], module: nn.Module) -> set[str]:

@@ -102,7 +102,7 @@ def eval_transfer(
 
     chosen = device(common)
     evaluation = TransferEvaluation(
-        tuple(region.split(",")), methods.build(Transfer, options or ())
+        tuple(name.strip() for name in region.split(",")), methods.build(Transfer, options or ())
     )
     with Steps("eval transfer") as steps:
         truths = render_truths(n, first_seed(common.seed), progress=steps) if n else []

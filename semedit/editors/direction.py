@@ -19,6 +19,7 @@ from semedit.editors.directions import (
 )
 from semedit.editors.release import moved, release
 from semedit.errors import OptionError
+from semedit.inverters.codes import layer_axis
 from semedit.inverters.descent import Progress
 from semedit.latents import PLANES, Latent
 
@@ -53,7 +54,7 @@ class Direction:
         """
         codes = dict(latent.codes)
         for k, v in self._move(generator).items():
-            chosen = self._chosen(v.expand(codes[k].shape[1:]), "regions" in generator.traits)
+            chosen = self._chosen(v.expand(codes[k].shape[1:]), layer_axis(k, codes[k]) == 2)
             codes[k] = codes[k] + self.strength * chosen.to(codes[k])
         after = replace(
             latent,

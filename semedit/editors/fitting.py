@@ -53,11 +53,15 @@ def unflatten(vector: Tensor, like: Codes) -> dict[str, Tensor]:
 
 
 def shared(codes: Codes) -> dict[str, Tensor]:
-    """Codes with those of one style for all layers, W, cut to one layer: [N,1,w_dim]."""
-    return {
-        k: v[:, :1] if v.ndim == 3 and torch.equal(v, v[:, :1].expand_as(v)) else v
-        for k, v in codes.items()
-    }
+    """Codes with those of one style for all layers, W, cut to one layer: [N,1,w_dim]; and so
+    those of one style for all clubs: [N,1,1,w_dim]."""
+    found = {}
+    for name, code in codes.items():
+        for axis in range(1, code.ndim - 1):
+            first = code.narrow(axis, 0, 1)
+            code = first if torch.equal(code, first.expand_as(code)) else code
+        found[name] = code
+    return found
 
 
 @torch.no_grad()

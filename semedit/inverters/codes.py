@@ -35,12 +35,18 @@ def spread(generator: Any, c: Tensor) -> dict[str, Tensor]:
     return {k: v.clamp(min=float(v.mean()) * 0.01 + 1e-8) for k, v in deviations.items()}
 
 
+def layer_axis(name: str, code: Tensor) -> int:
+    """Which axis of a code [N,layers,...] counts layers; ws [N,regions,layers,w_dim] have regions
+    before them."""
+    return 2 if name == "ws" and code.ndim == 4 else 1
+
+
 @dataclass(eq=False)
 class Offsets:
     """Codes that move away from a start: codes = start + scale * offset.
 
     Args: start: codes [N, ...]. scale: [1, ...]; codes without a scale stay. space: "w+" moves
-          each layer alone, "w" all layers (axis 1) together.
+          each layer alone, "w" all layers of a code (of a region) together.
     """
 
     start: Mapping[str, Tensor]
@@ -51,13 +57,16 @@ class Offsets:
         if self.space not in SPACES:
             raise OptionError(f"There is no space {self.space}; spaces: {', '.join(SPACES)}.")
         self.leaves = {
-            k: torch.zeros_like(v[:, :1] if self._shared(v) else v).requires_grad_(True)
+            k: torch.zeros_like(self._leaf(k, v)).requires_grad_(True)
             for k, v in self.start.items()
             if k in self.scale
         }
 
-    def _shared(self, code: Tensor) -> bool:
-        return self.space == "w" and code.ndim >= 3
+    def _leaf(self, name: str, code: Tensor) -> Tensor:
+        """A code, cut to one layer in W."""
+        if self.space == "w+" or code.ndim < 3:
+            return code
+        return code.narrow(layer_axis(name, code), 0, 1)
 
     def codes(self) -> dict[str, Tensor]:
         moved = {k: self.start[k] + self.scale[k] * leaf for k, leaf in self.leaves.items()}

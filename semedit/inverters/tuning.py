@@ -21,6 +21,7 @@ VIEWS = ((-0.44, 0.0), (0.44, 0.0), (-0.2, 0.15), (0.2, -0.15))  # yaw, pitch ad
 PLANE_RATE = 25.0  # planes are no weights: a step moves them so much farther
 COARSEST = 4  # side of the coarsest level of what is added to planes
 SOFT = 0.3  # see descent.descend: places that are hardly seen hardly move
+KEPT = ("mapping", "intersections")  # networks that are not tuned, unless they are named
 WEIGHTS = "weights"  # as `layers`: all parameters
 
 
@@ -137,7 +138,8 @@ def chosen(generator: Any, layers: str) -> dict[str, tuple[int, ...]]:
     to an entry of the planes.
 
     Without patterns: what the generator declares in `tunable` (patterns), else all parameters.
-    Those of its mapping network, which the pivot has already passed, are left out.
+    Those of its mapping network, which the pivot has already passed, are left out, and those of
+    its surfaces, so that where rays meet them is found once a view.
 
     Raises: OptionError: a pattern that matches nothing.
     """
@@ -145,7 +147,7 @@ def chosen(generator: Any, layers: str) -> dict[str, tuple[int, ...]]:
     patterns = [p.strip() for p in layers.split(",") if p.strip()] or list(declared)
     shapes = shapes_of(generator, planes=any(p.startswith(PLANES) for p in patterns))
     if not patterns or patterns == [WEIGHTS]:
-        return {k: v for k, v in shapes.items() if not k.startswith("mapping")}
+        return {k: v for k, v in shapes.items() if not k.startswith(KEPT)}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in shapes):
             raise OptionError(f"No parameter of {generator.name} matches {pattern}.")

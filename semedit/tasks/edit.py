@@ -155,7 +155,7 @@ class Edit:
             donor = read_donor(item.inputs["donor"], self.generator)
             return Source(latent, _fitted(now, size), own.shape, None, (), donor=donor)
         if "mask" not in item.inputs:
-            photo = self._photo(item, latent)
+            photo = self._photo(item)
             return Source(latent, _fitted(now, size), own.shape, None, (), photo)
         drawn, warning = fit_labels(read_labels(item.inputs["mask"]), *own.shape)
         # The map that the drawing started from: the one it differs from less.
@@ -163,15 +163,26 @@ class Edit:
         warnings = () if warning is None else (warning,)
         return Source(latent, _fitted(base, size), own.shape, _fitted(drawn, size), warnings)
 
-    def _photo(self, item: Item, latent: Latent) -> Tensor | None:
-        """The face as it is to be kept: the photograph, or what an edit has made of it."""
-        if "crop" not in item.inputs:
+    def _photo(self, item: Item) -> Tensor | None:
+        """The photograph, for an editor that keeps to it."""
+        if "crop" not in item.inputs or _edited(item):
             return None
-        if item.inputs["latent"].is_relative_to(item.data.root / "edits"):
-            with torch.no_grad():
-                return latents.picture(self.generator, latent.to(self.device)).image
         pixels = read_photo(item.inputs["crop"]).pixels
         return resize(to_tensor(pixels), self.generator.resolution)
+
+    @torch.no_grad()
+    def _kept(self, items: list[Item], loaded: list[Source]) -> dict[str, Tensor]:
+        """Faces as they are to be kept, by an editor that keeps to photographs: these, or what
+        edits have made of them."""
+        if "crop" not in items[0].inputs:
+            return {}
+        found = [
+            latents.picture(self.generator, one.latent.to(self.device)).image
+            if one.photo is None
+            else one.photo.to(self.device)
+            for one in loaded
+        ]
+        return {"image": torch.cat(found)}
 
     def work(self, items: list[Item], loaded: list[Source]) -> list[Result]:
         # What is told of a face stays its own: faces of unlike histories share a batch.
@@ -185,8 +196,7 @@ class Edit:
             arguments = [dict(self.wanted), labels]
         elif loaded[0].donor is not None:  # the same for all
             arguments = [loaded[0].donor.to(self.device), labels]
-        photos = [one.photo.to(self.device) for one in loaded if one.photo is not None]
-        given = {"image": torch.cat(photos)} if photos else {}
+        given = self._kept(items, loaded)
         edited = self.method(self.generator, latent, *arguments, progress=self.progress, **given)
         results = []
         for i, (item, one) in enumerate(zip(items, loaded, strict=True)):
@@ -229,6 +239,11 @@ class Edit:
             outputs.insert(1, map_)
         latent.save(path)
         return outputs
+
+
+def _edited(item: Item) -> bool:
+    """Whether the latent is a step, not an inversion."""
+    return item.inputs["latent"].is_relative_to(item.data.root / "edits")
 
 
 def _unmarked(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,12 @@ pi-GAN, from which the discriminators come.
 On rendered heads, z says what a head is: its parameters, all standard normal. So stage 1 may begin
 with a plain regression of random rays, which a CPU can afford, and keep it as an anchor beside the
 adversaries; the mapping networks follow an encoder meanwhile (guide.py).
-`preset=paper regression=0 anchor=0` is the published recipe.
+`preset=paper regression=0 anchor=0` are the published networks, losses and stages; `critic_side=0
+critic=32,64,96,128,128,128,128` shows their discriminators all of 256 pixels.
 
 Source: Verma and Raman 2025, arXiv:2506.22833, supplement, section 1. Departs: the regression; the
-discriminators of the heads preset see every n-th pixel of every n-th row, from a random one.
+discriminators, residual ones as StyleGAN2's with the branches of pi-GAN's, see every n-th pixel of
+every n-th row, from a random one; rates of Adam are such as a CPU's small batches take.
 """
 
 from __future__ import annotations
