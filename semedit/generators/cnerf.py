@@ -97,7 +97,8 @@ class CNeRFConfig:
     beta: float = 0.1  # softness of the surface at the start, in distances of the camera
     shape_sdf: bool = False  # distances behind the shape layers: a texture never moves a surface
     sphere: float | None = None  # radius of a fixed sphere in place of the base network, in depths
-    windows: bool = False  # small regions only where they can be, background only at the far end
+    windows: bool = False  # small regions only where they can be, background only at the far end,
+    # drawn by where it is in the picture
     skip_weight: float = 1e-4  # what weighs less along a ray is left out
 
     @property

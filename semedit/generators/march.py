@@ -73,6 +73,8 @@ class Local(nn.Module):
         small = (6.0 / width) ** 0.5 / 25.0
         self.mask = Linears(count, width + 3, 1, small)
         self.sdf = Linears(count, width, 1, small)
+        if config.sphere is not None:  # distances start as the sphere's
+            nn.init.zeros_(self.sdf.weight), nn.init.zeros_(self.sdf.bias)
         self.feature = Linears(count, width + 3, width, 0.25 * (6.0 / 1.04 / (width + 3)) ** 0.5)
         self.rgb = Linears(count, width, 3, small)
         self.base: Sines | None = None
@@ -198,17 +200,18 @@ class _Values:
 
 
 def _geometry(
-    local: Local, face: Face, points: Tensor, view: Tensor, last: Tensor, options: tuple[bool, bool]
+    local: Local, face: Face, points: Tensor, view: Tensor, end: Tensor, options: tuple[bool, bool]
 ) -> _Values:
     """Values at points [P,3].
 
-    Args: view: the part of the masks that is linear in the view, [K,P]. last: bool [P], whether
-          a sample is the last of its ray. options: remember, hidden; see siren.evaluate.
+    Args: view: the part of the masks that is linear in the view, [K,P]. end [P,3]: Rays.screen of
+          samples that are the last of their rays, else NaN. options: remember, hidden; see
+          siren.evaluate.
     """
     config, inner = local.config, points / local.config.depth
     base = _base(local, face, inner)
     if config.windows:
-        mask, sdf = _windowed(local, face, points, view, last, options[0])
+        mask, sdf = _windowed(local, face, points, view, end, options[0])
         return _Values(mask, base + sdf)
     field = face.field.shape() if config.shape_sdf else face.field
     early, late, h = evaluate(field, inner, options[0], options[1] and not config.shape_sdf)
@@ -220,14 +223,15 @@ def _geometry(
 
 
 def _windowed(
-    local: Local, face: Face, points: Tensor, view: Tensor, last: Tensor, remember: bool
+    local: Local, face: Face, points: Tensor, view: Tensor, end: Tensor, remember: bool
 ) -> tuple[Tensor, Tensor]:
     """Masks [K,P] and the sum of distances [P], every region where it can be."""
     config, inner = local.config, points / local.config.depth
     regions = range(len(config.regions))
     factors = window(config, points, torch.tensor(regions))
     assert factors is not None
-    factors[config.regions.index("background")] = last.to(factors)
+    background = config.regions.index("background")
+    factors[background] = (~end[:, 0].isnan()).to(factors)
     wide = [k for k in regions if config.regions[k] not in ("background", *WINDOWS)]
     small = [k for k in regions if k not in wide]
     field = face.field.shape()
@@ -235,7 +239,8 @@ def _windowed(
     masks = torch.zeros_like(factors).index_copy(0, torch.tensor(wide), early[..., 0] + view[wide])
     total = (early[..., 1] + face.sdf_bias[wide][:, None]).sum(0)
     own = Chosen.of([factors[k].nonzero()[:, 0] for k in small])
-    early = own.cut(evaluate(field.pick(small), inner[own.padded], remember)[0])
+    places = own.places(inner, end, small.index(background))
+    early = own.cut(evaluate(field.pick(small), places, remember)[0])
     region = torch.tensor(small)[own.region]
     factor = factors[region, own.row]
     mask = (early[:, 0] + view[region, own.row]) * factor
@@ -266,6 +271,13 @@ class Chosen:
         """[K,M,C] -> [T,C]."""
         return values[self.there]
 
+    def places(self, points: Tensor, end: Tensor, background: int) -> Tensor:
+        """What the networks are given [K,M,3]: points [P,3]; the one of the background, end [P,3],
+        as it lies in the picture, not in the world."""
+        found = points[self.padded]
+        found[background] = end[self.padded[background]].nan_to_num()
+        return found
+
 
 def _density(sdf: Tensor, beta: Tensor) -> Tensor:
     return torch.sigmoid(-sdf / beta) / beta
@@ -285,10 +297,12 @@ def march(
     for begin in range(0, s, rays.slab):
         here = points[alive, begin : begin + rays.slab]
         count = here.shape[1]
-        last = (torch.arange(begin, begin + count, device=here.device) == s - 1).repeat(len(alive))
+        end = torch.full_like(here, math.nan)
+        if begin + count == s:
+            end[:, -1] = rays.screen[alive]
         values = _geometry(
-            local, face, here.flatten(0, 1), view[:, alive].repeat_interleave(count, 1), last,
-            (remember, features),
+            local, face, here.flatten(0, 1), view[:, alive].repeat_interleave(count, 1),
+            end.flatten(0, 1), (remember, features),
         ).rays(len(alive))  # fmt: skip
         slabs.append(_spread(values, alive, m))
         with torch.no_grad():
@@ -298,7 +312,9 @@ def march(
             going[0] = True  # tensors without rays could not be shaped
             alive = going.nonzero()[:, 0]
     sdf, mask = (torch.cat([getattr(v, k) for v in slabs], -1) for k in ("sdf", "mask"))
-    weights, _ = volume.composite(_density(sdf, beta), lengths)
+    weights, after = volume.composite(_density(sdf, beta), lengths)
+    if config.windows:  # the background stops what is left, whatever its distance
+        weights = torch.cat([weights[:, :-1], weights[:, -1:] + after.view(-1, 1)], 1)
     colours = _seen if config.shape_sdf else _all
     mixed, hidden = colours(local, face, rays, slabs, mask, weights, features)
     found = {
@@ -371,7 +387,12 @@ def _seen(
     limit = local.config.skip_weight
     seen = Chosen.of([(row.abs() > limit).nonzero()[:, 0] for row in share.detach()])
     ray, at = seen.row // s, (seen.region, seen.row)
-    _, colour, h = evaluate(face.field, inner[seen.padded], True, features)
+    if local.config.windows:
+        end = rays.screen.repeat_interleave(s, 0)
+        places = seen.places(inner, end, local.config.regions.index("background"))
+    else:
+        places = inner[seen.padded]
+    _, colour, h = evaluate(face.field, places, True, features)
     colour = (seen.cut(colour) + view[seen.region, ray]) * flat[at][:, None]
     mixed = inner.new_zeros(m * s, 3).index_add(0, seen.row, colour)
     if not features:

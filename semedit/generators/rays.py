@@ -28,13 +28,14 @@ FAR = 1e10  # length of the last sample: it stops what is left
 @dataclass(frozen=True)
 class Rays:
     """Rays [M]: origins, directions (of length 1 along the camera's axis), views (unit, what the
-    networks are told), all [M,3]; t [M,S]: samples along the axis; step
-    between them; slab: how many are evaluated before asking for what is behind. `of` gives
-    an axis of views in front."""
+    networks are told), screen (where in the picture: x to the right and y up in [-1,1], and -1),
+    all [M,3]; t [M,S]: samples along the axis; step between them; slab: how many are evaluated
+    before asking for what is behind. `of` gives an axis of views in front."""
 
     origins: Tensor
     directions: Tensor
     views: Tensor
+    screen: Tensor
     t: Tensor
     step: float
     slab: int = SLAB
@@ -45,9 +46,10 @@ class Rays:
         cam2world, _ = cameras.split(c.float())
         zoomed = cameras.zoomed(c.float(), config.focal / cameras.FOCAL)
         origins, unit = cameras.rays(zoomed, config.neural)
+        screen = _screen(config.neural, c.device).expand(len(c), -1, -1)
         if pixels is not None:
             chosen = pixels[:, :, None].expand(-1, -1, 3)
-            origins, unit = origins.gather(1, chosen), unit.gather(1, chosen)
+            origins, unit, screen = (x.gather(1, chosen) for x in (origins, unit, screen))
         axis = cam2world[:, :3, 2]
         directions = unit / (unit @ axis[:, :, None])
         views = unit
@@ -60,7 +62,7 @@ class Rays:
         if jitter:
             t = t + step * torch.rand(*unit.shape[:2], 1, device=c.device)
         slab = config.samples if jitter else SLAB
-        return cls(origins / cameras.RADIUS, directions, views, t, step, slab)
+        return cls(origins / cameras.RADIUS, directions, views, screen, t, step, slab)
 
     def of_views(self, first: int, count: int) -> Rays:
         """Those of some views, in one row."""
@@ -72,8 +74,8 @@ class Rays:
             yield self._each(lambda x, b=begin: x[b : b + count])
 
     def _each(self, change: Any) -> Rays:
-        origins, directions = change(self.origins), change(self.directions)
-        return Rays(origins, directions, change(self.views), change(self.t), self.step, self.slab)
+        parts = self.origins, self.directions, self.views, self.screen, self.t
+        return Rays(*(change(part) for part in parts), self.step, self.slab)
 
     def points(self) -> Tensor:
         """[M,S,3]."""
@@ -85,3 +87,10 @@ class Rays:
         steps = torch.full_like(self.t, self.step)
         steps[:, -1] = FAR
         return steps * size
+
+
+def _screen(side: int, device: torch.device) -> Tensor:
+    """Rays.screen of all pixels, row by row: [side * side,3]."""
+    at = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
+    y, x = torch.meshgrid(-at, at, indexing="ij")
+    return torch.stack([x, y, -torch.ones_like(x)], -1).flatten(0, 1)

@@ -3,7 +3,7 @@
 z says what a head is: its parameters, all standard normal. So a run may begin with a plain
 regression of random rays, which a CPU can afford, with the true label map for the regions' masks,
 while the mapping network follows an encoder (guide.py); the adversaries then teach what a mean
-picture lacks, and the regression holds them. `regression=0 anchor=0` is the published recipe.
+picture lacks, and the regression holds them. `regression=0 anchor=0` leaves the published losses.
 
     regression  |image - x| + label CE(8 maps, regions of x) + mask |maps - one-hot|^2 + near
     field       eikonal (|grad d| - 1)^2 + surface exp(-100 |d|)
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +82,8 @@ class CNeRFTrainer:
     regression_lr: float = 2e-3  # Adam
     sine_speed: float = 0.05  # factor on it for weights inside the sines, which are small
     modulation_speed: float = 0.25  # and for what styles make of frequencies and phases
-    lr: float = 5e-4  # Adam, generator and critics, beside each other
+    lr: float = 2e-3  # Adam, generator beside the critics; sines and modulation as above
+    critic_lr: float = 5e-3  # Adam, critics; a run's end, where they come, is at a tenth of rates
     mapped: float = 0.25  # part of the regression's heads that pass through the mapping network
     near: float = 0.2  # weight of the mapping network's distance from the guide
     label: float = 0.3  # weight of the regions' cross-entropy
@@ -196,19 +197,21 @@ class CNeRFTask(GeneratorTask):
         trained = generator if generator.stage2 is None else generator.stage2
         generator.requires_grad_(False)
         trained.requires_grad_(True)
-        own = list(trained.parameters())
         critics = [*self.whole.parameters(), *self.part.parameters()]
         lr = trainer.regression_lr
         groups: dict[str, list[nn.Parameter]] = {}
         for name, parameter in trained.named_parameters():
             groups.setdefault(part_of(name), []).append(parameter)
         speeds = {"sines": trainer.sine_speed, "modulation": trainer.modulation_speed}
-        each = [{"params": p, "lr": lr * speeds.get(k, 1.0)} for k, p in groups.items()]
-        each.append({"params": list(self.guide.parameters()), "lr": lr})
+
+        def paced(lr: float) -> list[dict[str, Any]]:
+            return [{"params": p, "lr": lr * speeds.get(k, 1.0)} for k, p in groups.items()]
+
+        guide = {"params": list(self.guide.parameters()), "lr": lr}
         return {
-            "regression": torch.optim.Adam(each, lr, betas=(0.9, 0.98)),
-            "generator": torch.optim.Adam(own, trainer.lr, betas=(0.0, 0.99)),
-            "critics": torch.optim.Adam(critics, trainer.lr, betas=(0.0, 0.99)),
+            "regression": torch.optim.Adam([*paced(lr), guide], lr, betas=(0.9, 0.98)),
+            "generator": torch.optim.Adam(paced(trainer.lr), trainer.lr, betas=(0.0, 0.99)),
+            "critics": torch.optim.Adam(critics, trainer.critic_lr, betas=(0.0, 0.99)),
         }
 
     def batch(self, indices: Tensor) -> Batch:
@@ -303,7 +306,7 @@ class CNeRFTask(GeneratorTask):
         with torch.no_grad():
             image, maps, angles = self._fake(n)
         real = self._thinned(batch.images, self._one_hot(batch.regions))
-        region = torch.randint(self.count, (n,))
+        region = self._regions(batch.regions)
         parts = cut_out(*real, region), cut_out(image, maps, region)
         classes = [class_loss(self.part(*part)[:, 1:], region, part[1]) for part in parts]
         terms = {
@@ -319,6 +322,11 @@ class CNeRFTask(GeneratorTask):
         self._update("critics", total(terms))
         return report(terms)
 
+    def _regions(self, regions: Tensor) -> Tensor:
+        """One random region of each head's true map [B,R,R], of those that it shows: int64 [B]."""
+        there = [(regions == k).flatten(1).any(1) for k in range(self.count)]
+        return torch.multinomial(torch.stack(there, 1).float(), 1)[:, 0]
+
     def _r1(self, critic: Critic, image: Tensor, maps: Tensor) -> Tensor:
         trainer = self.trainer
         of_image, of_maps = slopes(critic, image, maps)
@@ -330,7 +338,7 @@ class CNeRFTask(GeneratorTask):
         trainer, n = self.trainer, max(1, len(batch.z) // 2)
         self.whole.requires_grad_(False), self.part.requires_grad_(False)
         image, maps, angles = self._fake(n)
-        region = torch.randint(self.count, (n,))
+        region = self._regions(batch.regions[:n])
         cut = cut_out(image, maps, region)
         whole, part = self.whole(image, maps), self.part(*cut)
         terms = {
@@ -404,11 +412,11 @@ class CNeRFTask(GeneratorTask):
 
 
 def part_of(parameter: str) -> str:
-    """What learns at one pace: "sines", weights inside them; "modulation", their frequencies and
-    phases, which move all points at once; "rest"."""
+    """What learns at one pace: "sines", weights inside them; "modulation", what moves all points
+    at once: frequencies, phases, and how soft the surface is; "rest"."""
     if ".linears." in parameter:
         return "sines"
-    if any(name in parameter for name in ("gamma_", "beta_")):
+    if any(name in parameter for name in ("gamma_", "beta_", "sigmoid_beta")):
         return "modulation"
     return "rest"
 
