@@ -22,7 +22,7 @@ from semedit.editors import Swap
 from semedit.editors.transfer import whole_regions
 from semedit.errors import OptionError
 from semedit.generators import Output
-from semedit.images import resize, to_uint8
+from semedit.images import colorize, resize, to_uint8
 from semedit.inverters.codes import known_traits
 from semedit.latents import Latent, fingerprint, picture
 from semedit.renders import contact_sheet
@@ -32,6 +32,7 @@ YAWS_DEG = (-30.0, -15.0, 15.0, 30.0)  # from where a face is seen besides the f
 NEAR = 0.04  # world units that two views' surfaces may differ and still be the same point
 SWAPPED = ("hair", "mouth", "eyes", "nose", "brows")  # regions that are exchanged, in turn
 GROW = 3  # hundredths of the side that a region is widened by before "outside" begins
+LEAST = 8  # pixels of a donor's region whose overlap is worth taking
 SHOWN = 6  # faces, and swaps, of the grid
 
 Progress = Callable[[str, int, int], None]  # part, done, in all
@@ -94,7 +95,7 @@ class ViewsEvaluation:
                 if i < SHOWN:
                     views = {**turned, 0.0: front}
                     row = [to_uint8(views[yaw].image)[0] for yaw in sorted(views)]
-                    self.rows.append((f"face {i}", row))
+                    self.rows.append((f"face {i}", [*row, _map(front)]))
             tell("views", i + 1, len(codes))
         figures = {}
         for angle, values in sorted(found.items()):
@@ -110,28 +111,42 @@ class ViewsEvaluation:
                       a share of the range; swap_outside_NAME of one region
         swap_inside   the same of those inside
         swap_labels   share of the pixels outside whose label stayed
+        swap_taken    IoU of the region afterwards with the donor's, where the donor has it;
+                      swap_taken_NAME of one region
+
+        Raises: OptionError: none of SWAPPED is a region here.
         """
         names = [name for name in SWAPPED if drawn(generator, name)]
+        if not names:
+            raise OptionError(f"{generator.name} draws none of {', '.join(SWAPPED)}")
         changes: dict[str, list[tuple[float, float, float]]] = {}
+        taken: dict[str, list[float]] = {}
         for i in range(self.pairs):
             pair = random_codes(generator, 2, self.seed + 1_000 + i)
             name = names[i % len(names)]
             before, donor, after = exchanged(generator, pair, name)
             changes.setdefault(name, []).append(change(before, after, name))
+            wanted, found = (region_of(view, name) for view in (donor, after))
+            if wanted.sum() >= LEAST:
+                taken.setdefault(name, []).append(float(metrics.region_iou(found, wanted)))
             if i < SHOWN:
-                row = [to_uint8(view.image)[0] for view in (before, donor, after)]
-                self.rows.append((name, row))
+                views = before, donor, after
+                row = [to_uint8(view.image)[0] for view in views]
+                self.rows.append((name, [*row, *(_map(view) for view in views)]))
             tell("swaps", i + 1, self.pairs)
         every = [value for values in changes.values() for value in values]
         outside, inside, labels = torch.tensor(every).mean(0).tolist()
         figures = {"swap_outside": outside, "swap_inside": inside, "swap_labels": labels}
         for name, values in changes.items():
             figures[f"swap_outside_{name}"] = float(torch.tensor(values)[:, 0].mean())
-        return figures
+        means = {name: sum(values) / len(values) for name, values in taken.items()}
+        if means:
+            figures["swap_taken"] = sum(means.values()) / len(means)
+        return figures | {f"swap_taken_{name}": value for name, value in means.items()}
 
     def grid(self) -> np.ndarray:
-        """The pictures of the last call, uint8 [H,W,3]: faces seen from the left to the right;
-        face, donor and face with a region of the donor."""
+        """The pictures of the last call, uint8 [H,W,3]: faces seen from the left to the right, and
+        the label map of the front; face, donor and face with a region of the donor, and theirs."""
         if not self.rows:
             raise OptionError("nothing was drawn", "take the parts consistency or swaps in")
         return contact_sheet(
@@ -222,13 +237,27 @@ def exchanged(
     return before, picture(generator, donor), picture(generator, after)
 
 
+def region_of(view: Output, region: str) -> Tensor:
+    """Where a view shows a region and what belongs to it: float32 [1,1,R,R], 0 or 1."""
+    return losses.region(_labels(view), whole_regions([region]))
+
+
+def _labels(view: Output) -> Tensor:
+    """int64 [1,R,R]."""
+    assert view.seg is not None  # see ViewsEvaluation.requires
+    return resize(view.seg, view.image.shape[-1]).argmax(1)
+
+
+def _map(view: Output) -> np.ndarray:
+    """The label map in colours, uint8 [R,R,3]."""
+    return colorize(_labels(view)[0].cpu().numpy())
+
+
 def change(before: Output, after: Output, region: str) -> tuple[float, float, float]:
     """Change outside and inside a region, and the share of labels outside that stayed."""
     side = before.image.shape[-1]
-    assert before.seg is not None and after.seg is not None
-    labels = [resize(seg, side).argmax(1) for seg in (before.seg, after.seg)]
-    names = whole_regions([region])
-    mask = torch.maximum(*(losses.region(of, names) for of in labels))
+    labels = [_labels(view) for view in (before, after)]
+    mask = torch.maximum(*(region_of(view, region) for view in (before, after)))
     near = losses.dilate(mask, math.ceil(GROW * side / 100))
     outside = 1 - near
     stayed = (labels[0] == labels[1])[:, None][outside > 0].float()

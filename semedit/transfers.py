@@ -120,11 +120,11 @@ class TransferEvaluation:
         ]
         away = [float(metrics.mean_change(x, shown, wanted)) for x in (before, edited.image)]
         rest = 1 - torch.maximum(wanted, losses.region(head.labels, names))
-        free = [synthesize(generator, one).image for one in (face, after)]
+        was, now = (synthesize(generator, one).image for one in (face, after))
         return (
             float(metrics.region_iou(losses.region(drawn, names), wanted)),
             float(metrics.region_iou(*seen)),
             away[1] / max(away[0], 1e-6),
             float(metrics.mean_change(edited.image, before, rest)),
-            float(metrics.mean_change(*free, rest)),
+            float(metrics.mean_change(now, was, rest)),
         )

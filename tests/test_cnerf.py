@@ -38,6 +38,8 @@ def make(config: CNeRFConfig = TINY) -> CNeRF:
     torch.manual_seed(0)
     cnerf = CNeRF(config, "small").eval()
     with torch.no_grad():
+        if config.sphere is not None:  # where distances start without a part of their own
+            cnerf.local.sdf.weight.normal_(std=0.05), cnerf.local.sdf.bias.normal_(std=0.01)
         for reads in (cnerf.local.mask, cnerf.local.sdf, cnerf.local.rgb):
             reads.weight.mul_(4)
     return cnerf
@@ -165,6 +167,30 @@ def test_sines_are_sines() -> None:
     assert float((g.flatten() - x.cos()).abs().max()) < 1e-6
     expected = torch.stack([x.cos().sum(), (x * x.cos()).sum()])
     torch.testing.assert_close(sums.flatten(), expected, atol=0.1, rtol=1e-3)
+
+
+def test_distances_start_as_a_sphere() -> None:
+    config = replace(SMALL, windows=True)
+    torch.manual_seed(0)
+    cnerf = CNeRF(config)
+    planes, points = cnerf.planes({"ws": random_codes(cnerf)}), torch.randn(50, 3) / 10
+    face = cnerf.local.field({k: v[0] for k, v in planes.items()})
+    sphere = points.norm(dim=1) - config.depth * 0.6
+    torch.testing.assert_close(distances(cnerf, face, points), sphere)
+
+
+def test_the_background_lies_in_the_picture() -> None:
+    """It is what it is at each pixel, from wherever a face is seen."""
+    cnerf = make(replace(SMALL, windows=True, neural=8, sphere=0.1, beta=0.001))
+    with torch.no_grad():
+        cnerf.local.sdf.weight.zero_(), cnerf.local.sdf.bias.zero_()
+        cnerf.local.mask.weight[..., -3:] = 0  # no part of masks or colours is linear in the view
+        cnerf.local.feature.weight[..., -3:] = 0
+    codes = {"ws": random_codes(cnerf)}
+    views = [cnerf.synthesis(codes, cameras.orbit(yaw, 0.0)).image for yaw in (0.0, 0.5)]
+    corner = [view[..., :2, :2] for view in views]
+    torch.testing.assert_close(*corner, atol=1e-4, rtol=1e-3)
+    assert float(corner[0].detach().std()) > 1e-3
 
 
 @pytest.mark.parametrize("config", [TINY, SMALL], ids=["published", "small"])

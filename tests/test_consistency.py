@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -85,8 +85,13 @@ def test_all_parts_are_told_and_drawn() -> None:
     figures = evaluation(cnerf, lambda part, done, total: told.append(part))
     assert {"reprojection_15", "reprojection_30_seen", "diversity", "diversity_by"} <= set(figures)
     assert {"swap_outside", "swap_inside", "swap_labels", "swap_outside_hair"} <= set(figures)
+    assert all(0 <= v <= 1 for k, v in figures.items() if k.startswith("swap_taken"))
+    assert [len(row) for _, row in evaluation.rows] == [6, 6, 6, 6]  # the last ones label maps
     assert set(told) == {"views", "swaps"} and len(evaluation.rows) == 4
     assert evaluation.grid().ndim == 3
+    bare = make(replace(SMALL, regions=("background", "face")))
+    with pytest.raises(OptionError, match="none of hair"):
+        ViewsEvaluation(("swaps",), pairs=1)(bare)
     for wrong in (ViewsEvaluation(("colours",)), ViewsEvaluation(faces=1)):
         with pytest.raises(OptionError):
             wrong(cnerf)

@@ -129,3 +129,6 @@ def test_regions_are_learned_and_stage_2_stands_on_them(data: Path, tmp_path: Pa
         start(data, replace(SMALL, stage1=str(folder / "larger.safetensors")))
     with pytest.raises(OptionError):
         start(data, replace(SMALL, critic_side=16))
+    for wrong in ({"regions": ("background", "beard")}, {"regions": ("face", "hair")}, {"rays": 0}):
+        with pytest.raises(OptionError):
+            start(data, replace(SMALL, **wrong))

@@ -83,8 +83,10 @@ def read_directions(source: str | Path) -> Directions:
 
 
 def regional(name: str, region: str) -> str:
-    """What a direction of one region's codes alone is called; no region: the name itself."""
-    return f"{name}@{region}" if region else name
+    """What a direction of some regions' codes alone is called, in whatever order they are named;
+    no region: the name itself."""
+    parts = sorted({part.strip() for part in region.split(",") if part.strip()})
+    return f"{name}@{','.join(parts)}" if parts else name
 
 
 def normal(direction: dict[str, Tensor]) -> dict[str, Tensor]:

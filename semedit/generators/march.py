@@ -231,12 +231,14 @@ def _windowed(
     factors = window(config, points, torch.tensor(regions))
     assert factors is not None
     background = config.regions.index("background")
-    factors[background] = (~end[:, 0].isnan()).to(factors)
+    before = end[:, 0].isnan().to(factors)
+    factors[background] = 1 - before  # where there is nothing else
     wide = [k for k in regions if config.regions[k] not in ("background", *WINDOWS)]
     small = [k for k in regions if k not in wide]
     field = face.field.shape()
     early = evaluate(field.pick(wide), inner, remember)[0]
-    masks = torch.zeros_like(factors).index_copy(0, torch.tensor(wide), early[..., 0] + view[wide])
+    mask = (early[..., 0] + view[wide]) * before
+    masks = torch.zeros_like(factors).index_copy(0, torch.tensor(wide), mask)
     total = (early[..., 1] + face.sdf_bias[wide][:, None]).sum(0)
     own = Chosen.of([factors[k].nonzero()[:, 0] for k in small])
     places = own.places(inner, end, small.index(background))

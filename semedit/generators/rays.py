@@ -9,7 +9,7 @@ Source: Or-El et al. 2022 (StyleSDF), arXiv:2112.11427.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,8 +74,8 @@ class Rays:
             yield self._each(lambda x, b=begin: x[b : b + count])
 
     def _each(self, change: Any) -> Rays:
-        parts = self.origins, self.directions, self.views, self.screen, self.t
-        return Rays(*(change(part) for part in parts), self.step, self.slab)
+        names = "origins", "directions", "views", "screen", "t"
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
 
     def points(self) -> Tensor:
         """[M,S,3]."""

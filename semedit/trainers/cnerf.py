@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import cameras, losses
+from semedit import cameras, losses, methods
 from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.cnerf import LOGIT, REGIONS, CNeRF, CNeRFConfig
@@ -104,11 +104,22 @@ class CNeRFTrainer:
     def start(self, data: Path, seed: int) -> CNeRFTask:
         """Read the data, make the networks.
 
-        Raises: OptionError: stage1 is no CNeRF of these heads; critics of another size.
+        Raises: OptionError: stage1 is no CNeRF of these heads; sizes or regions that do not fit.
         """
-        if self.critic_side != 4 * 2 ** (len(self.critic) - 1):
-            raise OptionError(f"{len(self.critic)} channels of critics do not fit critic_side")
+        for name in {"background", "face"} - set(self.regions):
+            raise OptionError(f"regions lack {name}")
+        for name in self.regions:
+            methods.pick(REGIONS, name, "region")
         generator = self._enlarged() if self.stage1 else None
+        side = self.resolution if generator is None else generator.resolution
+        if self.critic_side != 4 * 2 ** (len(self.critic) - 1) or side % self.critic_side:
+            raise OptionError(
+                f"{len(self.critic)} channels of critics do not fit {self.critic_side} pixels of "
+                f"{side}",
+                "they halve down to 4: -o critic=32,64,128,192 for -o critic_side=32",
+            )
+        if not 1 <= self.rays <= self.resolution**2:
+            raise OptionError(f"a head has {self.resolution**2} rays, not {self.rays}")
         views = read_views(data, self.resolution if generator is None else generator.resolution)
         if generator is None:
             generator = CNeRF(self.config(views.z.shape[1]), self.output)
