@@ -63,7 +63,7 @@ class L2SAETrainer:
     """Hyper-parameters of an L2SAE, its discriminators and its losses."""
 
     name: ClassVar[str] = "l2sae"
-    schedule: ClassVar[Schedule] = Schedule(minutes=140.0, ema_steps=150.0, save_minutes=10.0)
+    schedule: ClassVar[Schedule] = Schedule(minutes=105.0, ema_steps=150.0, save_minutes=10.0)
     output: str = "heads-l2sae-128"  # name of the weight file
     base: str = ""  # weights to start from, by name or path; empty: random ones
     part: Literal["both", "smn", "smpn"] = "both"  # what learns; the other stays as it is
