@@ -13,7 +13,7 @@ from tiny import TinyGenerator
 from semedit import latents
 from semedit.batch import Item, Run
 from semedit.editors import Direction
-from semedit.errors import LatentError, WeightsError
+from semedit.errors import LatentError, OptionError, WeightsError
 from semedit.faces.parsing import PARSERS
 from semedit.images import read_labels, write_image, write_labels
 from semedit.latents import Latent
@@ -184,6 +184,13 @@ def test_a_generator_without_limit_turns_all_round(turned: Workspace) -> None:
     task = Turntable(path="orbit", yaw_deg=170.0)
     del task.generator.view_limit_deg
     assert task.angles_deg == (170.0, 8.0) and task.note is None
+
+
+def test_surfaces_are_not_seen_from_behind(turned: Workspace) -> None:
+    task = Turntable(path="orbit")
+    task.generator.all_round = False
+    with pytest.raises(OptionError, match="surfaces"):
+        perform(task, turned, Quiet())
 
 
 def test_animations_of_several_formats_are_made_once_each(turned: Workspace) -> None:

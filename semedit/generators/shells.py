@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ class Sparse:
         return out.index_add(0, rows, values * weights.flatten()[self.index, None])
 
     def chosen(self, keep: Tensor) -> Sparse:
-        """Some of the entries, bool [P], as one group."""
+        """Some of the entries, by number int64 [L], as one group."""
         index = self.index[keep]
         return Sparse(index, self.shape, [len(index)], self.behind)
 
@@ -85,6 +86,7 @@ class OnSurfaces(nn.Module):
     """A generator whose rays are marched from surface to surface."""
 
     view_limit_deg: tuple[float, float] = (35.0, 15.0)  # yaw, pitch to either side in training
+    all_round: ClassVar[bool] = False  # rays from beside and behind do not meet the surfaces
     resolution: int
 
     def __init__(self, intersections: Intersections) -> None:

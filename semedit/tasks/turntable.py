@@ -13,6 +13,7 @@ import numpy as np
 
 from semedit import latents, renders, weights
 from semedit.batch import Item, Result, Run
+from semedit.errors import OptionError
 from semedit.latents import Latent
 from semedit.tasks import load_generator, planned, used
 from semedit.workspace import Workspace
@@ -99,6 +100,11 @@ class Turntable:
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
+        if self.path == "orbit" and not getattr(self.generator, "all_round", True):
+            raise OptionError(
+                f"{self.generator.name} draws on surfaces that nobody beside or behind a head sees",
+                "take --path swing",
+            )
         return [
             planned(name, lambda name=name: self._item(space, name))  # type: ignore[misc]
             for name in space.faces(self.names)
