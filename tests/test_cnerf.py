@@ -193,7 +193,10 @@ def test_the_background_lies_in_the_picture() -> None:
     assert float(corner[0].detach().std()) > 1e-3
 
 
-@pytest.mark.parametrize("config", [TINY, SMALL], ids=["published", "small"])
+WINDOWED = replace(SMALL, windows=True, beta=0.01)
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL, WINDOWED], ids=["published", "small", "windowed"])
 def test_is_the_plain_formulation(config: CNeRFConfig) -> None:
     cnerf, c = make(config), cameras.orbit(0.2, -0.1)
     sights = []

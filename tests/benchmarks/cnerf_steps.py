@@ -21,6 +21,7 @@ from torch import Tensor
 from semedit import cameras
 from semedit.allocator import keep_freed_memory
 from semedit.generators.cnerf import CNeRF, CNeRFConfig
+from semedit.generators.march import WINDOWS, window
 from semedit.generators.rays import Rays
 from semedit.generators.siren import Sines
 
@@ -55,7 +56,8 @@ def textbook(cnerf: CNeRF, ws: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     views = rays.views[:, None].expand_as(x)
     outputs = []
     for k in range(len(config.regions)):
-        layers = network(local.sines, k, ws[0, k], x)
+        factor, place = windowed(config, k, rays, x)
+        layers = network(local.sines, k, ws[0, k], place)
         inner, h = layers[config.shape_layers - 1], layers[-1]
         mask = F.linear(torch.cat([inner, views], -1), local.mask.weight[k], local.mask.bias[k])
         source = inner if config.shape_sdf else h
@@ -63,7 +65,7 @@ def textbook(cnerf: CNeRF, ws: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.cat([h, views], -1)
         feature = F.linear(both, local.feature.weight[k], local.feature.bias[k])
         rgb = F.linear(feature, local.rgb.weight[k], local.rgb.bias[k])
-        outputs.append(torch.cat([rgb, sdf, mask], -1)[None])
+        outputs.append(torch.cat([rgb, factor * sdf, factor * mask], -1)[None])
     rgb, sdf, mask = torch.cat(outputs).split([3, 1, 1], -1)
     with torch.no_grad():
         if local.base is None:
@@ -76,8 +78,29 @@ def textbook(cnerf: CNeRF, ws: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     alpha = 1 - torch.exp(-sigma[..., 0] * rays.lengths())
     through = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha + 1e-10], 1), 1)
     weights = (alpha * through[:, :-1])[..., None]
+    if config.windows:
+        weights = torch.cat([weights[:, :-1], weights[:, -1:] + through[:, -1:, None]], 1)
     colour = -1 + 2 * (weights * torch.sigmoid((mask * rgb).sum(0))).sum(1)
     return colour, (weights * mask).sum(2)[..., 0].t()
+
+
+def windowed(config: CNeRFConfig, k: int, rays: Rays, x: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of the k-th region there can be at each sample [M,S,1], and where its network is
+    asked, x [M,S,3] or, behind the head, the picture."""
+    factor = torch.ones_like(x[..., :1])
+    if not config.windows:
+        return factor, x
+    if config.regions[k] != "background":
+        found = window(config, rays.points().flatten(0, 1), torch.tensor([k]))
+        assert found is not None
+        factor = found.view_as(factor).clone()
+        if config.regions[k] not in WINDOWS:
+            factor[:, -1] = 0
+        return factor, x
+    factor[:, :-1] = 0
+    place = x.clone()
+    place[:, -1] = rays.screen
+    return factor, place
 
 
 # A step ------------------------------------------------------------------------------------------
