@@ -12,8 +12,9 @@ import torch
 from semedit.editors import Mask, Roi
 from semedit.editors.roi import Restyled
 from semedit.errors import OptionError
+from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS
-from semedit.heads.truth import Truth
+from semedit.heads.truth import Truth, read_truths
 from semedit.images import to_tensor
 from semedit.inverters import Optimize
 from semedit.losses import region
@@ -131,3 +132,11 @@ def test_table_compares_both_routes(generator: L2SAE) -> None:
         evaluation(truths(1), generator, TinyGenerator(), truths(1))
     with pytest.raises(OptionError, match="no part"):
         replace(evaluation, parts=("faces",))(truths(1), generator)
+
+
+def test_the_built_in_weights() -> None:
+    heads = read_truths()[:6]
+    evaluation = StylesEvaluation(parts=("regions", "styles"))
+    found = evaluation(heads, load_generator("heads-l2sae-128"))
+    assert found["region_miou"] >= 0.8 and found["style_iou"] >= 0.9
+    assert found["outside_kept"] == 1 and found["style_change"] > 0.03

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from semedit.generators import load_generator
-from semedit.generators.l2sae import L2SAE
 from semedit.heads.truth import read_truths
 from semedit.styles import StylesEvaluation
-from semedit.trainers.l2sae import L2SAETrainer
 
 HEADS = 3
 
@@ -17,8 +14,7 @@ HEADS = 3
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_an_edit_takes_a_fifth_of_a_second_and_a_fiftieth_of_the_other_route() -> None:
-    torch.manual_seed(0)
-    generator = L2SAE(L2SAETrainer().config(), "random").eval()  # as heads-l2sae-128
+    generator = load_generator("heads-l2sae-128")
     evaluation = StylesEvaluation(("table",), rivals=HEADS)
     heads = read_truths()[:HEADS]
     figures = evaluation(heads, generator, load_generator("heads-128"), heads)
