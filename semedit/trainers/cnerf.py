@@ -22,6 +22,7 @@ region that is not there has no class; no path length regularisation in stage 2.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -188,15 +189,18 @@ class CNeRFTask(GeneratorTask):
         self.whole, self.part = Critic(channels, self.count, 3), Critic(channels, 1, 1 + self.count)
         self.memory = Memory()
         styles = self.count * 2  # of shape and of texture
-        self.guide = Guide(generator.config.neural, generator.config.w_dim, WIDTHS, styles)
+        self.guide: Guide | None = None
+        if trainer.regression > 0 and generator.stage2 is None:
+            self.guide = Guide(generator.config.neural, generator.config.w_dim, WIDTHS, styles)
+        guide = {} if self.guide is None else {"guide": self.guide}
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
-            "guide": self.guide,
+            **guide,
             "whole": self.whole,
             "part": self.part,
             "memory": self.memory,
         }
-        self.averaged = ("generator", "guide")
+        self.averaged = ("generator", *guide)
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.numbers = region_numbers(generator.config)
         self.density = ray_density(trainer.small, trainer.background)
@@ -218,9 +222,11 @@ class CNeRFTask(GeneratorTask):
         def paced(lr: float) -> list[dict[str, Any]]:
             return [{"params": p, "lr": lr * speeds.get(k, 1.0)} for k, p in groups.items()]
 
-        guide = {"params": list(self.guide.parameters()), "lr": lr}
+        first = paced(lr)
+        if self.guide is not None:
+            first.append({"params": list(self.guide.parameters()), "lr": lr})
         return {
-            "regression": torch.optim.Adam([*paced(lr), guide], lr, betas=(0.9, 0.98)),
+            "regression": torch.optim.Adam(first, lr, betas=(0.9, 0.98)),
             "generator": torch.optim.Adam(paced(trainer.lr), trainer.lr, betas=(0.0, 0.99)),
             "critics": torch.optim.Adam(critics, trainer.critic_lr, betas=(0.0, 0.99)),
         }
@@ -252,8 +258,9 @@ class CNeRFTask(GeneratorTask):
             image, maps = (x.flatten(2) for x in self._enlarge(codes, batch.c))
             return self._likeness(image, maps, batch.images, batch.regions, batch.density)
         mapped = self.generator.mapping_network(batch.z)
-        found = self.guide(batch.seen, batch.seen_labels).view_as(mapped)
-        w, near = followed(mapped, found, self.share)
+        w, near = followed(
+            mapped, partial(cast(Guide, self.guide), batch.seen, batch.seen_labels), self.share
+        )
         codes = {"ws": self.generator.spread(w)}
         pixels = torch.multinomial(batch.density, trainer.rays)
         planes = self.generator.planes(codes)
@@ -403,7 +410,7 @@ class CNeRFTask(GeneratorTask):
             batch = self._batch(self.views.pair(heads, first, other))
             with torch.no_grad():
                 output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
-                if generator.stage2 is None:
+                if "guide" in modules:
                     w = modules["guide"](batch.seen, batch.seen_labels)
                     codes = {"ws": generator.spread(w.unflatten(1, (self.count, 2)))}
                     image = generator.synthesis(codes, batch.c).image

@@ -9,7 +9,7 @@ once. Where pictures come in several views, E sees one and the generator draws a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -52,15 +52,16 @@ def share_mapped(mapped: float, regression: float) -> float:
     return mapped if regression > 0 else 1.0
 
 
-def followed(mapped: Tensor, found: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def followed(mapped: Tensor, guide: Callable[[], Tensor], share: float) -> tuple[Tensor, Tensor]:
     """Styles to draw from, the first ones mapped; and how far the mapping network is from the
     guide, which is not to give up what z cannot say.
 
-    Args: mapped, found [N,count,w_dim]: of the mapping network and of the guide. share: of faces
-          whose styles are the mapping network's; 1: the guide does not count.
+    Args: mapped [N,...,w_dim]: of the mapping network. guide: makes those of the guide. share: of
+          faces whose styles are the mapping network's; 1: the guide is not asked.
     """
     if share == 1:
         return mapped, mapped.new_zeros([])
+    found = guide().view_as(mapped)
     count = round(share * len(mapped))
     near = (mapped.float() - found.detach().float()).square().mean()
     return torch.cat([mapped[:count].to(found), found[count:]]), near

@@ -31,6 +31,7 @@ every n-th row, from a random one; rates of Adam are such as a CPU's small batch
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -206,15 +207,18 @@ class SemFaceEditTask(GeneratorTask):
         self.of_labels = BranchedDiscriminator(self.side, channels, len(LABELS), latent)
         self.of_images = BranchedDiscriminator(self.side, channels, 3, 2)
         self.memory = Memory()
-        self.guide = Guide(generator.resolution, generator.config.w_dim, WIDTHS, count=2)
+        self.guide: Guide | None = None
+        if trainer.regression > 0:
+            self.guide = Guide(generator.resolution, generator.config.w_dim, WIDTHS, count=2)
+        guide = {} if self.guide is None else {"guide": self.guide}
         self.modules: dict[str, nn.Module] = {
             "generator": generator,
-            "guide": self.guide,
+            **guide,
             "of_labels": self.of_labels,
             "of_images": self.of_images,
             "memory": self.memory,
         }
-        self.averaged = ("generator", "guide")
+        self.averaged = ("generator", *guide)
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.class_weights = class_weights(views.labels[: self.size])
         self.density = ray_density(trainer.small, trainer.background)
@@ -234,8 +238,9 @@ class SemFaceEditTask(GeneratorTask):
             {"params": rest},
             {"params": mapping, "lr": lr * trainer.mapping_speed},
             {"params": sines, "lr": lr * trainer.sine_speed},
-            {"params": list(self.guide.parameters())},
         ]
+        if self.guide is not None:
+            groups.append({"params": list(self.guide.parameters())})
         found: dict[str, torch.optim.Optimizer] = {
             "regression": torch.optim.Adam(groups, lr, betas=(0.9, 0.98)),
             "generator": torch.optim.Adam([p for _, p in own], trainer.lr, betas=(0.0, 0.9)),
@@ -275,8 +280,10 @@ class SemFaceEditTask(GeneratorTask):
         trainer, generator = self.trainer, self.generator
         pixels = torch.multinomial(batch.density, min(trainer.rays, batch.density.shape[1]))
         w, each = generator.styles(batch.z)  # clubs have one style, which is quicker to evaluate
-        mapped, found = torch.stack([w, each[:, 0]], 1), self.guide(batch.seen, batch.seen_labels)
-        styles, near = followed(mapped, found, self.share)
+        mapped = torch.stack([w, each[:, 0]], 1)
+        styles, near = followed(
+            mapped, partial(cast(Guide, self.guide), batch.seen, batch.seen_labels), self.share
+        )
         codes = generator.spread(styles[:, 0], styles[:, 1:])
         found = generator.volume(generator.planes(codes), batch.c, pixels, trainer.surfaces)
         images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))
@@ -374,7 +381,7 @@ class SemFaceEditTask(GeneratorTask):
             return generator.spread(w, each[:, None].expand(-1, len(generator.clubs), -1))
 
         heads = torch.arange(self.size, len(self.views))
-        return mapped_figures(generator, self.views, heads, guided)
+        return mapped_figures(generator, self.views, heads, guided if "guide" in modules else None)
 
 
 def judged(

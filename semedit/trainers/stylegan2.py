@@ -19,6 +19,7 @@ Departs: the regression; the mapping network learns faster while that lasts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -175,8 +176,8 @@ class StyleGAN2Task(GeneratorTask):
         factor = 2**halvings
         mapped = self._styles(batch.z)["ws"][:, :1]
         with torch.autocast("cpu", torch.bfloat16):
-            found = self.encoder(batch.images, batch.labels)
-            styles, near = followed(mapped, found, self.share)
+            guide = partial(self.encoder, batch.images, batch.labels)
+            styles, near = followed(mapped, guide, self.share)
             ws = self._spread(styles)
             side = self.generator.resolution // factor
             image = self.generator.synthesis({"ws": ws}, batch.z, resolution=side).image.float()
