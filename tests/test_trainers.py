@@ -122,18 +122,16 @@ def test_training_from_a_file_tells_of_both_runs():
 
 def test_the_mapping_network_follows_a_guide() -> None:
     """The first faces are mapped; the guide is not pulled towards the mapping network."""
-    from semedit.trainers.guide import Guide, followed, share_mapped
+    from semedit.trainers.guide import Guide, followed
 
     torch.manual_seed(0)
     guide = Guide(16, 5, (4, 6), count=2)
     images, labels = torch.randn(4, 3, 16, 16), torch.randint(19, (4, 16, 16))
     found, mapped = guide(images, labels), torch.randn(4, 2, 5, requires_grad=True)
-    styles, near = followed(mapped, lambda: found, 0.25)
+    styles, near = followed(mapped, guide, images, labels, 0.25)
     assert torch.equal(styles, torch.cat([mapped[:1], found[1:]]))
     torch.testing.assert_close(near, (mapped - found).square().mean())
     gradients = torch.autograd.grad(near, [mapped, *guide.parameters()], allow_unused=True)
     assert gradients[0] is not None and all(one is None for one in gradients[1:])
-    share = share_mapped(0.25, 0.0)  # nothing teaches the guide
-    styles, near = followed(mapped, lambda: pytest.fail("asked"), share)
+    styles, near = followed(mapped, None, images, labels, 0.25)
     assert torch.equal(styles, mapped) and float(near) == 0
-    assert share_mapped(0.25, 0.8) == 0.25

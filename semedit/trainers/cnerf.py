@@ -22,7 +22,6 @@ region that is not there has no class; no path length regularisation in stage 2.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -47,7 +46,7 @@ from semedit.trainers.cnerf_critics import (
     view_loss,
 )
 from semedit.trainers.discriminators import Memory
-from semedit.trainers.guide import Guide, followed, share_mapped
+from semedit.trainers.guide import Guide, followed
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import Pair, Views, read_views
@@ -204,7 +203,6 @@ class CNeRFTask(GeneratorTask):
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.numbers = region_numbers(generator.config)
         self.density = ray_density(trainer.small, trainer.background)
-        self.share = share_mapped(trainer.mapped, trainer.regression)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -258,9 +256,7 @@ class CNeRFTask(GeneratorTask):
             image, maps = (x.flatten(2) for x in self._enlarge(codes, batch.c))
             return self._likeness(image, maps, batch.images, batch.regions, batch.density)
         mapped = self.generator.mapping_network(batch.z)
-        w, near = followed(
-            mapped, partial(cast(Guide, self.guide), batch.seen, batch.seen_labels), self.share
-        )
+        w, near = followed(mapped, self.guide, batch.seen, batch.seen_labels, trainer.mapped)
         codes = {"ws": self.generator.spread(w)}
         pixels = torch.multinomial(batch.density, trainer.rays)
         planes = self.generator.planes(codes)

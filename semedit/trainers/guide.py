@@ -9,7 +9,7 @@ once. Where pictures come in several views, E sees one and the generator draws a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,22 +46,18 @@ class Guide(nn.Module):
         return self.tower(torch.cat([images, maps], 1), seen, no_camera)[0]
 
 
-def share_mapped(mapped: float, regression: float) -> float:
-    """Share of the faces whose styles are the mapping network's: all, where no regression teaches
-    the guide and what is beside the adversary must do without it."""
-    return mapped if regression > 0 else 1.0
-
-
-def followed(mapped: Tensor, guide: Callable[[], Tensor], share: float) -> tuple[Tensor, Tensor]:
+def followed(
+    mapped: Tensor, guide: nn.Module | None, images: Tensor, labels: Tensor, share: float
+) -> tuple[Tensor, Tensor]:
     """Styles to draw from, the first ones mapped; and how far the mapping network is from the
     guide, which is not to give up what z cannot say.
 
-    Args: mapped [N,...,w_dim]: of the mapping network. guide: makes those of the guide. share: of
-          faces whose styles are the mapping network's; 1: the guide is not asked.
+    Args: mapped [N,...,w_dim]: of the mapping network. guide: makes as many of images and labels;
+          None: there is none. share: of faces whose styles are the mapping network's.
     """
-    if share == 1:
+    if guide is None:
         return mapped, mapped.new_zeros([])
-    found = guide().view_as(mapped)
+    found = guide(images, labels).view_as(mapped)
     count = round(share * len(mapped))
     near = (mapped.float() - found.detach().float()).square().mean()
     return torch.cat([mapped[:count].to(found), found[count:]]), near

@@ -31,7 +31,6 @@ every n-th row, from a random one; rates of Adam are such as a CPU's small batch
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -46,7 +45,7 @@ from semedit.generators.manifolds import Manifolds, ManifoldsConfig, Sharing
 from semedit.images import LABELS
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import BranchedDiscriminator, Memory
-from semedit.trainers.guide import Guide, followed, share_mapped
+from semedit.trainers.guide import Guide, followed
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.mapped import mapped_figures
@@ -222,7 +221,6 @@ class SemFaceEditTask(GeneratorTask):
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
         self.class_weights = class_weights(views.labels[: self.size])
         self.density = ray_density(trainer.small, trainer.background)
-        self.share = share_mapped(trainer.mapped, trainer.regression)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -281,9 +279,7 @@ class SemFaceEditTask(GeneratorTask):
         pixels = torch.multinomial(batch.density, min(trainer.rays, batch.density.shape[1]))
         w, each = generator.styles(batch.z)  # clubs have one style, which is quicker to evaluate
         mapped = torch.stack([w, each[:, 0]], 1)
-        styles, near = followed(
-            mapped, partial(cast(Guide, self.guide), batch.seen, batch.seen_labels), self.share
-        )
+        styles, near = followed(mapped, self.guide, batch.seen, batch.seen_labels, trainer.mapped)
         codes = generator.spread(styles[:, 0], styles[:, 1:])
         found = generator.volume(generator.planes(codes), batch.c, pixels, trainer.surfaces)
         images = batch.images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1))

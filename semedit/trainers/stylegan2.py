@@ -19,7 +19,6 @@ Departs: the regression; the mapping network learns faster while that lasts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from semedit import cameras, losses
 from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.discriminators import Augment, Discriminator, Memory
-from semedit.trainers.guide import Guide, followed, share_mapped
+from semedit.trainers.guide import Guide, followed
 from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.rendered import View, Views, read_views
 from semedit.trainers.terms import report, total
@@ -126,7 +125,6 @@ class StyleGAN2Task(GeneratorTask):
         }
         self.averaged = ("generator", "encoder")
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
-        self.share = share_mapped(trainer.mapped, trainer.regression)
         self.optimisers = self._optimisers()
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -176,8 +174,8 @@ class StyleGAN2Task(GeneratorTask):
         factor = 2**halvings
         mapped = self._styles(batch.z)["ws"][:, :1]
         with torch.autocast("cpu", torch.bfloat16):
-            guide = partial(self.encoder, batch.images, batch.labels)
-            styles, near = followed(mapped, guide, self.share)
+            guide = self.encoder if self.trainer.regression > 0 else None
+            styles, near = followed(mapped, guide, batch.images, batch.labels, self.trainer.mapped)
             ws = self._spread(styles)
             side = self.generator.resolution // factor
             image = self.generator.synthesis({"ws": ws}, batch.z, resolution=side).image.float()
