@@ -26,6 +26,7 @@ from semedit.editors.agree import agree
 from semedit.editors.directions import read_directions
 from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
 from semedit.editors.release import moved, release
+from semedit.editors.tones import Tones
 from semedit.editors.transfer import seen_by
 from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
 from semedit.faces import attributes, networks
@@ -477,3 +478,23 @@ def test_a_transfer_needs_a_region_that_is_there(generator: TinyGenerator, laten
     for regions, error in (((), OptionError), (("beard",), OptionError), (("hat",), MaskError)):
         with pytest.raises(error):
             transferred(generator, latent, labels, regions=regions, start="current")
+
+
+def test_new_parts_have_the_colour_of_old_ones() -> None:
+    own = torch.full((1, 32, 32), REGIONS["skin"][0])
+    own[:, :8] = REGIONS["hair"][0]
+    drawn = own.clone()
+    drawn[:, 8:16] = REGIONS["hair"][0]
+    drawn[:, 28:, :4] = REGIONS["eyes"][0]  # of which the face has none
+    image = torch.zeros(1, 3, 32, 32)
+    image[:, :, :8] = 0.5
+    tones = Tones(image, own, drawn, (own != drawn)[:, None].float())
+    right = image.clone()
+    right[:, :, 8:16] = 0.5
+    right[:, :, 28:, :4] = -1
+    assert float(tones(right)) == pytest.approx(0, abs=1e-6)
+    whole = 8 * 32 / (8 * 32 + 16)
+    assert float(tones(image)) == pytest.approx(0.25 * whole, rel=1e-4)
+    wanted = image.clone().requires_grad_(True)
+    tones(wanted).sum().backward()
+    assert set(torch.nonzero(wanted.grad.abs().sum((0, 1, 3)))[:, 0].tolist()) == set(range(8, 16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from semedit.editors.agree import agree
 from semedit.editors.enclose import enclose
 from semedit.editors.release import release
 from semedit.editors.search import drawn_attributes, nearer
+from semedit.editors.tones import Tones
 from semedit.errors import MaskError
 from semedit.faces import networks
 from semedit.generators import Output
@@ -33,7 +35,8 @@ class Mask:
     Source: Verma and Raman 2025 (SemFaceEdit), arXiv:2506.22833, supplement, equation 8.
     Departs: the descent starts where an encoder sees the drawn map, if the generator has one (Sun
     et al. 2022, IDE-3D), and along directions of what was drawn, if it has some; labels weigh more
-    inside r, where the parser must see them too; I is the face's own inversion, and its pixels
+    inside r, where the parser must see them too; new parts have the colour of old ones of their
+    label; I is the face's own inversion, and its pixels
     stay outside r, feathered within it, in the face's own view (`composite`).
     """
 
@@ -41,10 +44,11 @@ class Mask:
     steps: int = 40  # Adam updates
     lr: float = 0.05  # standard deviations per update; larger steps find what fools the parser
     label_weight: float = 4.0  # of the label maps' squared difference
-    image_weight: float = 10.0  # of the squared pixel difference outside r
+    image_weight: float = 30.0  # of the squared pixel difference outside r
     perceptual_weight: float = 0.5  # of the perceptual distance outside r
     parse_weight: float = 0.5  # of the cross-entropy of what the parser sees inside r
     region_weight: float = 4.0  # how much more a label counts inside r
+    tone_weight: float = 5.0  # of how far new parts are in colour from the old ones of their label
     prior_weight: float = 0.01  # of the squared way from the start
     grow: float = 2.0  # r is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
@@ -91,8 +95,11 @@ class Mask:
             loss = losses.SemanticLoss(
                 [target], perceptual, self.label_weight, self.image_weight, self.perceptual_weight
             )
-            seen = Seen(before[row], edited[row], r[row]) if self.parse_weight > 0 else None
-            whole = loss if seen is None else _both(loss, seen, self.parse_weight)
+            shown: list[tuple[float, Shown]] = [
+                (self.parse_weight, Seen(before[row], edited[row], r[row])),
+                (self.tone_weight, Tones(before[row], labels[row], edited[row], r[row])),
+            ]
+            whole = together(loss, [pair for pair in shown if pair[0] > 0])
             start = started[i]
             if self.search:
                 drawn = drawn_attributes(labels[i], edited[i])
@@ -136,9 +143,17 @@ class Mask:
         return [{k: v[i : i + 1] for k, v in codes.items()} for i in range(len(latent))]
 
 
-def _both(loss: losses.Loss, seen: Seen, weight: float) -> losses.Loss:
+Shown = Callable[[Tensor], Tensor]  # a loss of a picture [1,3,R,R] alone: [1]
+
+
+def together(loss: losses.Loss, shown: Sequence[tuple[float, Shown]]) -> losses.Loss:
+    """A loss, and weighted ones of the picture alone."""
+
     def total(output: Output) -> Tensor:
-        return loss(output) + weight * seen(output.image)
+        value = loss(output)
+        for weight, of in shown:
+            value = value + weight * of(output.image)
+        return value
 
     return total
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from semedit import losses, methods
 from semedit.editors.agree import agree
 from semedit.editors.enclose import enclose
-from semedit.editors.mask import Seen
+from semedit.editors.mask import Seen, Shown, together
 from semedit.editors.release import release
+from semedit.editors.tones import Tones
 from semedit.errors import MaskError, OptionError
 from semedit.generators import Output
 from semedit.images import REGIONS, resize
@@ -97,7 +98,8 @@ class Transfer:
     Source: Verma and Raman 2025 (SemFaceEdit), arXiv:2506.22833, supplement, equation 9.
     Departs: the donor's colours count where it has the regions, so that no forehead of its own
     comes along with shorter hair (`colours=all` is the equation as it stands); the donor's terms
-    weigh more (`region_weight`), and the parser must see the regions, too; the descent starts
+    weigh more (`region_weight`), the parser must see the regions, too, and what they bare has the
+    colours that the face has elsewhere; the descent starts
     where an encoder sees both faces put together, or at the donor's codes of the regions where
     codes have regions; pixels outside r stay the face's, feathered within it, in its own view.
     """
@@ -107,10 +109,11 @@ class Transfer:
     steps: int = 40  # Adam updates
     lr: float = 0.2  # standard deviations per update
     label_weight: float = 4.0  # of the label maps' squared difference
-    image_weight: float = 10.0  # of the squared pixel difference
+    image_weight: float = 30.0  # of the squared pixel difference
     perceptual_weight: float = 0.5  # of the perceptual distance
     parse_weight: float = 0.5  # of the cross-entropy of what the parser sees inside r
     region_weight: float = 4.0  # how much more the donor's terms count
+    tone_weight: float = 5.0  # of how far bared skin is in colour from the face's own
     prior_weight: float = 0.01  # of the squared way from the start
     colours: Literal["regions", "all"] = "regions"  # where in r the donor's colours count
     grow: float = 2.0  # r is widened by this much for the blend, hundredths of the side
@@ -200,13 +203,16 @@ class Transfer:
             replace(theirs, image_mask=both.coloured),
         )
         kept, given = (losses.SemanticLoss([t], perceptual, *weights) for t in (own, theirs))
-        seen = Seen(both.mixed, both.labels, both.near) if self.parse_weight > 0 else None
+        bare = both.near * (1 - both.coloured)  # what the donor's colours leave
+        shown: list[tuple[float, Shown]] = [
+            (self.parse_weight, Seen(both.mixed, both.labels, both.near)),
+            (self.tone_weight, Tones(both.image, both.own, both.labels, bare)),
+        ]
 
         def total(output: Output) -> Tensor:
-            value = kept(output) + self.region_weight * given(output)
-            return value if seen is None else value + self.parse_weight * seen(output.image)
+            return kept(output) + self.region_weight * given(output)
 
-        return total
+        return together(total, [pair for pair in shown if pair[0] > 0])
 
     @torch.no_grad()
     def _start(
