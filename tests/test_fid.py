@@ -132,6 +132,6 @@ def test_transfers_between_heads() -> None:
     found = evaluation(heads, TinyGenerator())
     keys = ("iou", "seen", "colour", "outside", "drawn", "seconds")
     assert set(found) == {f"{k}_skin" for k in keys}
-    assert found["outside_skin"] <= 0.03 < found["drawn_skin"]  # pixels are kept
+    assert found["outside_skin"] < 0.2 * found["drawn_skin"]  # pixels are kept
     with pytest.raises(OptionError, match="two heads"):
         evaluation(heads[:1], TinyGenerator())
