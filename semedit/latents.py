@@ -203,7 +203,8 @@ def require_same(latent: Latent, name: str, print_: str) -> None:
     raise LatentError(
         f"The latent belongs to generator {latent.generator} ({latent.fingerprint[:12]}), "
         f"not to {name} ({print_[:12]}).",
-        hint=f"Name its generator with -w {latent.generator}, or invert the face again.",
+        hint=f"Name its generator with -w {latent.generator}, take an earlier step with --from "
+        "(`latents` is the inversion), or invert the face again.",
     )
 
 
