@@ -274,7 +274,7 @@ def test_a_run_begins_with_weights_of_heads(tmp_path: Path) -> None:
     )
     assert trainer.start(data, 0).generator.resolution == SIDE
     figures = train(trainer, data, tmp_path / "run", Schedule(kimg=0.006), quiet=True)
-    assert figures["mapped_db"] > 0
+    assert figures["mapped_db"] > 0 and figures["encoded_db"] > 0
     before, after = (
         load_generator(str(path)) for path in (file, tmp_path / "run" / "after.safetensors")
     )

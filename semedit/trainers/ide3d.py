@@ -12,6 +12,8 @@ parameters z, which a CPU can afford; `preset=paper regression=0` is the publish
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplement B.
 A run may also begin with the weights of an earlier one, `start_from`, whose sizes and kind of rays
 it then has: so heads-128 and its like, whose networks are the same, learn from an adversary, too.
+An encoder that lies beside them stays as it is and goes on fitting: the regression draws some
+faces from what it finds in their pictures.
 
 Departs: the regression; the learning rate falls; the density of equation 3 is that before its
 softplus, as in EG3D; its fine points are drawn from the density grid of the planes
@@ -32,7 +34,7 @@ from torch import Tensor, nn
 
 from semedit import losses, weights
 from semedit.errors import OptionError, WeightsError
-from semedit.generators import Output, Triplane, build_generator, volume
+from semedit.generators import Output, Triplane, build_generator, load_generator, volume
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.generators.stylegan2 import widths
 from semedit.images import LABELS
@@ -42,7 +44,7 @@ from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.parallel import Processes, sharing
 from semedit.trainers.posed import Poses, read_faces, rebalanced
-from semedit.trainers.rendered import Views
+from semedit.trainers.rendered import View, Views
 from semedit.trainers.shown import Batch, shown, true_pair
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.terms import report, total
@@ -80,6 +82,7 @@ class IDE3DTrainer:
     regression_lr: float = 5e-3  # Adam
     mapping_speed: float = 150.0  # factor on the mapping network's learning rate in the regression
     anchor: float = 1.0  # weight of the regression beside the adversary
+    encoded: float = 0.5  # part of the regression's faces with codes of start_from's encoder
     label: float = 0.15  # weight of the regression's cross-entropy
     opacity: float = 0.1  # weight of the regression's opaque and empty rays
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
@@ -95,8 +98,10 @@ class IDE3DTrainer:
         Raises: OptionError: a regression, but z is not what the heads' parameters are.
                 WeightsError: no weights to begin with, or they are of another kind of generator.
         """
+        encoder = None
         if self.start_from:
             generator, before, more = earlier(self.start_from, self.output)
+            encoder = load_generator(self.start_from).encoder
             views = read_faces(data, generator.resolution)
         else:
             views = read_faces(data, config_of(self.preset, 1).resolution)
@@ -109,7 +114,7 @@ class IDE3DTrainer:
                 hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
                 "-o anchor=0",
             )
-        return IDE3DTask(self, views, generator, before, more)
+        return IDE3DTask(self, views, generator, encoder, before, more)
 
 
 def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any], dict[str, str]]:
@@ -174,12 +179,14 @@ class IDE3DTask(GeneratorTask):
         trainer: IDE3DTrainer,
         views: Views,
         generator: Triplane,
+        encoder: nn.Module | None = None,
         before: dict[str, Any] | None = None,
         more: dict[str, str] | None = None,
     ) -> None:
         self.trainer, self.views = trainer, views
         self.before, self.more = before or {}, more or {}
         self.device = trained_on(trainer.device)
+        self.encoder = None if encoder is None else encoder.to(self.device)
         self.generator = generator.to(self.device)
         channels = tuple(trainer.critic) or critic_of(trainer.preset, generator.resolution)
         self.discriminator = DualDiscriminator(
@@ -265,10 +272,15 @@ class IDE3DTask(GeneratorTask):
         return report(terms)
 
     def _regress(self, batch: Batch, neural: int) -> dict[str, Tensor]:
-        """Terms of the regression on the parameters of rendered heads."""
+        """Terms of the regression on the parameters, and the pictures, of rendered heads."""
         trainer = self.trainer
-        codes = self.generator.mapping(batch.z, self._conditions(batch.c))
-        output = self.generator.render(self.generator.planes(codes), batch.c, neural, jitter=True)
+        ws = self.generator.mapping(batch.z, self._conditions(batch.c))["ws"]
+        if self.encoder is not None:
+            count = round(trainer.encoded * len(ws))
+            found = self.encoder(*(x[:count] for x in (batch.images, batch.labels, batch.c)))
+            ws = torch.cat([found, ws[count:]])
+        planes = self.generator.planes({"ws": ws})
+        output = self.generator.render(planes, batch.c, neural, jitter=True)
         low = output.low
         assert low is not None and low.seg is not None and output.seg is not None
         pixel = small_parts(trainer.small).to(self.device)[batch.labels][:, None]
@@ -366,7 +378,13 @@ class IDE3DTask(GeneratorTask):
         """On held-out heads; see `mapped_figures`."""
         generator = cast(Triplane, modules["generator"])
         centre(generator, self.poses)
-        return mapped_figures(generator, self.views, self.held)
+        guided = None if self.encoder is None else self._encoded
+        return mapped_figures(generator, self.views, self.held, guided)
+
+    def _encoded(self, seen: View) -> dict[str, Tensor]:
+        """Codes that the encoder finds in views of heads."""
+        assert self.encoder is not None
+        return {"ws": self.encoder(seen.images, seen.labels, seen.c)}
 
     def export(
         self,

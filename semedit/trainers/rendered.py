@@ -245,6 +245,10 @@ class View:
     c: Tensor
     z: Tensor
 
+    def to(self, device: torch.device) -> View:
+        """The same on another device."""
+        return View(*(x.to(device) for x in (self.images, self.labels, self.c, self.z)))
+
 
 @dataclass(frozen=True)
 class Pair:

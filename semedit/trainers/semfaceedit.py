@@ -50,7 +50,7 @@ from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.posed import read_faces
-from semedit.trainers.rendered import Views
+from semedit.trainers.rendered import View, Views
 from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import class_weights
 
@@ -372,8 +372,8 @@ class SemFaceEditTask(GeneratorTask):
         generator = cast(Manifolds, modules["generator"])
         generator.centre()
 
-        def guided(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            w, each = modules["guide"](images, labels).unbind(1)
+        def guided(seen: View) -> dict[str, Tensor]:
+            w, each = modules["guide"](seen.images, seen.labels).unbind(1)
             return generator.spread(w, each[:, None].expand(-1, len(generator.clubs), -1))
 
         heads = torch.arange(self.size, len(self.views))
