@@ -182,6 +182,9 @@ def test_commands(space: Workspace) -> None:
         assert image.n_frames == 4
     assert run(space, "interpolate", "a", "b", "--shape-only", "--texture-only").exit_code == 2
     assert run(space, "interpolate", "a", "*").exit_code == 2
+    first = "interpolate", "a", "b", "--frames", "2", "--from"
+    assert run(space, *first, "latents").exit_code == 0
+    assert run(space, *first, "01-smiling").exit_code == 2
     again = run(space, "mesh", "a", "--resolution", "24", "--level", "1", "--json")
     assert '"uptodate": 1' in again.output
 

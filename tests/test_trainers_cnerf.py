@@ -96,7 +96,7 @@ def test_a_resumed_run_equals_the_unbroken_one(data: Path, tmp_path: Path) -> No
         for kimg in ends:
             schedule = Schedule(kimg=kimg, final_rate=1.0)
             figures = train(SMALL, data, tmp_path / name, schedule, quiet=True)
-            assert figures["mapped_db"] > 0 and 0 <= figures["miou"] <= 1
+            assert figures["mapped_db"] > 0 and 0 <= figures["mapped_miou"] <= 1
     held = [
         torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "broken")
     ]
@@ -111,7 +111,7 @@ def test_regions_are_learned_and_stage_2_stands_on_them(data: Path, tmp_path: Pa
     before = train(trainer, data, tmp_path / "none", Schedule(kimg=0.002), quiet=True)
     schedule = Schedule(kimg=0.3, warmup_steps=10, final_rate=1.0)
     after = train(trainer, data, tmp_path / "run", schedule, quiet=True)
-    assert after["miou"] > before["miou"] + 0.2
+    assert after["mapped_miou"] > before["mapped_miou"] + 0.2
     path = str(tmp_path / "run" / "small.safetensors")
     volume = load_generator(path)
     assert isinstance(volume, CNeRF) and volume.regions == SMALL.regions

@@ -59,6 +59,7 @@ def interpolate(
     ] = False,
     format: Annotated[Literal["gif", "webp", "mp4"], typer.Option(help="File format.")] = "gif",
     fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 12.0,
+    start: From = None,
     generator: Generator = "heads-128",
     mark: Mark = True,
 ) -> None:
@@ -75,6 +76,7 @@ def interpolate(
             second,
             frames=frames,
             part=part,
+            start=start,
             format=format,
             fps=fps,
             generator_name=generator,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from semedit.cli import directions, evaluate
 from semedit.cli.common import (
@@ -197,7 +197,8 @@ def list_weights(as_json: AsJson = False) -> None:
                 place, use = str(weights.resolve(name)), _origin(facts)
                 data(name=name, kind="imported", file=place, licence=facts["licence"], use=use)
             return
-        table = Table("name", "here", "size", "licence", "what for")
+        short = (Column(name, no_wrap=True) for name in ("name", "here", "size"))
+        table = Table(*short, "licence", "what for")
         for row in rows:
             here = "yes" if weights.on_disk(row.name) else ""
             size = weights.resolve(row.name).stat().st_size if here else 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SLAB = 8  # samples of a ray evaluated before it is asked whether anything behind is seen;
 # where samples are moved at random, to train, rays are few and evaluated at once
 FAR = 1e10  # length of the last sample: it stops what is left
-SCREEN = 0.3  # half a picture's side as the background's network sees it: sines of larger places
+SCREEN = 0.1  # half a picture's side as the background's network sees it: sines of larger places
 # draw grain, and what stands behind a head is out of focus
 
 
@@ -31,8 +31,8 @@ SCREEN = 0.3  # half a picture's side as the background's network sees it: sines
 class Rays:
     """Rays [M]: origins, directions (of length 1 along the camera's axis), views (unit, what the
     networks are told), screen (where in the picture: x to the right and y up, and -1, all times
-    SCREEN), all [M,3]; t [M,S]: samples along the axis; step between them; slab: how many are evaluated
-    before asking for what is behind. `of` gives an axis of views in front."""
+    SCREEN), all [M,3]; t [M,S]: samples along the axis; step between them; slab: how many are
+    evaluated before asking for what is behind. `of` gives an axis of views in front."""
 
     origins: Tensor
     directions: Tensor

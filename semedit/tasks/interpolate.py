@@ -28,7 +28,8 @@ class Interpolate:
     """Move from one face to another, in equal steps.
 
     Attributes:
-        first, second: faces of the workspace; their newest latents count.
+        first, second: faces of the workspace.
+        start: which latents of theirs, as Workspace.source takes it; None: the newest.
         frames: pictures, both ends among them.
         part: what moves: "all", "shape" or "texture".
     """
@@ -37,6 +38,7 @@ class Interpolate:
     second: str
     frames: int = 24
     part: Part = "all"
+    start: str | None = None
     format: Literal["gif", "webp", "mp4"] = "gif"
     fps: float = 12.0
     generator_name: str = "heads-128"
@@ -78,7 +80,7 @@ class Interpolate:
             faces[role] = names[0]
         part = "" if self.part == "all" else f"-{self.part}"
         name = f"{faces['first']}--{faces['second'].replace('/', '-')}{part}"
-        inputs = {role: space.source(face) for role, face in faces.items()}
+        inputs = {role: space.source(face, self.start) for role, face in faces.items()}
         return [Item(name, inputs, data=space)]
 
     def load(self, item: Item) -> tuple[Latent, Latent]:

@@ -49,9 +49,9 @@ from semedit.trainers.discriminators import Memory
 from semedit.trainers.guide import Guide, followed
 from semedit.trainers.lattice import lattice, picture, ray_density, thinned
 from semedit.trainers.loop import GeneratorTask, Schedule
-from semedit.trainers.rendered import Pair, Views, read_views
+from semedit.trainers.mapped import mapped_figures
+from semedit.trainers.rendered import Pair, View, Views, read_views
 from semedit.trainers.terms import report, total
-from semedit.trainers.triplane import decibels
 
 KIND = "cnerf"
 WIDTHS = (24, 48, 96, 128)  # channels of the guide at half, quarter, ... of the resolution
@@ -393,36 +393,16 @@ class CNeRFTask(GeneratorTask):
         return F.one_hot(regions, self.count).movedim(3, 1).float()
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        """Held-out heads drawn from their parameters: mapped_db, decibels; regions, the share of
-        pixels of the right region; miou, over regions. encoded_db: first views drawn from what the
-        guide finds in last ones."""
+        """On held-out heads; see `mapped_figures`."""
         generator = cast(CNeRF, modules["generator"])
         generator.centre()
-        found, encoded, hits = [], [], torch.zeros(3, self.count)
-        last = self.views.c.shape[1] - 1
-        numbers = torch.arange(self.count)[:, None, None, None]
-        for heads in torch.arange(self.size, len(self.views)).split(4):
-            first, other = torch.zeros_like(heads), torch.full_like(heads, last)
-            batch = self._batch(self.views.pair(heads, first, other))
-            with torch.no_grad():
-                output = generator.synthesis(generator.mapping(batch.z, batch.c), batch.c)
-                if "guide" in modules:
-                    w = modules["guide"](batch.seen, batch.seen_labels)
-                    codes = {"ws": generator.spread(w.unflatten(1, (self.count, 2)))}
-                    image = generator.synthesis(codes, batch.c).image
-                    encoded.append(decibels(image, batch.images))
-            found.append(decibels(output.image, batch.images))
-            assert output.seg is not None
-            drawn, true = self.numbers[output.seg.argmax(1)] == numbers, batch.regions == numbers
-            for i, both in enumerate((drawn & true, drawn | true, true)):
-                hits[i] += both.flatten(1).sum(1)
-        there = hits[2] > 0
-        guided = {"encoded_db": round(float(torch.cat(encoded).mean()), 4)} if encoded else {}
-        return guided | {
-            "mapped_db": round(float(torch.cat(found).mean()), 4),
-            "regions": round(float(hits[0].sum() / hits[2].sum()), 4),
-            "miou": round(float((hits[0] / hits[1].clamp(min=1))[there].mean()), 4),
-        }
+
+        def guided(seen: View) -> dict[str, Tensor]:
+            w = modules["guide"](seen.images, seen.labels)
+            return {"ws": generator.spread(w.unflatten(1, (self.count, 2)))}
+
+        heads = torch.arange(self.size, len(self.views))
+        return mapped_figures(generator, self.views, heads, guided if "guide" in modules else None)
 
 
 def part_of(parameter: str) -> str:
