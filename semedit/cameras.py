@@ -133,6 +133,18 @@ def turn(c: Tensor, yaw: Tensor | float = 0.0, pitch: Tensor | float = 0.0) -> T
     return from_six(torch.cat([six[:, :2] + by, six[:, 2:]], -1)).to(c)
 
 
+def mirrored(c: Tensor) -> Tensor:
+    """Cameras of mirrored pictures: of the head mirrored at x = 0, where c [N,25] sees the head.
+
+    Any camera, whether or not it looks at the head's centre.
+    """
+    cam2world, k = split(c)
+    at_x = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0])).to(c)
+    k = k.clone()
+    k[:, 0, 1], k[:, 0, 2] = -k[:, 0, 1], 1 - k[:, 0, 2]
+    return join(at_x @ cam2world @ at_x, k)
+
+
 def crop(c: Tensor, scale: Tensor, rotation: Tensor, shift: Tensor) -> Tensor:
     """Fold a similarity of the picture into c.
 

@@ -60,8 +60,7 @@ def test_everywhere_is_the_donors_texture(make: Callable[[], Any]) -> None:
     method = Texture(",".join(LABELS), composite=False)
     after = latents.synthesize(generator, method(generator, latent, donor))
     ws = latent.codes["ws"].clone()
-    cut = slice(generator.num_shape, generator.num_shape + generator.texture.num_ws)
-    ws[:, cut] = donor.codes["ws"][:, cut]
+    ws[:, generator.num_shape :] = donor.codes["ws"][:, generator.num_shape :]
     true = latents.synthesize(generator, replace(latent, codes={"ws": ws}))
     torch.testing.assert_close(after.image, true.image, rtol=1e-4, atol=1e-4)
 
@@ -118,6 +117,17 @@ def test_faces_with_and_without_layers_share_a_batch() -> None:
     for i, one in enumerate((edited, latent[1])):
         single = latents.synthesize(generator, one).image[0]
         torch.testing.assert_close(images[i], single, rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_background_is_not_drawn_over_with_the_old_one() -> None:
+    generator, latent, donor, region = pair(small_ide3d)
+    planes = generator.planes(latent.codes)
+    tuned = {f"planes.{k}": torch.randn_like(planes[k]) for k in ("shape", "background")}
+    method = Texture(f"background,{region}", composite=False)
+    edited = method(generator, replace(latent, tuned=tuned), donor)
+    assert edited.tuned is not None and not bool(edited.tuned["planes.background"].any())
+    assert torch.equal(edited.tuned["planes.shape"], tuned["planes.shape"])
+    assert Texture("hair,skin")._tuned(replace(latent, tuned=tuned)) is tuned
 
 
 def test_other_edits_follow(tmp_path: Any) -> None:

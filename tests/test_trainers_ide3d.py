@@ -170,6 +170,9 @@ def test_pictures_with_cameras_are_read(tmp_path: Path) -> None:
         assert views.images.shape == (6, 1, SIDE, SIDE, 3) and views.z.shape == (6, 0)
         assert views.labels[3, 0, 8, 8] == 4 and int(views.images[2, 0, 0, 0, 0]) == 60
         torch.testing.assert_close(views.c[4, 0], cameras.orbit(0.4, 0.0)[0])
+    drawn = data / "labels" / "00000" / "img00000003.png"
+    Image.fromarray(np.full((32, 32), 7, np.uint8)).save(drawn)
+    assert read_faces(data, SIDE).labels[3, 0, 8, 8] == 7  # a corrected label map counts
     with pytest.raises(OptionError, match="0 parameters a face"):
         IDE3DTrainer().start(data, 0)
     (data / "dataset.json").write_text('{"labels": [["x.png", [1, 2]]]}')
@@ -238,6 +241,7 @@ def test_celebamask_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_mirrored_pictures_agree_with_their_cameras() -> None:
     torch.manual_seed(0)
     c = cameras.orbit(torch.tensor([0.3, -0.2]), 0.1, 0.05, cx=0.45)
+    c[:, 3:12:4] += torch.tensor([0.2, -0.1, 0.3])  # EG3D's do not look at the head's centre
     labels = torch.zeros(2, SIDE, SIDE, dtype=torch.int64)
     labels[:, 3, 2] = 4
     batch = Batch(torch.rand(2, 3, SIDE, SIDE), labels, c, torch.zeros(2, 0))
@@ -301,7 +305,7 @@ def test_heads_128_is_a_small_configuration_of_the_same_networks() -> None:
         codes = shipped.mapping(z, c)
         first, second = (g.synthesis(codes, c) for g in (shipped, generator))
     # Only the samples along the rays differ.
-    assert float((first.image - second.image).abs().mean()) < 0.03
+    assert float((first.image - second.image).abs().mean()) < 0.04
     assert float((first.seg.argmax(1) == second.seg.argmax(1)).float().mean()) > 0.95
 
 

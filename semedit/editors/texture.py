@@ -14,7 +14,7 @@ from semedit.errors import MaskError, OptionError
 from semedit.images import LABELS, REGIONS, resize
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress
-from semedit.latents import Latent, picture, synthesize
+from semedit.latents import PLANES, Latent, picture, synthesize
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,12 @@ class Texture:
                     Phi_t(planes(shape, style) at x)   elsewhere
 
     Shape and density are not touched, so the region is where it was; what was tuned into the
-    planes by inversion stays outside the region.
+    planes by inversion stays outside the region. The picture is enlarged with style', too, where
+    its labels are in the region.
 
     Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 4.3, the 3D style mask.
-    Departs: in the face's own view the pixels around the region stay as they were (`composite`).
+    Departs: the enlarging, which would turn colours back; in the face's own view the pixels around
+    the region stay as they were (`composite`).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"texture"})
@@ -90,6 +92,7 @@ class Texture:
             codes={**latent.codes, **codes},
             method=f"{latent.method}+texture",
             composite=None,
+            tuned=self._tuned(latent),
             meta={
                 **latent.meta,
                 "region": [round(float(v), 4) for v in mask.flatten(1).mean(1)],
@@ -104,6 +107,13 @@ class Texture:
         wide = losses.dilate(mask, round(self.grow * size / 100))
         return enclose(after, before, wide, self.soft * size / 100)
 
+    def _tuned(self, latent: Latent) -> dict[str, Tensor] | None:
+        """What was tuned, without the old background where that is of the region."""
+        behind = f"{PLANES}background"
+        if latent.tuned is None or 0 not in self.labels or behind not in latent.tuned:
+            return latent.tuned
+        return {**latent.tuned, behind: torch.zeros_like(latent.tuned[behind])}
+
     def _region(self, generator: Any, latent: Latent, labels: Tensor) -> Tensor:
         """Where the generator's own label map shows the region: [N,1,R,R], 0 or 1."""
         output = synthesize(generator, latent)
@@ -112,7 +122,7 @@ class Texture:
         return torch.isin(seen, labels).float()
 
     def _style(self, generator: Any, latent: Latent, donor: Latent | None) -> Tensor:
-        """Styles of texture planes [N,k,w_dim]."""
+        """Styles of texture planes and up-sampler [N,k,w_dim]."""
         if donor is None:
             numbers = torch.Generator().manual_seed(self.seed)
             z = torch.randn(1, generator.z_dim, generator=numbers).to(latent.c)

@@ -104,12 +104,12 @@ class Triplane(WithEncoder):
 
     def optional_codes(self) -> dict[str, Tensor]:
         """One layer of the style mask that has no effect, one face; see the module."""
-        style = self.w_avg.new_zeros(1, 1, self.texture.num_ws, self.config.w_dim)
+        style = self.w_avg.new_zeros(1, 1, self.num_ws - self.num_shape, self.config.w_dim)
         return {"style": style, "where": self.w_avg.new_zeros(1, 1, self.config.classes)}
 
     def style(self, codes: dict[str, Tensor]) -> Tensor:
-        """The styles of the texture planes [N,k,w_dim]."""
-        return codes["ws"][:, self.num_shape : self.num_shape + self.texture.num_ws]
+        """The styles of the texture planes and the up-sampler [N,k,w_dim]."""
+        return codes["ws"][:, self.num_shape :]
 
     def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output:
         """Codes and cameras c [N,25] -> Output. There are no noise inputs."""
@@ -119,8 +119,8 @@ class Triplane(WithEncoder):
         """All that does not depend on the camera.
 
         Returns: shape, texture [N,3,H,W,C]; background [N,features,B,B]; density [N,1,G,G,G],
-                 without gradient; ws: the styles of the up-sampler; with a style mask `where`
-                 and its planes, styles [N,S,3,H,W,C].
+                 without gradient; ws: the styles of the up-sampler; with a style mask `where`,
+                 its planes, styles [N,S,3,H,W,C], and its up-sampler's styles, drawn [N,S,k,w_dim].
         """
         ws = codes["ws"]
         split = [self.num_shape, self.texture.num_ws, self.upsampler.num_ws]
@@ -143,13 +143,15 @@ class Triplane(WithEncoder):
         says of class 0. Trunk features [N,...] are the face's own, so that all planes agree."""
         style, where = codes["style"], codes["where"]
         each = [x.repeat_interleave(style.shape[1], 0) for x in features]
-        texture, behind = self.texture(each, style.flatten(0, 1))
+        of_texture, drawn = style.split([self.texture.num_ws, self.upsampler.num_ws], 2)
+        texture, behind = self.texture(each, of_texture.flatten(0, 1))
         behind = behind.unflatten(0, style.shape[:2])
         for layer in range(style.shape[1]):
             share = where[:, layer, 0].view(-1, 1, 1, 1)
             background = torch.lerp(background, behind[:, layer], share)
         return {
             "styles": texture.unflatten(0, style.shape[:2]),
+            "drawn": drawn,
             "where": where,
             "background": background,
         }
@@ -228,8 +230,25 @@ class Triplane(WithEncoder):
         features, seg, depth, opacity = self._march(planes, c, side, jitter, keep_empty)
         low = Output(image=features[:, :3], seg=seg, depth=depth, opacity=opacity)
         ws = planes["ws"].repeat_interleave(len(c) // len(planes["ws"]), 0)
-        image, seg = self.upsampler(features, seg, ws)
-        return Output(image.float(), seg.float(), depth, opacity, low)
+        image, large = self.upsampler(features, seg, ws)
+        if "where" in planes:
+            image = self._enlarged(planes, image, large, features, seg)
+        return Output(image.float(), large.float(), depth, opacity, low)
+
+    def _enlarged(
+        self, planes: Planes, image: Tensor, large: Tensor, features: Tensor, seg: Tensor
+    ) -> Tensor:
+        """The picture [V,3,R,R], enlarged with the style mask's styles where its labels are in
+        the large label map."""
+        views, labels = len(image) // len(planes["where"]), large.argmax(1)
+        for layer in range(planes["where"].shape[1]):
+            drawn, where = (
+                planes[k][:, layer].repeat_interleave(views, 0) for k in ("drawn", "where")
+            )
+            other, _ = self.upsampler(features, seg, drawn)
+            share = where.gather(1, labels.flatten(1)).view_as(labels)[:, None]
+            image = torch.lerp(image, other, share.to(image))
+        return image
 
     def _march(
         self, planes: Planes, c: Tensor, side: int, jitter: bool, keep_empty: float

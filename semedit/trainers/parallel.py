@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from semedit.errors import OptionError
 
 T = TypeVar("T")
 Shared = Callable[[Callable[[], T]], T]
+PATIENCE = timedelta(hours=24)  # the others wait while the first process prepares a large folder
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def joined() -> Processes:
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(processes.local)
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE)
         atexit.register(distributed.destroy_process_group)
     return processes
 

@@ -121,9 +121,10 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
 
 
 def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Memory maps images uint8 [n,size,size,3] and labels [n,size,size], made at the first call."""
+    """Memory maps images uint8 [n,size,size,3] and labels [n,size,size], made at the first call
+    and where a file has changed."""
     folder = data / "cache"
-    key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join(_state(data, name) for name in names).encode()).hexdigest()[:12]
     paths = [folder / f"posed-{kind}-{size}-{key}.npy" for kind in ("images", "labels")]
     if not all(path.exists() for path in paths):
         folder.mkdir(exist_ok=True)
@@ -141,9 +142,19 @@ def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.nd
     return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
 
 
+def _picture_file(data: Path, name: str) -> Path:
+    return next((f for f in (data / name, data / "images" / name) if f.is_file()), data / name)
+
+
+def _state(data: Path, name: str) -> str:
+    """What tells one version of a picture and its label map from another."""
+    files = _picture_file(data, name), _label_file(data, name)
+    sizes = (file.stat() for file in files if file.is_file())
+    return " ".join([name, *(f"{s.st_size} {s.st_mtime_ns}" for s in sizes)])
+
+
 def _read(data: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    file = next((f for f in (data / name, data / "images" / name) if f.is_file()), data / name)
-    pixels = Image.fromarray(read_photo(file).pixels)
+    pixels = Image.fromarray(read_photo(_picture_file(data, name)).pixels)
     labels = Image.fromarray(read_labels(_label_file(data, name)).astype(np.uint8))
     for picture in (pixels, labels):
         if picture.width != picture.height:
@@ -155,7 +166,7 @@ def _read(data: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class Poses:
     """A normal distribution of the six numbers of cameras: mean [6], factor [6,6] of the
-    covariance."""
+    covariance. All look at the head's centre, also where those of the data pass by it a little."""
 
     mean: Tensor
     factor: Tensor

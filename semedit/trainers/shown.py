@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import cameras
-from semedit.faces.networks import MIRROR_LABELS, MIRROR_SIX
+from semedit.faces.networks import MIRROR_LABELS
 from semedit.generators import Output
 from semedit.images import LABELS
 
@@ -32,9 +32,7 @@ class Batch:
         images = torch.where(chosen.view(-1, 1, 1, 1), self.images.flip(-1), self.images)
         other = table[self.labels.flip(-1)]
         labels = torch.where(chosen.view(-1, 1, 1), other, self.labels)
-        sign = torch.tensor(MIRROR_SIX, device=chosen.device)
-        turned = cameras.from_six(cameras.to_six(self.c) * sign)
-        c = torch.where(chosen[:, None], turned, self.c)
+        c = torch.where(chosen[:, None], cameras.mirrored(self.c), self.c)
         return Batch(images, labels, c, self.z)
 
 
