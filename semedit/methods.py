@@ -92,13 +92,14 @@ def build(method: type[T], settings: Sequence[str] = (), **given: Any) -> T:
     """Make a method from `name=value` settings, as `-o` gives them.
 
     Args:
+        method: its PRESETS, name -> values, say what the option `preset` sets beside itself.
         given: values that do not come from text; a setting of the same name wins.
 
     Raises:
         OptionError: no `=`, an unknown name, or a value that is not of the option's type.
     """
     known = {option.name: option for option in options(method)}
-    values = dict(given)
+    values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip().replace("-", "_")
@@ -107,6 +108,7 @@ def build(method: type[T], settings: Sequence[str] = (), **given: Any) -> T:
         if name not in known:
             raise OptionError(f"{method.__name__} has no option {name!r}", suggestion(name, known))
         values[name] = parse(text.strip(), known[name].kind, name)
+    values = given | getattr(method, "PRESETS", {}).get(values.get("preset"), {}) | values
     missing = [o.name for o in known.values() if o.default is dataclasses.MISSING]
     missing = [name for name in missing if name not in values]
     if missing:

@@ -107,3 +107,13 @@ def test_a_misfit_names_generators_that_fit():
 def test_table_rows():
     (row,) = methods.table({"example": Example})
     assert (row.name, row.summary, row.requires) == ("example", "Do an example.", ("camera", "ws"))
+
+
+def test_a_preset_sets_more_than_its_sizes_and_settings_win():
+    from semedit.trainers import TRAINERS
+
+    kind = TRAINERS["ide3d"]
+    paper = methods.build(kind, ["preset=paper", "batch_size=8"], device="cpu")
+    assert (paper.regression, paper.anchor, paper.batch_size) == (0.0, 0.0, 8)
+    heads = methods.build(kind, ["preset=heads"])
+    assert heads == kind()

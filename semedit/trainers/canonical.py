@@ -74,12 +74,12 @@ class CanonicalTask(PictureTask):
         super().__init__(trainer, views, generator, encoder, ("encoder",))
         c = views.c[: self.size].reshape(-1, 25)
         self.faces = Faces.of(generator, c, trainer.random_z, trainer.swapped)
-        self.scale = spread(generator, c[:1])["ws"]
+        self.scale = spread(generator, c[:1].to(self.device))["ws"]
 
     def batch(self, indices: Tensor) -> Pair:
         """One random view of each head, twice."""
         view = torch.randint(self.views.c.shape[1], indices.shape)
-        return self.views.pair(indices, view, view)
+        return self._pair(indices, view, view)
 
     def step(self, batch: Pair, progress: float) -> dict[str, float]:
         """One update."""
@@ -97,7 +97,7 @@ class CanonicalTask(PictureTask):
         """Synthetic faces, from the front and from somewhere."""
         n = len(batch.c)
         ws = self.faces.codes(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
-        front = cameras.canonical().expand(n, -1)[:, None]
+        front = cameras.canonical().to(self.device).expand(n, -1)[:, None]
         return self.faces.show(ws, torch.cat([front, self.faces.cameras(n, 1)], 1))
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
@@ -108,7 +108,7 @@ class CanonicalTask(PictureTask):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for heads in torch.arange(self.size, len(self.views)).split(8):
-                true = self._faces(self.views.pair(heads, heads * 0, heads * 0))
+                true = self._faces(self._pair(heads, heads * 0, heads * 0))
                 for name, encoder in encoders.items():
                     if encoder is None:
                         continue

@@ -114,16 +114,16 @@ class EncoderTask(PictureTask):
         super().__init__(trainer, views, generator, encoder, ("encoder",))
         c = views.c[: self.size].reshape(-1, 25)
         self.faces = Faces.of(generator, c, trainer.random_z, trainer.swapped)
-        self.scale = spread(generator, c[:1])["ws"]
+        self.scale = spread(generator, c[:1].to(self.device))["ws"]
         wanted = trainer.synthetic and trainer.multi_view and trainer.same_features
-        self.perceptual = losses.perceptual("faces" if wanted else "none")
+        self.perceptual = losses.perceptual("faces" if wanted else "none", self.device)
 
     def batch(self, indices: Tensor) -> Pair:
         """Two views of each head, in random order; the same one twice where there is just one."""
         if self.views.c.shape[1] > 1:
             return super().batch(indices)
         zero = torch.zeros_like(indices)
-        return self.views.pair(indices, zero, zero)
+        return self._pair(indices, zero, zero)
 
     def step(self, batch: Pair, progress: float) -> dict[str, float]:
         """One update."""
@@ -165,7 +165,7 @@ class EncoderTask(PictureTask):
         itself in deep features."""
         others = codes[:, 1:].flatten(0, 1)
         first = true.c[:, :1].expand(-1, codes.shape[1] - 1, -1).flatten(0, 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._half():
             drawn = self.generator.render(self.generator.planes({"ws": others}), first)
         with torch.no_grad():
             target = self.perceptual.features(true.images[:, 0])[-1:]
@@ -186,7 +186,7 @@ class EncoderTask(PictureTask):
         views = min(2, self.views.c.shape[1])
         sums: dict[str, list[float]] = {}
         for heads in torch.arange(self.size, len(self.views)).split(8):
-            batch = self.views.pair(heads, heads * 0, heads * 0 + views - 1)
+            batch = self._pair(heads, heads * 0, heads * 0 + views - 1)
             ws, angles = encoder.look(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
             c = batch.c[:, :views].flatten(0, 1)
             output = self.generator.render(self.generator.planes({"ws": ws}), c)

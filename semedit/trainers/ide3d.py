@@ -7,7 +7,7 @@
 D sees picture and label map, each beside its enlarged low-resolution version. c' conditions the
 style: the camera that G is seen by, or with the chance `swapping` another one. The neural
 resolution rises once. On rendered heads a run may begin with a plain regression on their
-parameters z, which a CPU can afford; `preset=paper regression=0` is the published recipe.
+parameters z, which a CPU can afford; `preset=paper` is the published recipe.
 
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplement B.
 A run may also begin with the weights of an earlier one, `start_from`, whose sizes and kind of rays
@@ -38,6 +38,7 @@ from semedit.generators import Output, Triplane, build_generator, load_generator
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.generators.stylegan2 import widths
 from semedit.images import LABELS
+from semedit.trainers.celeba import chosen_device
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import DualDiscriminator, Memory
 from semedit.trainers.loop import GeneratorTask
@@ -58,7 +59,10 @@ class IDE3DTrainer:
     """Hyper-parameters of IDE-3D's generator and discriminator."""
 
     name: ClassVar[str] = "ide3d"
-    preset: Literal["heads", "paper"] = "heads"  # sizes: 128 pixels for a CPU, or the paper's
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"batch_size": 32, "regression": 0.0, "anchor": 0.0}
+    }
+    preset: Literal["heads", "paper"] = "heads"  # 128 pixels, regression first; or the paper's
     output: str = "ide3d-heads-128"  # name of the weight file
     batch_size: int = 4  # pictures a step; the paper: 32
     lr: float = 2.5e-3  # Adam, generator
@@ -90,7 +94,7 @@ class IDE3DTrainer:
     steep: float = 2.0  # how many times oftener faces at 45 degrees of yaw are shown, of the same
     held_out: int = 32  # heads kept for evaluation
     start_from: str = ""  # weight file to begin with, such as that of heads-128; "": random weights
-    device: str = "cpu"  # or cuda; under torchrun, every process takes a GPU of its own
+    device: str = "auto"  # auto: a GPU where there is one; of torchrun, to each process its own
 
     def start(self, data: Path, seed: int) -> IDE3DTask:
         """Read the data, make the networks.
@@ -111,8 +115,8 @@ class IDE3DTrainer:
             raise OptionError(
                 f"{data} gives {views.z.shape[1]} parameters a face, z has {generator.z_dim} "
                 "entries",
-                hint="a regression needs rendered heads and preset=heads; else -o regression=0 "
-                "-o anchor=0",
+                hint="a regression needs rendered heads and preset=heads; else --preset paper, or "
+                "-o regression=0 -o anchor=0",
             )
         return IDE3DTask(self, views, generator, encoder, before, more)
 
@@ -398,9 +402,9 @@ class IDE3DTask(GeneratorTask):
 
 
 def trained_on(device: str) -> torch.device:
-    """The device of a name; of "cuda" under torchrun, this process's own."""
-    local = os.environ.get("LOCAL_RANK")
-    return torch.device(f"cuda:{local}" if device == "cuda" and local is not None else device)
+    """The device of a name, see `chosen_device`; of "cuda" under torchrun, this process's own."""
+    found, local = chosen_device(device), os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", int(local)) if found == torch.device("cuda") and local else found
 
 
 @torch.no_grad()

@@ -247,7 +247,7 @@ class View:
 
     def to(self, device: torch.device) -> View:
         """The same on another device."""
-        return View(*(x.to(device) for x in (self.images, self.labels, self.c, self.z)))
+        return View(*(x.to(device) for x in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,10 @@ class Pair:
     labels: Tensor
     c: Tensor
     z: Tensor
+
+    def to(self, device: torch.device) -> Pair:
+        """The same on another device."""
+        return Pair(*(x.to(device) for x in vars(self).values()))
 
 
 def read_views(data: Path, resolution: int) -> Views:

@@ -20,7 +20,7 @@ pi-GAN, from which the discriminators come.
 On rendered heads, z says what a head is: its parameters, all standard normal. So stage 1 may begin
 with a plain regression of random rays, which a CPU can afford, and keep it as an anchor beside the
 adversaries; the mapping networks follow an encoder meanwhile (guide.py).
-`preset=paper regression=0 anchor=0` are the published networks, losses and stages; `critic_side=0
+`preset=paper` are the published networks, losses and stages; `critic_side=0
 critic=32,64,96,128,128,128,128` shows their discriminators all of 256 pixels.
 
 Source: Verma and Raman 2025, arXiv:2506.22833, supplement, section 1. Departs: the regression; the
@@ -64,7 +64,8 @@ class SemFaceEditTrainer:
     """Hyper-parameters of SemFaceEdit and its discriminators."""
 
     name: ClassVar[str] = "semfaceedit"
-    preset: Literal["heads", "paper"] = "heads"  # sizes: 64 pixels for a CPU, or the paper's
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"regression": 0.0, "anchor": 0.0}}
+    preset: Literal["heads", "paper"] = "heads"  # 64 pixels, regression first; or the paper's
     output: str = "heads-manifolds-64"  # name of the weight file
     depth: int = 0  # sines of each module: 4, 6 or 8; 0: the preset's, heads 4, paper 8
     sharing: Sharing = "proposed"  # what clubs share: none, proposed (all but colours), all

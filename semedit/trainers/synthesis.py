@@ -51,18 +51,23 @@ class Faces:
         """With a copy of the generator's own encoder; c [M,25]: the cameras of the data."""
         encoder = copy.deepcopy(generator.encoder)
         if encoder is not None:
-            encoder.eval().requires_grad_(False)
+            encoder.eval().requires_grad_(False).to(generator.w_avg.device)
         return cls(generator, encoder, Poses.of(c), mapped, swapped)
 
     @torch.no_grad()
     def codes(self, images: Tensor, labels: Tensor, c: Tensor) -> Tensor:
         """ws [B,num_ws,w_dim]; images [B,3,R,R], labels [B,R,R], c [B,25]: of pictures."""
         n = len(images)
-        ws = self.generator.mapping(torch.randn(n, self.generator.z_dim), c)["ws"].clone()
+        z = torch.randn(n, self.generator.z_dim).to(c)
+        ws = self.generator.mapping(z, c)["ws"].clone()
+
+        def chosen(share: float) -> Tensor:
+            return (torch.rand(n, 1, 1) < share).to(c.device)
+
         if self.encoder is not None:
             seen = self.encoder(images, labels, c)
-            ws = torch.where(torch.rand(n, 1, 1) < self.mapped, ws, seen)
-        other = torch.where(torch.rand(n, 1, 1) < self.swapped, ws.roll(1, 0), ws)
+            ws = torch.where(chosen(self.mapped), ws, seen)
+        other = torch.where(chosen(self.swapped), ws.roll(1, 0), ws)
         cut = self.generator.num_shape
         return torch.cat([ws[:, :cut], other[:, cut:]], 1)
 
@@ -82,4 +87,5 @@ class Faces:
         six = cameras.to_six(self.poses.sample(n * views))
         limit = torch.tensor(self.generator.view_limit_deg).deg2rad()
         six[:, :2] = torch.maximum(torch.minimum(six[:, :2], limit), -limit)
-        return cameras.from_six(six).unflatten(0, (n, views))
+        c = cameras.from_six(six).to(self.generator.w_avg.device)
+        return c.unflatten(0, (n, views))

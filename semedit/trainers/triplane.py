@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..generators.encoder import KIND, Encoder, EncoderConfig
 from ..generators.triplane import Triplane, TriplaneConfig
 from ..images import LABELS
+from .celeba import chosen_device
 from .chained import take_over, whole_training
 from .loop import write_weights
 from .rendered import Pair, Views, read_views
@@ -45,6 +46,7 @@ class PictureTrainer:
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     coarse: float = 0.3  # part of the run that renders at half the resolution
     held_out: int = 32  # heads kept for evaluation
+    device: str = "auto"  # to train on; auto: a GPU where there is one
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class PictureTask:
         before: dict[str, Any] | None = None,
     ) -> None:
         self.trainer, self.views, self.before = trainer, views, before or {}
-        self.generator, self.encoder = generator, encoder
+        self.device = chosen_device(trainer.device)
+        self.generator, self.encoder = generator.to(self.device), encoder.to(self.device)
         both: dict[str, nn.Module] = {"generator": generator, "encoder": encoder}
         self.modules = {name: both[name] for name in trained}
         self.averaged = trained
@@ -100,14 +103,22 @@ class PictureTask:
             "all": torch.optim.Adam(parameters, trainer.lr, betas=(0.9, 0.98), foreach=True)
         }
         self.size = len(views) - min(trainer.held_out, len(views) // 4)
-        self.class_weights = class_weights(views.labels[: self.size])
+        self.class_weights = class_weights(views.labels[: self.size]).to(self.device)
+        self.weights = small_parts(trainer.small).to(self.device)
 
     def batch(self, indices: Tensor) -> Pair:
         """Two different views of each head, in random order."""
         count = self.views.c.shape[1]
         first = torch.randint(count, indices.shape)
         second = (first + torch.randint(1, count, indices.shape)) % count
-        return self.views.pair(indices, first, second)
+        return self._pair(indices, first, second)
+
+    def _pair(self, heads: Tensor, first: Tensor, second: Tensor) -> Pair:
+        return self.views.pair(heads, first, second).to(self.device)
+
+    def _half(self) -> torch.autocast:
+        """Where operations that bear it are computed in bfloat16."""
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def _update(self, loss: Tensor) -> None:
         """One step of the optimiser."""
@@ -118,7 +129,7 @@ class PictureTask:
 
     def _encode(self, images: Tensor, labels: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder sees in pictures with some noise and label maps not quite right."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._half():
             noisy = images + 0.03 * torch.randn_like(images)
             return self.encoder.look(noisy, wobble(labels), c)
 
@@ -127,7 +138,7 @@ class PictureTask:
     ) -> dict[str, Tensor]:
         """Terms of codes [B,num_ws,w_dim] drawn in V views each: images [B,V,3,R,R], labels
         [B,V,R,R], c [B,V,25]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._half():
             planes = self.generator.planes({"ws": ws})
             output = self.generator.render(
                 planes, c.flatten(0, 1), neural, jitter=True, keep_empty=0.25
@@ -154,7 +165,7 @@ class PictureTask:
         image = image.float()
         true = F.avg_pool2d(images, factor) if factor > 1 else images
         ids = labels[:, factor // 2 :: factor, factor // 2 :: factor]
-        weight = small_parts(self.trainer.small)[ids][:, None]
+        weight = self.weights[ids][:, None]
         across, down = differences(image - true)
         return {
             "image": ((image - true).abs() * weight).mean(),
@@ -194,7 +205,7 @@ class HeadsTask(PictureTask):
         trainer, config = self.trainer, self.generator.config
         neural = config.neural // 2 if progress < trainer.coarse else config.neural
         count = round(trainer.mapped * len(batch.z))
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._half():
             mapped = self.generator.mapping(batch.z, batch.c[:, 0])["ws"]
             noisy = batch.images[:, 0] + 0.03 * torch.randn_like(batch.images[:, 0])
             encoded = self.encoder(noisy, wobble(batch.labels[:, 0]), batch.c[:, 0])
@@ -223,7 +234,7 @@ class HeadsTask(PictureTask):
             centre(generator)
         sums: dict[str, list[float]] = {}
         for heads in torch.arange(self.size, len(self.views)).split(8):
-            batch = self.views.pair(heads, torch.zeros_like(heads), torch.ones_like(heads))
+            batch = self._pair(heads, torch.zeros_like(heads), torch.ones_like(heads))
             c = batch.c.flatten(0, 1)
             encoded = encoder(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
             output = generator.render(generator.planes({"ws": encoded}), c)
@@ -259,7 +270,7 @@ def encoder_config(generator: Triplane) -> EncoderConfig:
 def centre(generator: Triplane, samples: int = 4096) -> None:
     """Set w_avg to the mean style of random z."""
     numbers = torch.Generator().manual_seed(0)
-    z = torch.randn(samples, generator.z_dim, generator=numbers)
+    z = torch.randn(samples, generator.z_dim, generator=numbers).to(generator.w_avg)
     generator.w_avg.copy_(generator.mapping_network(z).mean(0))
 
 
@@ -297,7 +308,8 @@ def wobble(labels: Tensor, pixels: float = 1.5) -> Tensor:
     """Label maps [N,R,R] with outlines moved smoothly by a pixel or so, as a parser's are."""
     n, side, _ = labels.shape
     field = F.interpolate(torch.randn(n, 2, side // 8, side // 8), (side, side), mode="bilinear")
-    line = torch.arange(side, dtype=torch.float32)
+    field = field.to(labels.device)
+    line = torch.arange(side, dtype=torch.float32, device=labels.device)
     rows = (line[:, None] + pixels * field[:, 0]).round().long().clamp(0, side - 1)
     columns = (line + pixels * field[:, 1]).round().long().clamp(0, side - 1)
-    return labels[torch.arange(n)[:, None, None], rows, columns]
+    return labels[torch.arange(n, device=labels.device)[:, None, None], rows, columns]
