@@ -325,16 +325,19 @@ def texture_figures(
     texture_inside_change    mean absolute change of pixels whose label, before the edit, is of the
                              region; a share of the range
     texture_outside_change   the same of all other pixels
+    texture_colour           how far the region's mean colour is from that of the donor's region, a
+                             share of what it was before, from the sums over the heads
     texture_label_miou       mean IoU of the label maps before and after, over the classes present
                              before, from one confusion matrix of all heads
     texture_label_accuracy   share of pixels that keep their label
     """
-    inside, outside, right = [], [], []
+    inside, outside, right, ways = [], [], [], []
     counts = torch.zeros(19, 19, dtype=torch.long)
     for i, latent in enumerate(latents):
         method = Texture(REGIONS[i % len(REGIONS)], composite=False)
+        donor = latents[(i + 1) % len(latents)]
         try:
-            edited = method(generator, latent, latents[(i + 1) % len(latents)])
+            edited = method(generator, latent, donor)
         except MaskError:
             continue
         before, after = synthesize(generator, latent), synthesize(generator, edited)
@@ -344,13 +347,25 @@ def texture_figures(
         outside.append(metrics.mean_change(after.image, before.image, 1 - region))
         right.append(metrics.label_accuracy(second, first))
         counts += metrics.confusion(second, first)
+        given = synthesize(generator, donor)
+        whose = torch.isin(_labels(given.seg, generator.resolution), torch.tensor(method.labels))
+        if bool(whose.any()):
+            wanted = _colour(given.image, whose.float()[:, None])
+            ways.append([float((_colour(x.image, region) - wanted).norm()) for x in (before, after)])
         tell("texture", i + 1, len(latents))
+    far = torch.tensor(ways).sum(0)
     return {
         "texture_inside_change": float(torch.cat(inside).mean()),
         "texture_outside_change": float(torch.cat(outside).mean()),
+        "texture_colour": float(far[1] / far[0]) if ways else math.nan,
         "texture_label_miou": metrics.mean_iou(counts),
         "texture_label_accuracy": float(torch.cat(right).mean()),
     }
+
+
+def _colour(image: Tensor, mask: Tensor) -> Tensor:
+    """Mean colour [3] of image [1,3,R,R] where mask [1,1,R,R] is 1."""
+    return (image * mask).sum((0, 2, 3)) / mask.sum()
 
 
 # --- identity --------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ def test_all_parts(generator: Any, canonical: str, monkeypatch: pytest.MonkeyPat
         np.mean([r["front"]["db"] for r in figures["figure4"].values()])
     )
     assert figures["texture_outside_change"] < figures["texture_inside_change"]
+    assert figures["texture_colour"] < 1.0
     assert figures["texture_label_miou"] > 0.9
     assert figures["canonical_edit_outside_change"] == 0
     assert figures["canonical_edit_seconds"] > 0
