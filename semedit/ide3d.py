@@ -351,7 +351,9 @@ def texture_figures(
         whose = torch.isin(_labels(given.seg, generator.resolution), torch.tensor(method.labels))
         if bool(whose.any()):
             wanted = _colour(given.image, whose.float()[:, None])
-            ways.append([float((_colour(x.image, region) - wanted).norm()) for x in (before, after)])
+            ways.append(
+                [float((_colour(x.image, region) - wanted).norm()) for x in (before, after)]
+            )
         tell("texture", i + 1, len(latents))
     far = torch.tensor(ways).sum(0)
     return {
