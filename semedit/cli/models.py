@@ -92,7 +92,8 @@ def train(
     ] = None,
     kimg: Annotated[float | None, typer.Option(help="End after so many thousand items.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Sizes, of a trainer with presets: heads or paper.")
+        str | None,
+        typer.Option(help="Sizes and losses, where there are presets: heads or paper."),
     ] = None,
     options: Options = None,
 ) -> None:

@@ -29,6 +29,7 @@ from semedit.errors import InputError
 from semedit.faces.branched import WEIGHTS, BranchedNet
 from semedit.faces.networks import tensors
 from semedit.trainers.loop import Schedule, write_weights
+from semedit.trainers.parallel import device_of
 
 # What of an aligned CelebA picture FFHQ's crop shows, from the mean landmarks of these pictures:
 # eyes at (69.6, 111.2) and (107.6, 111.3), mouth corners at (71.8, 152.6) and (105.6, 152.6).
@@ -122,19 +123,12 @@ def read_picture(path: Path, size: int) -> np.ndarray:
         raise InputError(f"{path}: {error}") from None
 
 
-def chosen_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 class AttributeTask:
     """What changes while the branched network trains."""
 
     def __init__(self, options: AttributeTrainer, listed: Listed) -> None:
         self.options, self.listed = options, listed
-        self.device = chosen_device(options.device)
+        self.device = device_of(options.device)
         self.network = BranchedNet(listed.names, options.size, options.width)
         self.network.to(self.device)
         self.modules: dict[str, nn.Module] = {"network": self.network}

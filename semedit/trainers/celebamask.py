@@ -29,8 +29,9 @@ from semedit.faces.components import COMPONENTS, component_ids
 from semedit.faces.deeplab import WEIGHTS, DeepLab
 from semedit.faces.networks import tensors
 from semedit.images import LABELS
-from semedit.trainers.celeba import chosen_device, read_picture
+from semedit.trainers.celeba import read_picture
 from semedit.trainers.loop import Schedule, write_weights
+from semedit.trainers.parallel import device_of
 
 IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 PER_FOLDER = 2000  # pictures whose masks share a folder
@@ -92,7 +93,7 @@ class DeepLabTask:
 
     def __init__(self, options: DeepLabTrainer, data: Path) -> None:
         self.options, self.data = options, data
-        self.device = chosen_device(options.device)
+        self.device = device_of(options.device)
         numbers = np.array(read_folder(data))
         held = np.arange(len(numbers)) % 20 == 0 if len(numbers) > 1 else np.zeros(1, bool)
         self.train, self.held = numbers[~held], numbers[held]

@@ -9,12 +9,12 @@ style: the camera that G is seen by, or with the chance `swapping` another one. 
 resolution rises once. On rendered heads a run may begin with a plain regression on their
 parameters z, which a CPU can afford; `preset=paper` is the published recipe.
 
-Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplement B.
 A run may also begin with the weights of an earlier one, `start_from`, whose sizes and kind of rays
 it then has: so heads-128 and its like, whose networks are the same, learn from an adversary, too.
 An encoder that lies beside them stays as it is and goes on fitting: the regression draws some
 faces from what it finds in their pictures.
 
+Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, equations 2 to 4 and supplement B.
 Departs: the regression; the learning rate falls; the density of equation 3 is that before its
 softplus, as in EG3D; its fine points are drawn from the density grid of the planes
 (`density_everywhere`: from the whole box, as EG3D draws them).
@@ -23,7 +23,6 @@ softplus, as in EG3D; its fine points are drawn from the density grid of the pla
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -38,12 +37,11 @@ from semedit.generators import Output, Triplane, build_generator, load_generator
 from semedit.generators.ide3d import IDE3D, IDE3DConfig
 from semedit.generators.stylegan2 import widths
 from semedit.images import LABELS
-from semedit.trainers.celeba import chosen_device
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.discriminators import DualDiscriminator, Memory
 from semedit.trainers.loop import GeneratorTask
 from semedit.trainers.mapped import mapped_figures
-from semedit.trainers.parallel import Processes, sharing
+from semedit.trainers.parallel import Processes, device_of, sharing
 from semedit.trainers.posed import Poses, read_faces, rebalanced
 from semedit.trainers.rendered import View, Views
 from semedit.trainers.shown import Batch, shown, true_pair
@@ -189,7 +187,7 @@ class IDE3DTask(GeneratorTask):
     ) -> None:
         self.trainer, self.views = trainer, views
         self.before, self.more = before or {}, more or {}
-        self.device = trained_on(trainer.device)
+        self.device = device_of(trainer.device)
         self.encoder = None if encoder is None else encoder.to(self.device)
         self.generator = generator.to(self.device)
         channels = tuple(trainer.critic) or critic_of(trainer.preset, generator.resolution)
@@ -251,8 +249,7 @@ class IDE3DTask(GeneratorTask):
         return batch.mirrored(torch.rand(len(heads)).to(self.device) < self.trainer.mirrored)
 
     def _view(self, heads: Tensor, view: Tensor) -> Batch:
-        found = vars(self.views.one(heads, view))
-        return Batch(**{name: values.to(self.device) for name, values in found.items()})
+        return Batch(**vars(self.views.one(heads, view).to(self.device)))
 
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of both networks."""
@@ -279,8 +276,8 @@ class IDE3DTask(GeneratorTask):
         """Terms of the regression on the parameters, and the pictures, of rendered heads."""
         trainer = self.trainer
         ws = self.generator.mapping(batch.z, self._conditions(batch.c))["ws"]
-        if self.encoder is not None:
-            count = round(trainer.encoded * len(ws))
+        count = round(trainer.encoded * len(ws))
+        if self.encoder is not None and count:
             found = self.encoder(*(x[:count] for x in (batch.images, batch.labels, batch.c)))
             ws = torch.cat([found, ws[count:]])
         planes = self.generator.planes({"ws": ws})
@@ -399,12 +396,6 @@ class IDE3DTask(GeneratorTask):
     ) -> None:
         """Write the generator; its record tells of the run that it began with."""
         super().export(modules, figures, folder, whole_training(record, self.before))
-
-
-def trained_on(device: str) -> torch.device:
-    """The device of a name, see `chosen_device`; of "cuda" under torchrun, this process's own."""
-    found, local = chosen_device(device), os.environ.get("LOCAL_RANK")
-    return torch.device("cuda", int(local)) if found == torch.device("cuda") and local else found
 
 
 @torch.no_grad()

@@ -40,11 +40,11 @@ from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
 from semedit.images import LABELS
-from semedit.trainers.celeba import chosen_device
 from semedit.trainers.discriminators import Discriminator, Memory
 from semedit.trainers.faces import mirrored_labels
 from semedit.trainers.labelled import Labelled, read_labelled
 from semedit.trainers.loop import Schedule, write_weights
+from semedit.trainers.parallel import device_of
 from semedit.trainers.patches import PatchDiscriminator, random_crops
 from semedit.trainers.regions import region_counts, region_ious, region_losses, region_masks
 from semedit.trainers.stylegan2 import lazy_adam
@@ -173,7 +173,7 @@ class L2SAETask:
 
     def __init__(self, trainer: L2SAETrainer, data: Labelled, network: L2SAE) -> None:
         self.trainer, self.data = trainer, data
-        self.device = chosen_device(trainer.device)
+        self.device = device_of(trainer.device)
         self.network, side = network.to(self.device), network.resolution
         self.critic = Discriminator(side, _fitting(trainer.critic, side)).to(self.device)
         self.patches = PatchDiscriminator(trainer.patch_size, trainer.patch_critic).to(self.device)

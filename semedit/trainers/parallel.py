@@ -76,6 +76,15 @@ def _device(processes: Processes) -> torch.device:
     return torch.device("cuda", processes.local) if on_gpu else torch.device("cpu")
 
 
+def device_of(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one, and "cuda" under torchrun this
+    process's own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    local = os.environ.get("LOCAL_RANK")
+    return torch.device(f"cuda:{local}" if name == "cuda" and local else name)
+
+
 def joined() -> Processes:
     """What torchrun says of this process, which joins the others until it ends."""
     size = int(os.environ.get("WORLD_SIZE", "1"))

@@ -20,7 +20,7 @@ pi-GAN, from which the discriminators come.
 On rendered heads, z says what a head is: its parameters, all standard normal. So stage 1 may begin
 with a plain regression of random rays, which a CPU can afford, and keep it as an anchor beside the
 adversaries; the mapping networks follow an encoder meanwhile (guide.py).
-`preset=paper` are the published networks, losses and stages; `critic_side=0
+`preset=paper` is the published networks, losses and stages; `critic_side=0
 critic=32,64,96,128,128,128,128` shows their discriminators all of 256 pixels.
 
 Source: Verma and Raman 2025, arXiv:2506.22833, supplement, section 1. Departs: the regression; the

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from ..generators.encoder import KIND, Encoder, EncoderConfig
 from ..generators.triplane import Triplane, TriplaneConfig
 from ..images import LABELS
-from .celeba import chosen_device
 from .chained import take_over, whole_training
 from .loop import write_weights
+from .parallel import device_of
 from .rendered import Pair, Views, read_views
 
 SMALL = ("nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
@@ -93,7 +93,7 @@ class PictureTask:
         before: dict[str, Any] | None = None,
     ) -> None:
         self.trainer, self.views, self.before = trainer, views, before or {}
-        self.device = chosen_device(trainer.device)
+        self.device = device_of(trainer.device)
         self.generator, self.encoder = generator.to(self.device), encoder.to(self.device)
         both: dict[str, nn.Module] = {"generator": generator, "encoder": encoder}
         self.modules = {name: both[name] for name in trained}
