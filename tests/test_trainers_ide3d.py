@@ -22,8 +22,8 @@ from semedit.trainers.discriminators import DualDiscriminator
 from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, config_of, critic_of
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.posed import Poses, read_faces, rebalanced
-from semedit.trainers.rendered import read_views
-from semedit.trainers.shown import Batch, blurred
+from semedit.trainers.rendered import View, read_views
+from semedit.trainers.shown import blurred
 from tests.test_trainers_triplane import SIDE, SmallHeads, write_heads
 from tests.tiny import SMALL_IDE3D
 
@@ -244,7 +244,7 @@ def test_mirrored_pictures_agree_with_their_cameras() -> None:
     c[:, 3:12:4] += torch.tensor([0.2, -0.1, 0.3])  # EG3D's do not look at the head's centre
     labels = torch.zeros(2, SIDE, SIDE, dtype=torch.int64)
     labels[:, 3, 2] = 4
-    batch = Batch(torch.rand(2, 3, SIDE, SIDE), labels, c, torch.zeros(2, 0))
+    batch = View(torch.rand(2, 3, SIDE, SIDE), labels, c, torch.zeros(2, 0))
     found = batch.mirrored(torch.tensor([True, False]))
     assert found.labels[0, 3, SIDE - 3] == 5 and torch.equal(found.labels[1], labels[1])
     assert torch.equal(found.images[0], batch.images[0].flip(-1))

@@ -44,7 +44,7 @@ from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.parallel import Processes, device_of, sharing
 from semedit.trainers.posed import Poses, read_faces, rebalanced
 from semedit.trainers.rendered import View, Views
-from semedit.trainers.shown import Batch, shown, true_pair
+from semedit.trainers.shown import shown, true_pair
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import class_weights, opacity_loss, small_parts
@@ -240,7 +240,7 @@ class IDE3DTask(GeneratorTask):
             "discriminator": lazy_adam(critic, trainer.critic_lr, trainer.r1_every),
         }
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor) -> View:
         """One random view of each head; pictures without parameters are mirrored at random."""
         heads = self.faces[indices]
         batch = self._view(heads, torch.randint(self.views.c.shape[1], indices.shape))
@@ -248,10 +248,10 @@ class IDE3DTask(GeneratorTask):
             return batch
         return batch.mirrored(torch.rand(len(heads)).to(self.device) < self.trainer.mirrored)
 
-    def _view(self, heads: Tensor, view: Tensor) -> Batch:
-        return Batch(**vars(self.views.one(heads, view).to(self.device)))
+    def _view(self, heads: Tensor, view: Tensor) -> View:
+        return self.views.one(heads, view).to(self.device)
 
-    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+    def step(self, batch: View, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of both networks."""
         trainer = self.trainer
         config = self.generator.config
@@ -272,7 +272,7 @@ class IDE3DTask(GeneratorTask):
         self._update(name, total(terms))
         return report(terms)
 
-    def _regress(self, batch: Batch, neural: int) -> dict[str, Tensor]:
+    def _regress(self, batch: View, neural: int) -> dict[str, Tensor]:
         """Terms of the regression on the parameters, and the pictures, of rendered heads."""
         trainer = self.trainer
         ws = self.generator.mapping(batch.z, self._conditions(batch.c))["ws"]
@@ -313,7 +313,7 @@ class IDE3DTask(GeneratorTask):
         planes = self.generator.planes({"ws": ws})
         return self.generator.render(planes, c, neural, jitter=True), planes
 
-    def _criticise(self, batch: Batch, neural: int, sigma: float) -> dict[str, float]:
+    def _criticise(self, batch: View, neural: int, sigma: float) -> dict[str, float]:
         """Update the discriminator."""
         trainer = self.trainer
         with torch.no_grad():
@@ -341,12 +341,12 @@ class IDE3DTask(GeneratorTask):
         slopes = torch.autograd.grad(verdicts, (images, maps), create_graph=True)
         return [slope.square().flatten(1).sum(1).mean() for slope in slopes]
 
-    def _please(self, batch: Batch, neural: int, sigma: float) -> dict[str, float]:
+    def _please(self, batch: View, neural: int, sigma: float) -> dict[str, float]:
         """Update the generator."""
         terms = self._by_generator(lambda: self._pleasing(batch, neural, sigma))
         return self._descend("generator", terms)
 
-    def _pleasing(self, batch: Batch, neural: int, sigma: float) -> dict[str, Tensor]:
+    def _pleasing(self, batch: View, neural: int, sigma: float) -> dict[str, Tensor]:
         """Terms of the generator beside the adversary."""
         trainer = self.trainer
         output, planes = self._fake(batch.c, neural)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import InputError
+from semedit.faces.networks import MIRROR_LABELS
 from semedit.heads.dataset import EVALUATION_SEED
 
 HELD_OUT = 20  # every how many-th head of Heads
@@ -248,6 +249,15 @@ class View:
     def to(self, device: torch.device) -> View:
         """The same on another device."""
         return View(*(x.to(device) for x in vars(self).values()))
+
+    def mirrored(self, chosen: Tensor) -> View:
+        """With some faces, bool [B], mirrored: pictures, labels of left and right, cameras."""
+        table = torch.tensor(MIRROR_LABELS, device=chosen.device)
+        images = torch.where(chosen.view(-1, 1, 1, 1), self.images.flip(-1), self.images)
+        other = table[self.labels.flip(-1)]
+        labels = torch.where(chosen.view(-1, 1, 1), other, self.labels)
+        c = torch.where(chosen[:, None], cameras.mirrored(self.c), self.c)
+        return View(images, labels, c, self.z)
 
 
 @dataclass(frozen=True)

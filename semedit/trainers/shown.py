@@ -5,35 +5,13 @@ Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.1: (I_h, I_l, S_h,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit import cameras
-from semedit.faces.networks import MIRROR_LABELS
 from semedit.generators import Output
 from semedit.images import LABELS
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Views of heads: images [B,3,R,R], labels [B,R,R], c [B,25], z [B,P]."""
-
-    images: Tensor
-    labels: Tensor
-    c: Tensor
-    z: Tensor
-
-    def mirrored(self, chosen: Tensor) -> Batch:
-        """With some faces, bool [B], mirrored: pictures, labels of left and right, cameras."""
-        table = torch.tensor(MIRROR_LABELS, device=chosen.device)
-        images = torch.where(chosen.view(-1, 1, 1, 1), self.images.flip(-1), self.images)
-        other = table[self.labels.flip(-1)]
-        labels = torch.where(chosen.view(-1, 1, 1), other, self.labels)
-        c = torch.where(chosen[:, None], cameras.mirrored(self.c), self.c)
-        return Batch(images, labels, c, self.z)
+from semedit.trainers.rendered import View
 
 
 def shown(output: Output, sigma: float) -> tuple[Tensor, Tensor]:
@@ -44,7 +22,7 @@ def shown(output: Output, sigma: float) -> tuple[Tensor, Tensor]:
     return paired(output.image, low.image, sigma), paired(high, coarse, sigma)
 
 
-def true_pair(batch: Batch, neural: int, sigma: float) -> tuple[Tensor, Tensor]:
+def true_pair(batch: View, neural: int, sigma: float) -> tuple[Tensor, Tensor]:
     """The same of real pictures, made small as the volume rendering is."""
     maps = 2 * F.one_hot(batch.labels, len(LABELS)).permute(0, 3, 1, 2).float() - 1
     images, maps = (
