@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from semedit import cameras, weights
@@ -217,6 +218,21 @@ def test_folders_without_cameras_get_them_estimated(
     (data / "labels" / "00000" / "img00000002.png").unlink()
     with pytest.raises(InputError, match="no label map of 00000/img00000002"):
         read_faces(data, SIDE)
+
+
+def test_one_changed_picture_gets_its_camera_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def six(images: torch.Tensor) -> torch.Tensor:
+        """Yaw is how bright a picture is."""
+        return F.pad(images.mean((1, 2, 3))[:, None], (0, 5))
+
+    monkeypatch.setattr(posed, "six", six)
+    images = np.full((200, 2, 2, 3), 128, np.uint8)
+    before = posed._estimated(tmp_path, images)
+    images[101] = 160
+    changed = (posed._estimated(tmp_path, images) != before).any(1)
+    assert changed.nonzero().flatten().tolist() == [101]
 
 
 def test_celebamask_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
