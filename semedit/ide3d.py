@@ -180,6 +180,7 @@ def inversion_figures(
     NAME_start_side_db   the same in the heads' other views (heads.truth), against the true ones
     NAME_input_db        PSNR behind all of the inverter's steps, in the view that is inverted
     NAME_side_db         the same in the other views
+    NAME_start_views_db, NAME_views_db   means over all views, the inverted one and the others
     """
     mean = generator.mean_codes()["ws"]
     starts: dict[str, Encode] = {
@@ -197,7 +198,8 @@ def inversion_figures(
         for stage, latents in (("start_", begun), ("", found)):
             own, side = _decibels(generator, heads, latents)
             key = "start_db" if stage else "input_db"
-            figures |= {f"{name}_{key}": own, f"{name}_{stage}side_db": side}
+            sets = {key: own, f"{stage}side_db": side, f"{stage}views_db": own + side}
+            figures |= {f"{name}_{k}": statistics.fmean(values) for k, values in sets.items()}
     return figures
 
 
@@ -208,14 +210,15 @@ def _latent(generator: Any, ws: Tensor, c: Tensor) -> Latent:
 @torch.no_grad()
 def _decibels(
     generator: Any, heads: Sequence[Scaled], latents: Sequence[Latent]
-) -> tuple[float, float]:
-    """Mean PSNR in the heads' own view and in their others."""
-    own, side = [], []
+) -> tuple[list[float], list[float]]:
+    """PSNR in the heads' own view and in their others."""
+    own: list[float] = []
+    side: list[float] = []
     for head, latent in zip(heads, latents, strict=True):
-        own.append(metrics.psnr(synthesize(generator, latent).image, head.image))
+        own += metrics.psnr(synthesize(generator, latent).image, head.image).tolist()
         for c, image in head.views:
-            side.append(metrics.psnr(synthesize(generator, latent, c).image, image))
-    return float(torch.cat(own).mean()), float(torch.cat(side).mean())
+            side += metrics.psnr(synthesize(generator, latent, c).image, image).tolist()
+    return own, side
 
 
 # --- figure 4 --------------------------------------------------------------------------------

@@ -139,6 +139,9 @@ def test_a_better_start_shows(generator: Any) -> None:
     figures = inversion_figures(generator, heads, {"oracle": oracle}, short(), lambda *_: None)  # type: ignore[dict-item]
     for key in ("start_db", "start_side_db", "input_db"):
         assert figures[f"oracle_{key}"] > figures[f"mean_{key}"] + 0.2, key
+    sides = len(heads[0].views)
+    whole = (figures["mean_input_db"] + sides * figures["mean_side_db"]) / (1 + sides)
+    assert figures["mean_views_db"] == pytest.approx(whole)
 
 
 def test_starts_are_put_back(generator: Any) -> None:

@@ -123,7 +123,8 @@ def _plot(path: Path, table: dict[int, dict[str, dict[str, float]]]) -> None:
 def _print(figures: dict[str, Any], title: str) -> None:
     """The figures, those of figures 4 and 7 as tables."""
     starts = [key.removesuffix("_start_db") for key in figures if key.endswith("_start_db")]
-    columns = ("start_db", "start_side_db", "input_db", "side_db")
+    kinds = ("start_db", "start_side_db", "start_views_db"), ("input_db", "side_db", "views_db")
+    columns = [column for stage in kinds for column in stage]
     apart = {"figure4"} | {f"{name}_{column}" for name in starts for column in columns}
     table = Table("figure", "value", title=title)
     for key, value in figures.items():
@@ -132,7 +133,8 @@ def _print(figures: dict[str, Any], title: str) -> None:
     if table.row_count:
         stdout.print(table)
     if starts:
-        table = Table("inversion from", "start", "to the sides", "inverted", "to the sides")
+        views = "to the sides", "all views"
+        table = Table("inversion from", *("start", *views), *("inverted", *views))
         for name in starts:
             table.add_row(name, *(f"{figures[f'{name}_{column}']:.2f}" for column in columns))
         stdout.print(table)

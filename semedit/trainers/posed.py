@@ -107,7 +107,7 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
     """Cameras [n,25] of pictures uint8 [n,R,R,3] as the built-in face network sees them, kept in
     the folder's `cache`."""
     own = weights.fingerprint(weights.resolve("faces"))[:12]
-    digest = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()[:12]
+    digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()[:12]
     path = data / "cache" / f"cameras-{len(images)}-{images.shape[1]}-{own}-{digest}.npy"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
