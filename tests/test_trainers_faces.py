@@ -90,7 +90,7 @@ def test_mirroring_renames_points_and_labels() -> None:
     assert named[0, 36] == 45
     assert named[1, 36] == 36
     labels = torch.tensor([[[4, 6, 13, 255]]] * 2)
-    assert trainers.mirrored_labels(labels, mirror).tolist() == [
+    assert augment.mirrored_labels(labels, mirror).tolist() == [
         [[5, 7, 13, 255]],
         [[4, 6, 13, 255]],
     ]

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from semedit.faces.networks import MIRROR_LABELS
+
 
 @dataclass(frozen=True)
 class View:
@@ -204,3 +206,11 @@ def photograph(images: Tensor, strength: float = 1.0, clean: float = 0.25) -> Te
     out = blur(light(images, strength), 0.4 + 1.2 * strength)
     out = jpeg(grain(coarsen(out, 0.25 * strength), 0.06 * strength), 0.25 * strength)
     return torch.where(chance(len(images), clean).view(-1, 1, 1, 1), images, out)
+
+
+def mirrored_labels(labels: Tensor, mirror: Tensor) -> Tensor:
+    """Label ids int64 [N,H,W] with left and right exchanged where mirror, bool [N], says that the
+    picture was mirrored; ids of no label stay."""
+    table = torch.arange(256, device=labels.device)
+    table[: len(MIRROR_LABELS)] = torch.tensor(MIRROR_LABELS)
+    return torch.where(mirror.view(-1, 1, 1), table[labels], labels)

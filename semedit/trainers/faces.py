@@ -23,7 +23,7 @@ from semedit import metrics
 from semedit.faces import align, networks
 from semedit.images import LABELS
 from semedit.trainers import augment
-from semedit.trainers.augment import View, chance
+from semedit.trainers.augment import View, chance, mirrored_labels
 from semedit.trainers.chained import take_over, whole_training
 from semedit.trainers.clutter import clutter
 from semedit.trainers.loop import write_weights
@@ -38,13 +38,6 @@ def mirrored_points(points: Tensor, mirror: Tensor) -> Tensor:
     order = torch.from_numpy(align.MIRROR)
     shape = (-1,) + (1,) * (points.ndim - 1)
     return torch.where(mirror.view(shape), points[:, order], points)
-
-
-def mirrored_labels(labels: Tensor, mirror: Tensor) -> Tensor:
-    """Label ids int64 [N,H,W] with left and right exchanged where the picture was mirrored."""
-    table = torch.full((256,), IGNORED)
-    table[: len(LABELS)] = torch.tensor(networks.MIRROR_LABELS)
-    return torch.where(mirror.view(-1, 1, 1), table[labels], labels)
 
 
 def moved_six(six: Tensor, view: View) -> Tensor:

@@ -40,8 +40,8 @@ from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
 from semedit.images import LABELS
+from semedit.trainers.augment import mirrored_labels
 from semedit.trainers.discriminators import Discriminator, Memory
-from semedit.trainers.faces import mirrored_labels
 from semedit.trainers.labelled import Labelled, read_labelled
 from semedit.trainers.loop import Schedule, write_weights
 from semedit.trainers.parallel import device_of

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import InputError
-from semedit.faces.networks import MIRROR_LABELS
 from semedit.heads.dataset import EVALUATION_SEED
+from semedit.trainers.augment import mirrored_labels
 
 HELD_OUT = 20  # every how many-th head of Heads
 
@@ -252,12 +252,11 @@ class View:
 
     def mirrored(self, chosen: Tensor) -> View:
         """With some faces, bool [B], mirrored: pictures, labels of left and right, cameras."""
-        table = torch.tensor(MIRROR_LABELS, device=chosen.device)
-        images = torch.where(chosen.view(-1, 1, 1, 1), self.images.flip(-1), self.images)
-        other = table[self.labels.flip(-1)]
-        labels = torch.where(chosen.view(-1, 1, 1), other, self.labels)
+        wide = chosen.view(-1, 1, 1)
+        images = torch.where(wide[..., None], self.images.flip(-1), self.images)
+        labels = torch.where(wide, self.labels.flip(-1), self.labels)
         c = torch.where(chosen[:, None], cameras.mirrored(self.c), self.c)
-        return View(images, labels, c, self.z)
+        return View(images, mirrored_labels(labels, chosen), c, self.z)
 
 
 @dataclass(frozen=True)
