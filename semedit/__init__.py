@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from semedit.errors import SemeditError
     from semedit.faces import Face
     from semedit.generators import Output, load_generator
-    from semedit.images import read_labels, read_photo, write_image, write_labels
     from semedit.latents import Latent
+    from semedit.media.masks import read_labels, write_labels
+    from semedit.media.photographs import read_photo, write_image
 
 _HOMES = {
     "Face": "faces",

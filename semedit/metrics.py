@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semedit.images import LABELS
+from semedit.media.labels import LABELS
 
 
 def psnr(image: Tensor, target: Tensor) -> Tensor:

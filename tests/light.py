@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from semedit.batch import Item, Outcome, Result, Run, Shard, for_each
-from semedit.decoding import read_photo
-from semedit.images import Photo, write_bytes, write_image
-from semedit.workspace import Workspace, photographs
+from semedit.batch.inputs import photographs
+from semedit.batch.workspace import Workspace
+from semedit.media.decoding import read_photo
+from semedit.media.files import write_bytes
+from semedit.media.photographs import Photo, write_image
 
 
 @dataclass(frozen=True)

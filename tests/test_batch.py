@@ -12,7 +12,9 @@ import time
 import pytest
 
 from semedit.batch import Item, Result, Run, for_each, next_step
-from semedit.batch.records import Seen
+from semedit.batch.inputs import photographs
+from semedit.batch.receipts import InputDigests
+from semedit.batch.workspace import Workspace
 from semedit.errors import (
     InputError,
     LockedError,
@@ -23,8 +25,7 @@ from semedit.errors import (
     WorkspaceError,
 )
 from semedit.faces import numbered
-from semedit.images import write_bytes
-from semedit.workspace import Workspace, photographs
+from semedit.media.files import write_bytes
 
 
 class Watch:
@@ -278,10 +279,10 @@ def test_files_without_end_are_not_read_to_their_end(space, tmp_path):
     (tmp_path / "sparse").touch()
     os.truncate(tmp_path / "sparse", 1 << 42)
     item = Item("a", {name: tmp_path / name for name in ("kernel", "sparse")})
-    seen = Seen.of(item)
+    seen = InputDigests.of(item)
     assert seen.sha256["kernel"] == hashlib.sha256().hexdigest()
     os.truncate(tmp_path / "sparse", 1 << 41)
-    assert Seen.of(item).sha256["sparse"] != seen.sha256["sparse"]
+    assert InputDigests.of(item).sha256["sparse"] != seen.sha256["sparse"]
 
 
 def names(inputs, space):
@@ -493,7 +494,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from semedit.batch import Item, Result, Run, for_each
-from semedit.images import write_bytes
+from semedit.media.photographs import write_bytes
 from semedit.workspace import Workspace, photographs
 
 space = Workspace(Path(sys.argv[1]))

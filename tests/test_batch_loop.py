@@ -8,12 +8,13 @@ import light
 import numpy as np
 import pytest
 
-from semedit import decoding
 from semedit.batch import Item, Result, Run, Shard, for_each, loop
 from semedit.batch.plan import plan
+from semedit.batch.workspace import LONGEST_RECEIPT, Workspace
 from semedit.errors import FailuresError, InputError, LockedError, OptionError
-from semedit.images import write_bytes, write_image
-from semedit.workspace import LONGEST_RECEIPT, Workspace
+from semedit.media import decoding
+from semedit.media.files import write_bytes
+from semedit.media.photographs import write_image
 
 
 @pytest.fixture
@@ -270,16 +271,16 @@ def test_shards_share_a_folder_and_nothing_else_does(space):
     with space.locked(make=True, shard="1/2"):
         write_bytes(space.root / "faces" / ".tmp-0123", b"half")
         held = Workspace(space.root)
-        from semedit import workspace
+        from semedit.batch.workspace import _held
 
-        workspace._held.clear()  # as another process sees it
+        _held.clear()  # as another process sees it
         with held.locked(shard="2/2"):
-            workspace._held.clear()
+            _held.clear()
             for shard in ("1/2", "1/1"):
                 with pytest.raises(LockedError), held.locked(shard=shard):
                     pass
         assert (space.root / "faces" / ".tmp-0123").exists()  # another shard may be writing it
-    workspace._held.clear()
+    _held.clear()
     with space.locked():
         assert not (space.root / "faces" / ".tmp-0123").exists()
         with space.locked():  # a step of a recipe

@@ -26,8 +26,8 @@ from semedit.checkpoints import stylegan2_keys as keys
 from semedit.cli.app import app
 from semedit.errors import WeightsError
 from semedit.generators import load_generator
-from semedit.generators.e4e import E4E, E4EConfig
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.generators.stylegan2.e4e import E4E, E4EConfig
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
 from tests.test_contracts import small_stylegan2
 
 C = torch.zeros(1, 25)
@@ -183,7 +183,7 @@ def test_nvidias_pickles_are_read_and_nothing_in_them_runs(
     (written,) = plan.write()
     assert not nvidia
     facts = weights.metadata(written)
-    assert facts["source_sha256"] == weights.fingerprint(path) and facts["kind"] == "stylegan2"
+    assert facts["source_sha256"] == weights.file_sha256(path) and facts["kind"] == "stylegan2"
     same_picture("ffhq", generator)
     torch.testing.assert_close(
         load_generator("ffhq").mean_codes()["ws"], generator.mean_codes()["ws"]

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from semedit import weights
+from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
-from semedit.demo import examples
-from semedit.images import LABELS, read_labels, write_labels
-from semedit.workspace import Workspace
+from semedit.media.labels import LABELS
+from semedit.media.masks import read_labels, write_labels
+from semedit.tasks.demo import examples
 from tests.test_cnerf import SMALL, make
 
 FAST_INVERT = ("-o", "steps=2", "-o", "tune_steps=1")

@@ -13,10 +13,11 @@ from semedit.checkpoints import cnerf as published
 from semedit.checkpoints import cnerf_keys as keys
 from semedit.checkpoints.formats import Part, coverage
 from semedit.errors import OptionError
-from semedit.generators import build_generator, siren
-from semedit.generators.cnerf import PUBLISHED, CNeRF, CNeRFConfig
-from semedit.generators.march import WINDOWS, distances, march
-from semedit.generators.rays import Rays
+from semedit.generators import build_generator
+from semedit.generators.cnerf.cnerf import PUBLISHED, CNeRF, CNeRFConfig
+from semedit.generators.cnerf.march import WINDOWS, distances, march
+from semedit.generators.cnerf.rays import Rays
+from semedit.generators.parts import siren
 from tests import golden
 from tests.benchmarks.cnerf_steps import textbook
 
@@ -147,7 +148,7 @@ def test_gradients_are_those_of_ordinary_operations(remember: bool, trained: boo
     sights = []
     for function in (siren.plain, siren.evaluate):
         gamma, beta = (x[0] for x in sines.modulation(ws))
-        field = siren.Field(gamma, beta, sines.layers(), early, late, 3)
+        field = siren.RegionField(gamma, beta, sines.layers(), early, late, 3)
         options = (remember, True) if function is siren.evaluate else ()
         outputs = function(field, points, *options)
         torch.manual_seed(1)
@@ -286,7 +287,7 @@ def test_stage_2_keeps_nothing_and_has_the_same_gradient(monkeypatch: pytest.Mon
     found = []
     for again in (False, True):
         if not again:
-            monkeypatch.setattr("semedit.generators.cnerf._again", march)
+            monkeypatch.setattr("semedit.generators.cnerf.cnerf._again", march)
         else:
             monkeypatch.undo()
         ws = random_codes(cnerf).requires_grad_(True)

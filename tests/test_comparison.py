@@ -13,14 +13,14 @@ from test_evaluation import heads
 from tiny import TinyFaceNet, TinyGenerator, small_stylegan2
 from torch import Tensor, nn
 
-from semedit import comparison
-from semedit.comparison import EIGHT, STRENGTHS, Case, Comparison, Gauge, HeadEmbedding
 from semedit.editors import Pernus
 from semedit.errors import OptionError
-from semedit.evaluation import at_resolution
+from semedit.evaluations import attributes
+from semedit.evaluations.attributes import EIGHT, STRENGTHS, Case, Comparison, Gauge, HeadEmbedding
+from semedit.evaluations.heads import at_resolution
 from semedit.faces import networks
 from semedit.heads.truth import Truth
-from semedit.images import ATTRIBUTES, REGIONS
+from semedit.media.labels import ATTRIBUTES, REGIONS
 
 
 class TinyJudge(nn.Module):
@@ -39,8 +39,8 @@ def face_networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     found = {"judge": TinyJudge()}
     other = TinyFaceNet().eval().requires_grad_(False)
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": found.get(name, other))
-    monkeypatch.setattr(comparison, "Judge", lambda device: lambda x: other(x).attributes)
-    monkeypatch.setattr(comparison.weights, "on_disk", lambda name: False)
+    monkeypatch.setattr(attributes, "Judge", lambda device: lambda x: other(x).attributes)
+    monkeypatch.setattr(attributes.weights, "on_disk", lambda name: False)
     yield
 
 
@@ -61,9 +61,9 @@ def test_the_eight_are_the_papers() -> None:
 
 def test_heads_are_given_what_they_lack_and_can_have() -> None:
     (head,) = lacking(heads(1), "smiling", "blond_hair")
-    assert comparison.wanted_of(head, EIGHT) == ["smiling", "blond_hair"]
+    assert attributes.wanted_of(head, EIGHT) == ["smiling", "blond_hair"]
     bald = replace(head, attributes=head.attributes | (np.array(ATTRIBUTES) == "bald"))
-    assert comparison.wanted_of(bald, EIGHT) == ["smiling"]
+    assert attributes.wanted_of(bald, EIGHT) == ["smiling"]
 
 
 @pytest.mark.parametrize("make", [TinyGenerator, small_stylegan2])
@@ -77,7 +77,7 @@ def test_figures_of_both_methods(make: Any) -> None:
         inversion_steps=2,
         samples=120,
     )
-    embed = comparison.embedding(truths)
+    embed = attributes.embedding(truths)
     assert embed.name == "judge features"
     figures = method(truths, generator, embed, lambda part, done, total: told.add(part))
     assert told == {"pernus", "samples", "interfacegan w", "interfacegan w+"}
@@ -124,12 +124,12 @@ def test_a_result_is_measured_against_the_head() -> None:
 
 def test_equal_success_lies_between_strengths() -> None:
     curve = [0.0, 0.2, 0.6, 0.5, 0.8, 0.8, 0.9, 0.9, 0.9]
-    strength, reached = comparison.equal_strength(curve, 0.4)
+    strength, reached = attributes.equal_strength(curve, 0.4)
     assert reached and strength == pytest.approx(0.75)
-    strength, reached = comparison.equal_strength(curve, 0.7)  # behind the dip
+    strength, reached = attributes.equal_strength(curve, 0.7)  # behind the dip
     assert reached and 1.5 < strength < 2.0
-    assert comparison.equal_strength(curve, 0.0) == (0.0, True)
-    assert comparison.equal_strength(curve, 0.95) == (STRENGTHS[6], False)
+    assert attributes.equal_strength(curve, 0.0) == (0.0, True)
+    assert attributes.equal_strength(curve, 0.95) == (STRENGTHS[6], False)
 
 
 def test_the_embedding_tells_heads_apart_and_forgives_edits() -> None:
@@ -148,7 +148,7 @@ def test_the_embedding_tells_heads_apart_and_forgives_edits() -> None:
         return replace(heads(1)[0], seed=seed, image=shot(), views=views, edits=edits)
 
     embed = HeadEmbedding([head(i) for i in range(12)])
-    figures = comparison.calibration(embed, [head(i) for i in range(12, 20)])
+    figures = attributes.calibration(embed, [head(i) for i in range(12, 20)])
     assert figures["identity_same"] > figures["identity_other"] + 0.4
     vectors = embed(torch.rand(2, 3, 32, 32) * 2 - 1)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-5)

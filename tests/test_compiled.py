@@ -10,7 +10,7 @@ import numba
 import pytest
 
 import semedit
-from semedit.compiled import compiled
+from semedit.runtime.compiled import compiled
 
 CODE = """
 import numpy as np

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from semedit import cameras
-from semedit.consistency import ViewsEvaluation, change, reprojection
 from semedit.errors import OptionError, TraitError
+from semedit.evaluations.views import ViewsEvaluation, change, reprojection
 from semedit.generators import Output
 from tests.test_cnerf import SMALL, make
 from tests.tiny import small_manifolds, small_stylegan2

@@ -11,7 +11,7 @@ import torch
 from semedit import cameras
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
-from semedit.generators.encoder import Encoder
+from semedit.generators.parts.encoder import Encoder
 from tests.test_cnerf import small_cnerf
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_l2sae import small_l2sae

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semedit import decoding, images
 from semedit.errors import InputError, MaskError
-from semedit.images import write_labels
+from semedit.media import decoding
+from semedit.media.masks import write_labels
+from semedit.media.photographs import read_photo
 
 
 def hang(path, max_pixels=0):
@@ -46,7 +47,7 @@ def test_a_photograph_is_what_it_is_in_this_process(tmp_path):
     path = tmp_path / "ä b.gif"
     frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "lime")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    here, there = images.read_photo(path), decoding.read_photo(path)
+    here, there = read_photo(path), decoding.read_photo(path)
     assert (here.pixels == there.pixels).all() and there.pixels.shape == (7, 9, 3)
     assert (here.sha256, here.warnings) == (there.sha256, there.warnings)
 

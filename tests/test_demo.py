@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from semedit.demo import COLUMNS, contact_sheet, draw, examples, spectacles
+from semedit.batch.workspace import Workspace
 from semedit.faces import Face
-from semedit.images import LABELS, read_photo, write_image, write_labels
-from semedit.workspace import Workspace
+from semedit.media.labels import LABELS
+from semedit.media.masks import write_labels
+from semedit.media.photographs import read_photo, write_image
+from semedit.tasks.demo import COLUMNS, contact_sheet, draw, examples, spectacles
 
 GLASSES = LABELS.index("eye_g")
 

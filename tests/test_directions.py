@@ -14,12 +14,12 @@ from tiny import TinyGenerator, small_stylegan2
 from torch import Tensor
 
 from semedit import cameras, weights
-from semedit.editors import fitting, published
-from semedit.editors.directions import directions_for, own_file
+from semedit.directions import fitting, published
+from semedit.directions.directions import directions_for, own_file
 from semedit.errors import InputError, LatentError, OptionError, TraitError, WeightsError
-from semedit.generators import StyleGAN2, StyleGAN2Config
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.heads.parameters import IDENTITIES, NAMES
-from semedit.images import ATTRIBUTES
+from semedit.media.labels import ATTRIBUTES
 from semedit.trainers import directions
 
 

@@ -10,28 +10,21 @@ import torch
 from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
-from semedit import latents, losses, methods, metrics
-from semedit.editors import (
-    EDITORS,
-    Direction,
-    Fast,
-    Mask,
-    Pernus,
-    Transfer,
-    fast,
-    fitting,
-    search,
-)
-from semedit.editors.agree import agree
-from semedit.editors.directions import read_directions
-from semedit.editors.regions import ATTRIBUTE_REGIONS, attribute_region
-from semedit.editors.release import moved, release
-from semedit.editors.tones import Tones
+from semedit import latents, losses, metrics
+from semedit.directions import fitting
+from semedit.directions.directions import read_directions
+from semedit.editors import EDITORS, Direction, Fast, Mask, Pernus, Transfer, fast
+from semedit.editors.parts import starts
+from semedit.editors.parts.attribute_regions import ATTRIBUTE_REGIONS, attribute_region
+from semedit.editors.parts.codes import descend_codes
+from semedit.editors.parts.tones import Tones
+from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.editors.transfer import seen_by
 from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
 from semedit.faces import attributes, networks
-from semedit.images import ATTRIBUTES, REGIONS
 from semedit.latents import Latent
+from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.options import options_of
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +124,7 @@ def test_own_weights_descend_with_the_codes(generator: TinyGenerator, latent: La
         def loss(output: Any) -> Tensor:
             return (output.image - goal).square().mean().view(1)
 
-        return agree(generator, face, face.codes, scale, loss, 20, 1.0, 0.0, lambda: None)
+        return descend_codes(generator, face, face.codes, scale, loss, 20, 1.0, 0.0, lambda: None)
 
     plain = replace(latent[0], tuned=None)
     assert found(plain).tuned is None
@@ -149,7 +142,7 @@ def test_edits_chain(name: str, generator: TinyGenerator, latent: Latent, direct
 
 @pytest.mark.parametrize("name", EDITORS)
 def test_options_have_help(name: str) -> None:
-    for option in methods.options(EDITORS[name]):
+    for option in options_of(EDITORS[name]):
         assert option.help, option.name
 
 
@@ -198,15 +191,15 @@ def test_drawn_parts_name_their_attributes() -> None:
     labels = torch.full((32, 32), REGIONS["skin"][0])
     drawn = labels.clone()
     drawn[10:14, 6:26] = REGIONS["glasses"][0]
-    assert search.drawn_attributes(labels, drawn) == ["eyeglasses"]
-    assert search.drawn_attributes(drawn, drawn) == []
+    assert starts.drawn_attributes(labels, drawn) == ["eyeglasses"]
+    assert starts.drawn_attributes(drawn, drawn) == []
 
 
 def test_a_start_is_sought_along_directions(
     generator: TinyGenerator, latent: Latent, directions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = read_directions(directions)
-    monkeypatch.setattr(search, "directions_for", lambda _: found)
+    monkeypatch.setattr(starts, "directions_for", lambda _: found)
     face, move = latent[0], found.move("smiling")
     goal = {k: v + 2.1 * move[k] for k, v in face.codes.items()}
     tuned = latents.tuned_generator(generator, face)
@@ -216,17 +209,17 @@ def test_a_start_is_sought_along_directions(
     def loss(output: Any) -> Tensor:
         return (output.image - image).square().mean()
 
-    start = search.nearer(generator, face, face.codes, ["smiling", "bald"], loss)
+    start = starts.nearest_start(generator, face, face.codes, ["smiling", "bald"], loss)
     expected = {k: v + 2 * move[k] for k, v in face.codes.items()}
     torch.testing.assert_close(start, expected)
-    stay = search.nearer(generator, face, goal, ["smiling"], loss)
+    stay = starts.nearest_start(generator, face, goal, ["smiling"], loss)
     torch.testing.assert_close(stay, goal)
 
 
 def test_layers_restrict_a_move(generator: TinyGenerator, latent: Latent, directions: Path) -> None:
     after = run("direction", generator, latent, directions, layers="0,2")
-    moved = (after.codes["ws"] - latent.codes["ws"]).abs().sum((0, 2))
-    assert moved[0] > 0 and moved[1] == 0 and moved[2] > 0
+    changed_area = (after.codes["ws"] - latent.codes["ws"]).abs().sum((0, 2))
+    assert changed_area[0] > 0 and changed_area[1] == 0 and changed_area[2] > 0
     for wrong in ("3", "2-1", "x"):
         with pytest.raises(OptionError, match="layers"):
             run("direction", generator, latent, directions, layers=wrong)
@@ -297,7 +290,7 @@ def test_tuning_is_taken_back_where_the_edit_shows(generator: TinyGenerator) -> 
     tuned = latents.synthesize(generator, face).image
     mask = torch.zeros(2, 1, 16, 16)
     mask[..., :6, :] = 1
-    faded = latents.synthesize(generator, release(generator, face, mask)).image
+    faded = latents.synthesize(generator, fade_tuning(generator, face, mask)).image
     inside, outside = slice(0, 4), slice(10, 16)
     assert (faded - plain)[:, :, inside].abs().mean() < 0.5 * (tuned - plain)[
         :, :, inside
@@ -305,21 +298,21 @@ def test_tuning_is_taken_back_where_the_edit_shows(generator: TinyGenerator) -> 
     assert (faded - tuned)[:, :, outside].abs().mean() < 0.5 * (tuned - plain)[
         :, :, outside
     ].abs().mean()
-    assert release(generator, face, mask, 0.0) is face
+    assert fade_tuning(generator, face, mask, 0.0) is face
     with torch.no_grad():  # as whoever only draws calls it
-        again = release(generator, face, mask)
+        again = fade_tuning(generator, face, mask)
     assert all(
-        torch.equal(again.tuned[k], v) for k, v in release(generator, face, mask).tuned.items()
+        torch.equal(again.tuned[k], v) for k, v in fade_tuning(generator, face, mask).tuned.items()
     )
-    everywhere = release(generator, face, torch.ones(2, 1, 16, 16))
+    everywhere = fade_tuning(generator, face, torch.ones(2, 1, 16, 16))
     assert everywhere.tuned is not None
     assert torch.allclose(latents.synthesize(generator, everywhere).image, plain, atol=1e-4)
 
 
 def test_a_move_shows_where_the_picture_changes(generator: TinyGenerator, latent: Latent) -> None:
     other = replace(latent, codes=generator.sample(2, seed=12)[0])
-    assert moved(generator, latent, latent).max() == 0
-    mask = moved(generator, latent, other)
+    assert changed_area(generator, latent, latent).max() == 0
+    mask = changed_area(generator, latent, other)
     assert mask.shape == (2, 1, 16, 16) and 0 < mask.mean() <= 1
 
 
@@ -388,9 +381,9 @@ def test_directions_give_the_start(
     after = Fast(steps=0, sure=2.0)(
         generator, latent, {"smiling": True}, labels_of(generator, latent)
     )
-    moved = after.codes["ws"] - latent.codes["ws"]
+    changed_area = after.codes["ws"] - latent.codes["ws"]
     furthest = fast.STRENGTHS[-1] * found.move("smiling")["ws"]
-    assert torch.allclose(moved, furthest.expand_as(moved), atol=1e-5)
+    assert torch.allclose(changed_area, furthest.expand_as(changed_area), atol=1e-5)
     assert after.meta["start"] == "direction"
 
 

@@ -16,8 +16,9 @@ from semedit import cameras
 from semedit.checkpoints import eg3d as eg3d_file
 from semedit.checkpoints import examine
 from semedit.errors import OptionError, WeightsError
-from semedit.generators import load_generator, volume
-from semedit.generators.eg3d import EG3D, concentrated, shares, spaced, weigh
+from semedit.generators import load_generator
+from semedit.generators.parts import volume
+from semedit.generators.triplane.eg3d import EG3D, concentrated, shares, spaced, weigh
 from semedit.inverters import Optimize, Pivotal
 from semedit.latents import synthesize
 from tests.test_checkpoints import EasyDict, module, nvidia  # noqa: F401

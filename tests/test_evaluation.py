@@ -11,15 +11,16 @@ import torch
 from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
-from semedit import evaluation
 from semedit.editors import Fast, Mask
 from semedit.errors import InputError, OptionError
-from semedit.evaluation import KEYS, HeadsEvaluation
+from semedit.evaluations import heads as evaluation
+from semedit.evaluations.heads import KEYS, HeadsEvaluation
 from semedit.faces import networks
 from semedit.heads import truth as truths
 from semedit.heads.truth import Truth
-from semedit.images import ATTRIBUTES, REGIONS, to_uint8
 from semedit.inverters import Hybrid
+from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.pixels import to_uint8
 
 
 def heads(n: int = 3) -> list[Truth]:

@@ -20,7 +20,8 @@ from semedit.faces import (
     photo_of,
     pipeline,
 )
-from semedit.images import ATTRIBUTES, LABELS, Photo
+from semedit.media.labels import ATTRIBUTES, LABELS
+from semedit.media.photographs import Photo
 
 
 def a_face(x: float = 200.0, y: float = 180.0, scale: float = 100.0) -> np.ndarray:

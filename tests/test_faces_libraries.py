@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from semedit import torchvision_ops, weights
+from semedit import weights
 from semedit.faces import identity, landmarks, networks, parsing, pose
+from semedit.runtime import torchvision_ops
 
 torchvision_ops.ensure()
 

@@ -22,7 +22,8 @@ from semedit.faces.detect import (
     FaceAlignmentDetector,
     RetinaFaceDetector,
 )
-from semedit.images import read_photo, to_tensor
+from semedit.media.photographs import read_photo
+from semedit.media.pixels import to_tensor
 
 # Faces looking more or less into the camera; the others are listed so that none is forgotten.
 FRONTAL = (

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from semedit import fid, metrics
-from semedit.ablation import TABLES, Ablation
+from semedit import metrics
 from semedit.cli.app import app
 from semedit.editors import Transfer
 from semedit.errors import InputError, OptionError
-from semedit.fid import FidEvaluation, read_pictures
+from semedit.evaluations import fid
+from semedit.evaluations.fid import FidEvaluation, read_pictures
+from semedit.evaluations.semfaceedit import TABLES, Ablation
+from semedit.evaluations.transfer import TransferEvaluation
 from semedit.generators import Output
 from semedit.inverters import Optimize
-from semedit.transfers import TransferEvaluation
 from tests.test_styles import truths
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_semfaceedit import SmallTrainer

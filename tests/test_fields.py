@@ -16,15 +16,17 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from semedit import cameras, latents, meshes, weights
+from semedit import cameras, latents, weights
+from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
-from semedit.decoding import read_labels
 from semedit.editors import Drawing, Texture
-from semedit.editors.between import between
 from semedit.errors import InputError, OptionError, TraitError
 from semedit.faces import Face
-from semedit.images import write_image, write_labels
-from semedit.workspace import Workspace
+from semedit.latents.interpolation import between
+from semedit.media.decoding import read_labels
+from semedit.media.masks import write_labels
+from semedit.media.photographs import write_image
+from semedit.renders.meshes import UNIT, DensityField, depth_map, extract, write_depth, write_mesh
 from tests.test_texture import faces, pair
 from tests.tiny import TinyGenerator, small_ide3d
 
@@ -44,7 +46,7 @@ class Ball:
 
 
 def test_a_mesh_is_the_surface_seen_from_outside() -> None:
-    mesh = meshes.extract(Ball(), 64)  # type: ignore[arg-type]
+    mesh = extract(Ball(), 64)  # type: ignore[arg-type]
     middle = np.array([0, 0.1, 0])
     away = np.linalg.norm(mesh.vertices - middle, axis=1)
     assert np.abs(away - 0.3).max() < 0.01  # the small ball is left out
@@ -56,13 +58,13 @@ def test_a_mesh_is_the_surface_seen_from_outside() -> None:
     far = np.abs(mesh.vertices).min(1) > 0.05
     assert (mesh.colours[far] == np.where(mesh.vertices[far] > 0, 255, 0)).all()
     with pytest.raises(InputError, match="no surface"):
-        meshes.extract(Ball(), 16, level=5000.0)  # type: ignore[arg-type]
+        extract(Ball(), 16, level=5000.0)  # type: ignore[arg-type]
 
 
 def test_mesh_files_hold_the_mesh(tmp_path: Path) -> None:
-    mesh = meshes.extract(Ball(), 24)  # type: ignore[arg-type]
+    mesh = extract(Ball(), 24)  # type: ignore[arg-type]
     for suffix in (".ply", ".obj"):
-        meshes.write_mesh(tmp_path / f"ball{suffix}", mesh)
+        write_mesh(tmp_path / f"ball{suffix}", mesh)
     data = (tmp_path / "ball.ply").read_bytes()
     head, _, body = data.partition(b"end_header\n")
     counts = [int(n) for n in re.findall(rb"element \w+ (\d+)", head)]
@@ -76,27 +78,27 @@ def test_mesh_files_hold_the_mesh(tmp_path: Path) -> None:
     first = mesh.triangles[0] + 1
     assert lines[2 * counts[0]] == "f " + " ".join(f"{i}//{i}" for i in first)
     with pytest.raises(OptionError):
-        meshes.write_mesh(tmp_path / "ball.stl", mesh)
+        write_mesh(tmp_path / "ball.stl", mesh)
 
 
 def test_depth_is_along_the_axis(tmp_path: Path) -> None:
     c = cameras.orbit(0.4, 0.0)
-    depth, opacity = meshes.depth_map(Ball(), c, 33)  # type: ignore[arg-type]
+    depth, opacity = depth_map(Ball(), c, 33)  # type: ignore[arg-type]
     middle = torch.tensor([[[0.0, 0.1, 0.0]]])
     uv, far = cameras.project(middle, c)
     x, y = (uv[0, 0] * 33).int().tolist()
     assert float(depth[y, x]) == pytest.approx(float(far) - 0.3, abs=0.08)
     assert float(opacity[y, x]) > 0.99 and float(opacity[0, 0]) < 0.01
-    meshes.write_depth(tmp_path / "depth.png", depth, opacity)
+    write_depth(tmp_path / "depth.png", depth, opacity)
     stored = np.asarray(Image.open(tmp_path / "depth.png"))
     assert stored[0, 0] == 0
-    assert stored[y, x] * meshes.UNIT == pytest.approx(float(depth[y, x]), abs=1e-4)
+    assert stored[y, x] * UNIT == pytest.approx(float(depth[y, x]), abs=1e-4)
 
 
 def test_a_mesh_needs_a_field() -> None:
     tiny = TinyGenerator()
     with pytest.raises(TraitError, match="no field"):
-        meshes.Field(tiny, faces(tiny, 1))
+        DensityField(tiny, faces(tiny, 1))
 
 
 @pytest.mark.parametrize("part", ["all", "shape", "texture"])

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 
 from semedit import cameras, weights
 from semedit.errors import TraitError, WeightsError
-from semedit.generators import build_generator, load_generator, volume
-from semedit.generators.encoder import KIND, Encoder, EncoderConfig
-from semedit.generators.layers import GAIN, SLOPE, ModulatedConv, upsample
-from semedit.generators.triplane import Triplane, TriplaneConfig
+from semedit.generators import build_generator, load_generator
+from semedit.generators.parts import volume
+from semedit.generators.parts.encoder import KIND, Encoder, EncoderConfig
+from semedit.generators.parts.layers import GAIN, SLOPE, ModulatedConv, upsample
+from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 
 SMALL = TriplaneConfig(
     z_dim=5,

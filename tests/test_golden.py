@@ -6,16 +6,17 @@ from pathlib import Path
 
 import torch
 
-from semedit import cameras, torchvision_ops, weights
+from semedit import cameras, weights
 from semedit.checkpoints import eg3d as eg3d_file
 from semedit.checkpoints import gram as gram_file
 from semedit.checkpoints import ide3d_encoder as ide3d_file
 from semedit.checkpoints import stylegan2_keys as keys
-from semedit.generators.e4e import E4E, E4EConfig
-from semedit.generators.eg3d import EG3D, EG3DConfig
-from semedit.generators.gram import GRAM, GRAMConfig
-from semedit.generators.ide3d_encoder import HybridEncoder, HybridEncoderConfig
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
+from semedit.generators.stylegan2.e4e import E4E, E4EConfig
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config, widths
+from semedit.generators.surfaces.gram import GRAM, GRAMConfig
+from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
+from semedit.generators.triplane.ide3d_encoder import HybridEncoder, HybridEncoderConfig
+from semedit.runtime import torchvision_ops
 from tests import golden
 
 C = torch.zeros(2, 25)  # StyleGAN2 without labels looks at none

@@ -27,7 +27,7 @@ from semedit.heads import (
     write_dataset,
 )
 from semedit.heads.parameters import TABLE, Choice, Either, Normal, Switch, Uniform
-from semedit.images import ATTRIBUTES, LABELS, PALETTE
+from semedit.media.labels import ATTRIBUTES, LABELS, PALETTE
 
 SIZE = 64
 ID = {name: i for i, name in enumerate(LABELS)}

@@ -14,10 +14,10 @@ from semedit import cameras, weights
 from semedit.checkpoints import examine
 from semedit.errors import WeightsError
 from semedit.generators import load_generator
-from semedit.generators.encoder import load_encoder
-from semedit.generators.ide3d import IDE3D, IDE3DConfig
-from semedit.generators.ide3d_encoder import HybridEncoder, HybridEncoderConfig
-from semedit.generators.stylegan2 import MappingNetwork, StyleGAN2Config
+from semedit.generators.parts.encoder import load_encoder
+from semedit.generators.stylegan2.stylegan2 import MappingNetwork, StyleGAN2Config
+from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.triplane.ide3d_encoder import HybridEncoder, HybridEncoderConfig
 from tests.test_checkpoints import FILTER, module, nvidia  # noqa: F401
 from tests.tiny import SMALL_IDE3D, small_ide3d
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from semedit import cameras, ide3d
+from semedit import cameras
 from semedit.editors import Canonical
 from semedit.editors.canonical import carried
 from semedit.errors import MaskError, OptionError, WeightsError
-from semedit.generators.encoder import Encoder
+from semedit.evaluations import ide3d
+from semedit.evaluations.ide3d import IDE3DEvaluation, inversion_figures, starting_from, together
+from semedit.generators.parts.encoder import Encoder
 from semedit.heads.truth import Truth
-from semedit.ide3d import IDE3DEvaluation, inversion_figures, starting_from, together
 from semedit.inverters import Hybrid
 from semedit.latents import fingerprint, picture, synthesize
 from semedit.renders import line_plot
@@ -126,7 +127,7 @@ def test_all_parts(generator: Any, canonical: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_better_start_shows(generator: Any) -> None:
     """An encoder that knows the answer starts, and ends, nearer than the mean code."""
-    from semedit.evaluation import at_resolution
+    from semedit.evaluations.heads import at_resolution
 
     heads = [at_resolution(t, SIDE) for t in truths(generator)]
     right = faces(generator, 3).codes["ws"]

@@ -11,8 +11,12 @@ import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from semedit import images
 from semedit.errors import InputError, MaskError
+from semedit.media.files import atomic_path, write_bytes
+from semedit.media.labels import ATTRIBUTES, LABELS, PALETTE, REGIONS
+from semedit.media.masks import colorize, fit_labels, read_labels, write_labels
+from semedit.media.photographs import read_photo, write_image
+from semedit.media.pixels import resize, to_tensor, to_uint8
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8)
 COLOURS = np.stack([np.tile(RAMP, (48, 1)), np.full((48, 64), 90), 255 - np.tile(RAMP, (48, 1))], 2)
@@ -29,7 +33,7 @@ def save(path, image, **options):
 
 def test_png_is_read_exactly(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(COLOURS))
-    photo = images.read_photo(path)
+    photo = read_photo(path)
     assert (photo.pixels == COLOURS).all() and photo.pixels.dtype == np.uint8
     assert photo.warnings == () and len(photo.sha256) == 64
 
@@ -43,7 +47,7 @@ def test_every_exif_orientation_gives_the_same_picture(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "a.png", image, exif=exif)
-    assert (images.read_photo(path).pixels == COLOURS).all()
+    assert (read_photo(path).pixels == COLOURS).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -52,7 +56,7 @@ def test_every_exif_orientation_gives_the_same_picture(tmp_path, orientation):
 )
 def test_broken_exif_is_ignored_with_a_warning(tmp_path, kind, exif):
     image = Image.fromarray(COLOURS)
-    photo = images.read_photo(
+    photo = read_photo(
         save(tmp_path / "a", image, format=kind, exif=b"Exif\0\0" + exif, quality=95)
     )
     assert np.abs(photo.pixels.astype(int) - COLOURS).mean() < 6
@@ -65,7 +69,7 @@ def test_whole_exif_is_no_matter(tmp_path):
     exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0)})
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
         path = save(tmp_path / "a", Image.fromarray(COLOURS), format=kind, exif=exif)
-        assert images.read_photo(path).warnings == ()
+        assert read_photo(path).warnings == ()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
@@ -77,7 +81,7 @@ def test_modes_become_rgb(tmp_path, mode):
         image = Image.fromarray(COLOURS).convert(mode if mode not in ("1", "LA") else "L")
         image = image.convert(mode)
     path = save(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), image)
-    pixels = images.read_photo(path).pixels
+    pixels = read_photo(path).pixels
     assert pixels.shape == (48, 64, 3)
     if mode == "I;16":
         assert (pixels == grey[..., None]).all()
@@ -86,7 +90,7 @@ def test_modes_become_rgb(tmp_path, mode):
 def test_deep_grey_of_pgm_files(tmp_path):
     grey = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) % 256 * 257
     (tmp_path / "a.pgm").write_bytes(b"P5 64 48 65535\n" + grey.astype(">u2").tobytes())
-    pixels = images.read_photo(tmp_path / "a.pgm").pixels
+    pixels = read_photo(tmp_path / "a.pgm").pixels
     assert (pixels == (grey // 257)[..., None]).all()
 
 
@@ -115,7 +119,7 @@ def test_deep_grey_of_tiff_files(tmp_path):
         (65535 - grey * 257, {"photometric": 0}),
         (grey * 4095 // 255, {"bits": 12}),
     ):
-        pixels = images.read_photo(_grey_tiff(tmp_path / "a.tif", samples, **options)).pixels
+        pixels = read_photo(_grey_tiff(tmp_path / "a.tif", samples, **options)).pixels
         assert np.abs(pixels.astype(int) - grey[..., None]).max() <= 1
         assert pixels.min() == 0 and pixels.max() == 255
 
@@ -123,35 +127,35 @@ def test_deep_grey_of_tiff_files(tmp_path):
 def test_the_limit_can_be_raised_beyond_pillows_own(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     path = save(tmp_path / "a.png", Image.new("RGB", (40, 30)))
-    assert images.read_photo(path, max_pixels=1200).pixels.shape == (30, 40, 3)
+    assert read_photo(path, max_pixels=1200).pixels.shape == (30, 40, 3)
     with pytest.raises(InputError, match="max-pixels"):
-        images.read_photo(path, max_pixels=1199)
+        read_photo(path, max_pixels=1199)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_transparency_is_white(tmp_path):
     for mode, colour in (("RGBA", (10, 20, 30, 0)), ("LA", (7, 0))):
         path = save(tmp_path / "a.png", Image.new(mode, (4, 4), colour))
-        assert (images.read_photo(path).pixels == 255).all()
+        assert (read_photo(path).pixels == 255).all()
     deep = Image.fromarray(np.full((4, 4), 700, np.uint16))
     path = save(tmp_path / "c.png", deep, transparency=700)
-    assert (images.read_photo(path).pixels == 255).all()
+    assert (read_photo(path).pixels == 255).all()
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 200, 0, 0])
     path = save(tmp_path / "b.png", palette, transparency=1)
-    assert (images.read_photo(path).pixels == 255).all()
+    assert (read_photo(path).pixels == 255).all()
 
 
 def test_first_frame_and_a_warning(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
     path = save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
-    photo = images.read_photo(path)
+    photo = read_photo(path)
     assert tuple(photo.pixels[0, 0]) == (255, 0, 0) and "first" in photo.warnings[0]
 
 
 def test_content_decides_not_the_name(tmp_path):
     path = save(tmp_path / "a.jpg", Image.fromarray(COLOURS), format="PNG")
-    photo = images.read_photo(path)
+    photo = read_photo(path)
     assert (photo.pixels == COLOURS).all() and "PNG file named .jpg" in photo.warnings[0]
 
 
@@ -160,13 +164,13 @@ def test_colour_profiles_are_applied(tmp_path):
     swapped = srgb.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
     swapped = swapped.replace("sRGB".encode("utf-16-be"), "brGR".encode("utf-16-be"))
     path = save(tmp_path / "a.png", Image.fromarray(COLOURS), icc_profile=swapped)
-    photo = images.read_photo(path)
+    photo = read_photo(path)
     assert photo.warnings == ()
     assert np.abs(photo.pixels[..., ::-1].astype(int) - COLOURS).max() <= 2  # red and blue swap
     path = save(tmp_path / "b.png", Image.fromarray(COLOURS), icc_profile=srgb)
-    assert (images.read_photo(path).pixels == COLOURS).all()
+    assert (read_photo(path).pixels == COLOURS).all()
     path = save(tmp_path / "c.png", Image.fromarray(COLOURS), icc_profile=b"nonsense")
-    photo = images.read_photo(path)
+    photo = read_photo(path)
     assert (photo.pixels == COLOURS).all() and "profile" in photo.warnings[0]
 
 
@@ -201,7 +205,7 @@ def test_grey_has_profiles_too_with_transparency_or_without(tmp_path):
     expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     for mode in ("L", "LA"):
         image = Image.fromarray(grey).convert(mode)
-        photo = images.read_photo(save(tmp_path / "a.png", image, icc_profile=_grey_profile()))
+        photo = read_photo(save(tmp_path / "a.png", image, icc_profile=_grey_profile()))
         assert photo.warnings == ()
         assert np.abs(photo.pixels - expected[..., None]).mean() < 1
 
@@ -226,7 +230,7 @@ def test_inks_have_profiles(tmp_path):
     for kind in ("TIFF", "JPEG"):
         options = {"icc_profile": _ink_profile(), "format": kind}
         path = save(tmp_path / "a", Image.fromarray(inks, "CMYK"), **options)
-        photo = images.read_photo(path)
+        photo = read_photo(path)
         assert photo.warnings == ()
         row = photo.pixels[4].astype(int)
         assert np.ptp(row, axis=1).max() <= 3  # grey
@@ -280,30 +284,30 @@ def test_bad_files_are_one_clear_error(tmp_path, name, content, says):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=says):
-        images.read_photo(path)
+        read_photo(path)
 
 
 def test_heic_is_read_with_its_extra_alone(tmp_path, monkeypatch):
     heif = pytest.importorskip("pillow_heif", reason="needs the extra semedit[heic]")
     heif.register_heif_opener()
     path = save(tmp_path / "a.heic", Image.fromarray(COLOURS), format="HEIF", quality=100)
-    assert np.abs(images.read_photo(path).pixels.astype(int) - COLOURS).mean() < 6
+    assert np.abs(read_photo(path).pixels.astype(int) - COLOURS).mean() < 6
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(InputError, match=r"semedit\[heic\]"):
-        images.read_photo(path)
+        read_photo(path)
 
 
 def test_text_bombs_are_refused(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(_text_bomb())
     with pytest.raises(InputError, match="damaged"):
-        images.read_photo(path)
+        read_photo(path)
 
 
 def test_floating_point_has_no_range(tmp_path):
     path = save(tmp_path / "a.tif", Image.fromarray(np.full((4, 4), np.nan, np.float32)))
     with pytest.raises(InputError, match="32-bit"):
-        images.read_photo(path)
+        read_photo(path)
 
 
 def test_no_file_folder_or_pipe(tmp_path):
@@ -315,14 +319,14 @@ def test_no_file_folder_or_pipe(tmp_path):
         sparse.truncate(1 << 42)
     for name in ("none.jpg", "pipe.jpg", ".", "kernel.jpg", "sparse.jpg"):
         with pytest.raises(InputError):
-            images.read_photo(tmp_path / name)
+            read_photo(tmp_path / name)
 
 
 def test_real_photographs(shared):
     folder = shared / "real" / "images"
-    base = images.read_photo(folder / "pillow_hopper.jpg").pixels.astype(float)
+    base = read_photo(folder / "pillow_hopper.jpg").pixels.astype(float)
     for name in ("orientation_3.jpg", "orientation_6.jpg", "orientation_8.jpg"):
-        pixels = images.read_photo(folder / f"pillow_hopper_{name}").pixels
+        pixels = read_photo(folder / f"pillow_hopper_{name}").pixels
         assert np.abs(pixels - base).mean() < 6
 
 
@@ -330,15 +334,15 @@ def test_real_photographs(shared):
 
 
 def test_tensors_round_trip():
-    tensor = images.to_tensor(COLOURS)
+    tensor = to_tensor(COLOURS)
     assert tensor.shape == (1, 3, 48, 64) and tensor.dtype == torch.float32
     assert tensor.min() >= -1 and tensor.max() <= 1
-    assert (images.to_uint8(tensor)[0] == COLOURS).all()
-    assert images.to_tensor(np.stack([COLOURS] * 2)).shape == (2, 3, 48, 64)
-    small = images.resize(tensor, 16)
+    assert (to_uint8(tensor)[0] == COLOURS).all()
+    assert to_tensor(np.stack([COLOURS] * 2)).shape == (2, 3, 48, 64)
+    small = resize(tensor, 16)
     assert small.shape == (1, 3, 16, 16)
     torch.testing.assert_close(small.mean(), tensor.mean(), atol=1e-3, rtol=0)
-    assert images.resize(tensor, (48, 64)) is tensor
+    assert resize(tensor, (48, 64)) is tensor
 
 
 # Writing -----------------------------------------------------------------------------------------
@@ -347,24 +351,24 @@ def test_tensors_round_trip():
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_edited_pictures_say_so(tmp_path, suffix):
     path = tmp_path / "new" / f"a{suffix}"
-    images.write_image(path, COLOURS)
+    write_image(path, COLOURS)
     assert b"compositeWithTrainedAlgorithmicMedia" in path.read_bytes()
     with Image.open(path) as image:
         assert "DigitalSourceType" in str(
             image.info.get("xmp", image.info.get("XML:com.adobe.xmp"))
         )
-    assert np.abs(images.read_photo(path).pixels.astype(int) - COLOURS).mean() < 6
-    images.write_image(path, COLOURS, mark=False)
+    assert np.abs(read_photo(path).pixels.astype(int) - COLOURS).mean() < 6
+    write_image(path, COLOURS, mark=False)
     assert b"DigitalSourceType" not in path.read_bytes()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     with pytest.raises(InputError, match=r"\.png"):
-        images.write_image(tmp_path / "a.bmp", COLOURS)
+        write_image(tmp_path / "a.bmp", COLOURS)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
-    images.write_bytes(path, b"old")
-    with pytest.raises(RuntimeError), images.atomic_path(path) as temporary:
+    write_bytes(path, b"old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
@@ -376,24 +380,24 @@ MAP = np.arange(19 * 4).reshape(4, 19) % 19
 
 
 def test_tables_agree():
-    assert len(images.LABELS) == len(images.PALETTE) == len(set(images.PALETTE)) == 19
-    named = {i for ids in images.REGIONS.values() for i in ids}
+    assert len(LABELS) == len(PALETTE) == len(set(PALETTE)) == 19
+    named = {i for ids in REGIONS.values() for i in ids}
     assert named == set(range(19))
-    assert list(images.ATTRIBUTES) == sorted(images.ATTRIBUTES)
+    assert list(ATTRIBUTES) == sorted(ATTRIBUTES)
 
 
 def test_label_maps_round_trip(tmp_path):
     path = tmp_path / "a.png"
-    images.write_labels(path, torch.from_numpy(MAP))
-    read = images.read_labels(path)
+    write_labels(path, torch.from_numpy(MAP))
+    read = read_labels(path)
     assert read.dtype == np.int64 and (read == MAP).all()
     with Image.open(path) as image:
         assert image.mode == "P" and image.info["label-scheme"] == "CelebAMask-HQ"
-        assert (np.asarray(image.convert("RGB")) == images.colorize(MAP)).all()
+        assert (np.asarray(image.convert("RGB")) == colorize(MAP)).all()
 
 
 def test_painted_maps_are_accepted(tmp_path):
-    colours = Image.fromarray(images.colorize(MAP))
+    colours = Image.fromarray(colorize(MAP))
     for image in (
         colours,
         colours.convert("RGBA"),
@@ -402,34 +406,34 @@ def test_painted_maps_are_accepted(tmp_path):
         Image.fromarray(np.repeat(MAP.astype(np.uint8)[..., None], 3, 2)),
     ):
         path = save(tmp_path / "a.png", image)
-        assert (images.read_labels(path) == MAP).all()
+        assert (read_labels(path) == MAP).all()
 
 
 def test_foreign_colours_and_ids_are_listed(tmp_path):
-    colours = images.colorize(MAP)
+    colours = colorize(MAP)
     colours[0, 0] = (1, 2, 3)
     with pytest.raises(MaskError, match=r"#010203 \(1 px\)"):
-        images.read_labels(save(tmp_path / "a.png", Image.fromarray(colours)))
+        read_labels(save(tmp_path / "a.png", Image.fromarray(colours)))
     ids = MAP.astype(np.uint8)
     ids[0, :2] = (19, 255)
     with pytest.raises(MaskError, match=r"19 \(1 px\), 255 \(1 px\)"):
-        images.read_labels(save(tmp_path / "a.png", Image.fromarray(ids)))
+        read_labels(save(tmp_path / "a.png", Image.fromarray(ids)))
     with pytest.raises(MaskError, match="19"):
-        images.write_labels(tmp_path / "b.png", ids)
+        write_labels(tmp_path / "b.png", ids)
 
 
 def test_lossy_blended_or_two_valued_maps_are_refused(tmp_path):
-    colours = Image.fromarray(images.colorize(MAP))
+    colours = Image.fromarray(colorize(MAP))
     with pytest.raises(MaskError, match=r"must be a PNG, this is JPEG: #[0-9a-f]{6} \("):
-        images.read_labels(save(tmp_path / "a.jpg", colours))
+        read_labels(save(tmp_path / "a.jpg", colours))
     with pytest.raises(MaskError, match=r"and \d+ more"):
-        images.read_labels(save(tmp_path / "a.png", colours.resize((50, 30), Image.BILINEAR)))
+        read_labels(save(tmp_path / "a.png", colours.resize((50, 30), Image.BILINEAR)))
     with pytest.raises(MaskError, match="black-and-white"):
-        images.read_labels(save(tmp_path / "a.png", colours.convert("1")))
+        read_labels(save(tmp_path / "a.png", colours.convert("1")))
     clear = colours.convert("RGBA")
     clear.putalpha(100)
     with pytest.raises(MaskError, match="transparent"):
-        images.read_labels(save(tmp_path / "a.png", clear))
+        read_labels(save(tmp_path / "a.png", clear))
 
 
 def test_other_label_orders_are_refused(tmp_path):
@@ -437,17 +441,17 @@ def test_other_label_orders_are_refused(tmp_path):
     bisenet[:8] = 17  # BiSeNet's hair; here it would be a neck above the skin
     bisenet[8:16] = 1
     with pytest.raises(MaskError, match="ambiguous"):
-        images.read_labels(save(tmp_path / "a.png", Image.fromarray(bisenet)))
+        read_labels(save(tmp_path / "a.png", Image.fromarray(bisenet)))
     info = PngInfo()
     info.add_text("label-scheme", "BiSeNet")
     with pytest.raises(MaskError, match="BiSeNet"):
-        images.read_labels(save(tmp_path / "a.png", Image.fromarray(bisenet), pnginfo=info))
+        read_labels(save(tmp_path / "a.png", Image.fromarray(bisenet), pnginfo=info))
 
 
 def test_maps_of_another_size():
-    fitted, warning = images.fit_labels(MAP, 4, 19)
+    fitted, warning = fit_labels(MAP, 4, 19)
     assert fitted is MAP and warning is None
-    fitted, warning = images.fit_labels(MAP, 8, 38)
+    fitted, warning = fit_labels(MAP, 8, 38)
     assert fitted.shape == (8, 38) and (fitted[::2, ::2] == MAP).all() and "resized" in warning
     with pytest.raises(MaskError, match="19 x 4"):
-        images.fit_labels(MAP, 19, 19)
+        fit_labels(MAP, 19, 19)

@@ -8,13 +8,14 @@ import torch
 from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
-from semedit import latents, methods, metrics, weights
+from semedit import latents, metrics, weights
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.faces import networks
 from semedit.inverters import INVERTERS, Hybrid, Optimize, Pivotal
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import descend, schedule
 from semedit.inverters.tuning import chosen
+from semedit.options import build_method, options_of
 
 FAST = {
     "optimize": Optimize(steps=4, perceptual="faces"),
@@ -89,12 +90,12 @@ def test_other_sizes_are_refused(generator: TinyGenerator, name: str) -> None:
 
 @pytest.mark.parametrize("name", INVERTERS)
 def test_options_are_read_from_text(name: str) -> None:
-    for option in methods.options(INVERTERS[name]):
+    for option in options_of(INVERTERS[name]):
         assert option.help, option.name
-    built = methods.build(INVERTERS[name], ["steps=7", "perceptual=faces"])
+    built = build_method(INVERTERS[name], ["steps=7", "perceptual=faces"])
     assert built.steps == 7
     with pytest.raises(OptionError):
-        methods.build(INVERTERS[name], ["perceptual=vgg"])
+        build_method(INVERTERS[name], ["perceptual=vgg"])
 
 
 @pytest.mark.parametrize("space", ["w", "w+"])

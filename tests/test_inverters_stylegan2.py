@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from semedit import latents
 from semedit.batch import Item
+from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, TraitError
 from semedit.faces import Face, networks
-from semedit.generators.stylegan2 import StyleGAN2
-from semedit.images import write_image, write_labels
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2
 from semedit.inverters import INVERTERS, Hybrid, Optimize
 from semedit.inverters.coarse import phases
+from semedit.media.masks import write_labels
+from semedit.media.photographs import write_image
 from semedit.tasks import face_inputs, load_face
-from semedit.workspace import Workspace
 from tests.test_contracts import small_stylegan2
 from tests.test_inverters import FAST
 

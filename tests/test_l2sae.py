@@ -13,8 +13,8 @@ from semedit.checkpoints import l2sae as checkpoint
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.generators import load_generator
-from semedit.generators.l2sae import L2SAE, ROIS, SLICINGS, L2SAEConfig
-from semedit.generators.l2sae_layers import smooth
+from semedit.generators.l2sae.l2sae import L2SAE, ROIS, SLICINGS, L2SAEConfig
+from semedit.generators.l2sae.layers import smooth
 from tests import golden
 
 SMALL = L2SAEConfig(

@@ -9,7 +9,7 @@ from semedit import losses
 from semedit.errors import OptionError, WeightsError
 from semedit.faces import networks
 from semedit.generators import Output
-from semedit.images import LABELS, REGIONS
+from semedit.media.labels import LABELS, REGIONS
 
 
 @pytest.fixture

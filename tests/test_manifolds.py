@@ -15,13 +15,14 @@ from semedit import cameras, weights
 from semedit.checkpoints import examine
 from semedit.checkpoints import gram as gram_file
 from semedit.errors import OptionError, ShapeError, WeightsError
-from semedit.generators import intersections, load_generator, shells
-from semedit.generators.films import Films, evaluate
-from semedit.generators.gram import GRAM, GRAMConfig
-from semedit.generators.intersections import Intersections, Lens, Surfaces, composite
-from semedit.generators.manifolds import CLUBS, Manifolds, club_numbers
-from semedit.images import LABELS, REGIONS
+from semedit.generators import load_generator
+from semedit.generators.surfaces import intersections, shells
+from semedit.generators.surfaces.films import Films, evaluate
+from semedit.generators.surfaces.gram import GRAM, GRAMConfig
+from semedit.generators.surfaces.intersections import Intersections, Lens, Surfaces, composite
+from semedit.generators.surfaces.manifolds import CLUBS, Manifolds, club_numbers
 from semedit.latents import TunedGenerator
+from semedit.media.labels import LABELS, REGIONS
 from tests import golden
 from tests.benchmarks.gram_steps import textbook
 from tests.tiny import SMALL_SURFACES, small_gram, small_manifolds

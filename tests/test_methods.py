@@ -6,8 +6,15 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from semedit import methods
 from semedit.errors import OptionError, TraitError
+from semedit.options import (
+    build_method,
+    check_traits,
+    method_rows,
+    options_of,
+    parameters_of,
+    pick_method,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Example(Base):
 
 
 def test_options_have_types_defaults_and_comments():
-    found = {option.name: option for option in methods.options(Example)}
+    found = {option.name: option for option in options_of(Example)}
     assert list(found) == ["steps", "lr", "space", "stop", "weights", "verbose"]
     assert found["steps"].help == "Adam updates"
     assert found["lr"].kind is float and found["lr"].default == 0.1
@@ -48,13 +55,13 @@ def test_options_have_types_defaults_and_comments():
 
 
 def test_settings_are_typed():
-    made = methods.build(
+    made = build_method(
         Example,
         ["steps=3", "lr=1e-2", "space=w", "stop=26", "weights=1,0.5,2", "verbose=yes"],
     )
     assert made == Example(3, 0.01, "w", 26.0, (1.0, 0.5, 2.0), True)
-    assert methods.build(Example, ["stop=none"], stop=3.0).stop is None
-    assert methods.parameters(made)["weights"] == (1.0, 0.5, 2.0)
+    assert build_method(Example, ["stop=none"], stop=3.0).stop is None
+    assert parameters_of(made)["weights"] == (1.0, 0.5, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,7 @@ def test_settings_are_typed():
 )
 def test_bad_settings_are_refused(setting, says):
     with pytest.raises(OptionError, match=says.replace("|", r"\|")):
-        methods.build(Example, [setting])
+        build_method(Example, [setting])
 
 
 def test_required_options_must_be_given():
@@ -84,28 +91,28 @@ def test_required_options_must_be_given():
         mask: str  # a path
 
     with pytest.raises(OptionError, match="mask"):
-        methods.build(Needs)
-    assert methods.build(Needs, ["mask=a=b"]).mask == "a=b"
+        build_method(Needs)
+    assert build_method(Needs, ["mask=a=b"]).mask == "a=b"
 
 
 def test_unknown_names_bring_suggestions():
     with pytest.raises(OptionError, match="did you mean pivotal"):
-        methods.pick({"pivotal": Example}, "pivotl", "inverter")
+        pick_method({"pivotal": Example}, "pivotl", "inverter")
     with pytest.raises(OptionError, match="there is pivotal"):
-        methods.pick({"pivotal": Example}, "zzz", "inverter")
+        pick_method({"pivotal": Example}, "zzz", "inverter")
 
 
 def test_a_misfit_names_generators_that_fit():
     flat = SimpleNamespace(name="flat", traits=frozenset({"ws"}))
     deep = SimpleNamespace(name="deep", traits=frozenset({"ws", "camera", "seg"}))
     known = {"flat": flat.traits, "deep": deep.traits}
-    methods.check_traits("example", Example(), deep, known)
+    check_traits("example", Example(), deep, known)
     with pytest.raises(TraitError, match=r"example needs camera, which flat lacks.*deep"):
-        methods.check_traits("example", Example(), flat, known)
+        check_traits("example", Example(), flat, known)
 
 
 def test_table_rows():
-    (row,) = methods.table({"example": Example})
+    (row,) = method_rows({"example": Example})
     assert (row.name, row.summary, row.requires) == ("example", "Do an example.", ("camera", "ws"))
 
 
@@ -113,7 +120,7 @@ def test_a_preset_sets_more_than_its_sizes_and_settings_win():
     from semedit.trainers import TRAINERS
 
     kind = TRAINERS["ide3d"]
-    paper = methods.build(kind, ["preset=paper", "batch_size=8"], device="cpu")
+    paper = build_method(kind, ["preset=paper", "batch_size=8"], device="cpu")
     assert (paper.regression, paper.anchor, paper.batch_size) == (0.0, 0.0, 8)
-    heads = methods.build(kind, ["preset=heads"])
+    heads = build_method(kind, ["preset=heads"])
     assert heads == kind()

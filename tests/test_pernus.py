@@ -13,16 +13,16 @@ from torch import Tensor
 
 from semedit import cameras, latents, losses
 from semedit.editors import Pernus
-from semedit.editors.pernus import Scene, Search, blurred
-from semedit.editors.question import Question, cross_entropy
-from semedit.editors.regions import ATTRIBUTE_COMPONENTS, freed_components
+from semedit.editors.parts.attribute_regions import ATTRIBUTE_COMPONENTS, freed_components
+from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
+from semedit.editors.pernus import FaceTarget, Search, blurred
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.faces import attributes, components, networks
 from semedit.faces.components import COMPONENTS
-from semedit.generators import StyleGAN2
-from semedit.images import ATTRIBUTES, LABELS, REGIONS
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2
 from semedit.inverters import descent
 from semedit.latents import Latent
+from semedit.media.labels import ATTRIBUTES, LABELS, REGIONS
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +73,8 @@ def test_the_loss_is_equation_1(generator: StyleGAN2) -> None:
     image = latents.synthesize(generator, latent_of(generator, seed=1)).image
     keep = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     wanted = {"smiling": True, "eyeglasses": False}
-    question = Question(attributes.Classifier(), wanted)
-    scene = Scene(image, keep, torch.ones(1, 1, 16, 16), ("mouth",), None)
+    question = WantedAttributes(attributes.Classifier(), wanted)
+    scene = FaceTarget(image, keep, torch.ones(1, 1, 16, 16), ("mouth",), None)
     found = Search(Pernus(), generator, face, question, scene).loss(asking=True)
     drawn = latents.synthesize(generator, face).image
     p = attributes.Classifier()(drawn).sigmoid()[0]
@@ -99,7 +99,7 @@ def test_the_mask_holds_the_other_components() -> None:
     labels[:, 16:56, 16:48] = REGIONS["skin"][0]
     labels[:, 40:48, 24:40] = REGIONS["mouth"][0]
     method = Pernus(blur=1)
-    keep = Scene.of(method, image, labels, {"smiling": True}, None).keep
+    keep = FaceTarget.of(method, image, labels, {"smiling": True}, None).keep
     assert keep[0, 0, 42:46, 27:37].max() < 0.3 and keep[0, 0, 20, 30] == 1
     assert keep[0, 0, 2, 2] == 1  # background is not what a smile changes
 
@@ -114,7 +114,7 @@ def test_the_mask_holds_the_other_components() -> None:
             found[:, mouth] = 1 - found[:, skin]
             return found
 
-    keep = Scene.of(method, image, labels, {"smiling": True}, Unsure()).keep
+    keep = FaceTarget.of(method, image, labels, {"smiling": True}, Unsure()).keep
     assert keep[..., :28].max() == 0 and keep[..., 36:].min() == 1
 
 
@@ -223,7 +223,7 @@ def test_the_descent_reaches_photo_and_attribute(generator: StyleGAN2) -> None:
     assert after.meta["probability"][0][0] > start.meta["probability"][0][0]
     assert after.meta["segmenter"] == "labels" and after.meta["classifier"] == "builtin"
     shown = latents.picture(generator, after).image
-    keep = Scene.of(method, image, labels, wanted, None).keep
+    keep = FaceTarget.of(method, image, labels, wanted, None).keep
     error = float(losses.image_loss(shown, image, keep))
     assert after.meta["error"][0] == pytest.approx(error, abs=1e-5)
     with pytest.raises(ShapeError):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semedit import provenance
 from semedit.errors import OptionError
-from semedit.images import write_image
+from semedit.media import provenance
+from semedit.media.photographs import write_image
 from semedit.renders import write_animation
 
 MARK = b"compositeWithTrainedAlgorithmicMedia"

@@ -14,13 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from semedit.batch import Run
-from semedit.batch.on_ray import Cluster, for_each_on_ray
+from semedit.batch.ray import Cluster, for_each_on_ray
+from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
-from semedit.demo import examples
 from semedit.errors import FailuresError, OptionError
-from semedit.images import write_image
-from semedit.tasks import perform
-from semedit.workspace import Workspace
+from semedit.media.photographs import write_image
+from semedit.tasks import run_task
+from semedit.tasks.demo import examples
 
 pytestmark = pytest.mark.localhost
 COUNT = 36
@@ -70,7 +70,7 @@ def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
     add, local = cluster
     nodes = [add(), add()]
     alone = Workspace(tmp_path / "alone")
-    perform(light.Grey([str(raw)]), alone, light.Watch())
+    run_task(light.Grey([str(raw)]), alone, light.Watch())
     space, watch = Workspace(tmp_path / "work"), light.Watch()
 
     log, at_work = tmp_path / "log", []
@@ -85,14 +85,14 @@ def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
     killer = threading.Thread(target=kill)
     killer.start()
     task = light.Grey([str(raw)], seconds=0.5, log=str(log))
-    tally = perform(task, space, watch, Cluster(gpus=False))
+    tally = run_task(task, space, watch, Cluster(gpus=False))
     killer.join()
     assert len(at_work) == 2
     assert (tally.done, tally.error, tally.total) == (COUNT, 1, COUNT + 1)
     assert len(watch.outcomes) == COUNT + 1  # a name that comes twice fails in Watch
     assert watch.outcomes["bad"].error["code"] == "input"
     assert light.tree(space) == light.tree(alone)
-    again = perform(task, space, light.Watch(), Cluster(gpus=False))
+    again = run_task(task, space, light.Watch(), Cluster(gpus=False))
     assert (again.uptodate, again.error) == (COUNT, 1)
 
 
@@ -102,7 +102,7 @@ def test_errors_come_back_from_the_nodes(cluster, raw, tmp_path):
     for i in range(4):
         (raw / f"bad{i}.png").write_bytes(b"")
     with pytest.raises(FailuresError):
-        perform(light.Grey([str(raw)]), space, light.Watch(), Cluster(gpus=False), max_failures=3)
+        run_task(light.Grey([str(raw)]), space, light.Watch(), Cluster(gpus=False), max_failures=3)
 
 
 def test_without_ray_it_is_said_what_to_install(monkeypatch, tmp_path, raw):

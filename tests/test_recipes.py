@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from semedit import decoding, generators, tasks
+from semedit import generators, tasks
+from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
-from semedit.demo import examples
-from semedit.workspace import Workspace
+from semedit.media import decoding
+from semedit.tasks.demo import examples
 
 RECIPE = """
 inputs = ["raw"]

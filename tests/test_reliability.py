@@ -22,14 +22,15 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from semedit import decoding
 from semedit.batch import Outcome
+from semedit.batch.inputs import photographs
+from semedit.batch.workspace import Workspace
 from semedit.cli import report
 from semedit.cli.app import app
 from semedit.cli.report import Reporter, reason_of
-from semedit.demo import examples
-from semedit.images import write_image
-from semedit.workspace import Workspace, photographs
+from semedit.media import decoding
+from semedit.media.photographs import write_image
+from semedit.tasks.demo import examples
 
 HERE = Path(__file__).parent
 LIGHT = [sys.executable, str(HERE / "light.py")]

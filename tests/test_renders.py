@@ -11,8 +11,8 @@ from tiny import TinyGenerator
 
 from semedit import latents, renders
 from semedit.errors import OptionError, TraitError
-from semedit.images import PALETTE
 from semedit.latents import Latent
+from semedit.media.labels import PALETTE
 
 
 def face(generator: TinyGenerator) -> Latent:

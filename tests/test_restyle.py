@@ -13,15 +13,16 @@ import torch
 from typer.testing import CliRunner
 
 from semedit import cameras, latents, weights
+from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
 from semedit.editors import Roi
 from semedit.errors import InputError, OptionError
 from semedit.faces import Face
 from semedit.generators import load_generator
-from semedit.images import read_photo, resize, to_tensor, to_uint8, write_image
-from semedit.tasks import perform
+from semedit.media.photographs import read_photo, write_image
+from semedit.media.pixels import resize, to_tensor, to_uint8
+from semedit.tasks import run_task
 from semedit.tasks.restyle import Restyle
-from semedit.workspace import Workspace
 from tests.test_l2sae import small_l2sae
 
 
@@ -56,7 +57,7 @@ def space(tmp_path: Path) -> Workspace:
 def run(space: Workspace, task: Restyle) -> list[Any]:
     task = replace(task, generator_name=str(space.root.parent / "small.safetensors"))
     watcher = Watcher()
-    perform(task, space, watcher)
+    run_task(task, space, watcher)
     return watcher.outcomes
 
 

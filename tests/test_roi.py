@@ -10,7 +10,7 @@ import torch
 from semedit import cameras, latents
 from semedit.editors.roi import Roi, blend, gaussian
 from semedit.errors import OptionError, TraitError
-from semedit.generators.l2sae import L2SAE
+from semedit.generators.l2sae.l2sae import L2SAE
 from tests.test_l2sae import pictures, small_l2sae
 from tests.tiny import TinyGenerator
 

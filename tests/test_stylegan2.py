@@ -7,9 +7,10 @@ import torch
 
 from semedit.checkpoints import stylegan2_keys as keys
 from semedit.errors import OptionError, ShapeError
-from semedit.generators import build_generator, frozen
-from semedit.generators.layers import fir
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, sides, widths
+from semedit.generators import build_generator
+from semedit.generators.parts import frozen
+from semedit.generators.parts.layers import fir
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config, sides, widths
 from tests.test_contracts import small_stylegan2
 
 NO_LABEL = torch.zeros(2, 25)

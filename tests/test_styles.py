@@ -12,13 +12,13 @@ import torch
 from semedit.editors import Mask, Roi
 from semedit.editors.roi import Restyled
 from semedit.errors import OptionError
+from semedit.evaluations.styles import StylesEvaluation
 from semedit.generators import load_generator
-from semedit.generators.l2sae import L2SAE, ROIS
+from semedit.generators.l2sae.l2sae import L2SAE, ROIS
 from semedit.heads.truth import Truth, read_truths
-from semedit.images import to_tensor
 from semedit.inverters import Optimize
 from semedit.losses import region
-from semedit.styles import StylesEvaluation
+from semedit.media.pixels import to_tensor
 from tests.test_l2sae import SMALL, small_l2sae
 from tests.tiny import TinyGenerator
 
@@ -90,7 +90,7 @@ def test_overlap_is_of_what_the_parser_sees(
 
     head = truths(1)[0]
     generator.seen = to_tensor(head.image)
-    monkeypatch.setattr("semedit.styles.BuiltinParser", Parser)
+    monkeypatch.setattr("semedit.evaluations.styles.BuiltinParser", Parser)
     found = StylesEvaluation(parts=("styles",))([head], generator)
     assert found["style_iou_hair"] == 0.8
     assert found["style_iou_skin"] == round(39 / 44, 4)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from semedit import cameras, latents
-from semedit.editors import Direction, Swap, fitting
-from semedit.editors.directions import OfRegions
+from semedit.directions import fitting
+from semedit.directions.directions import OfRegions
+from semedit.editors import Direction, Swap
 from semedit.errors import OptionError, TraitError
-from semedit.generators.cnerf import CNeRF
+from semedit.generators.cnerf.cnerf import CNeRF
 from semedit.latents import Latent
 from tests.test_cnerf import SMALL, make, random_codes
 from tests.tiny import TinyGenerator

@@ -12,15 +12,16 @@ from tiny import TinyGenerator
 
 from semedit import latents
 from semedit.batch import Item, Run
+from semedit.batch.workspace import Workspace
 from semedit.editors import Direction
 from semedit.errors import LatentError, OptionError, WeightsError
 from semedit.faces.parsing import PARSERS
-from semedit.images import read_labels, write_image, write_labels
 from semedit.latents import Latent
-from semedit.tasks import check_finite, edit, perform, turntable
+from semedit.media.masks import read_labels, write_labels
+from semedit.media.photographs import write_image
+from semedit.tasks import check_finite, edit, run_task, turntable
 from semedit.tasks.align import Describe
 from semedit.tasks.turntable import Turntable
-from semedit.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,10 @@ def test_turntables_stay_within_what_the_generator_knows(
     monkeypatch.setattr(
         turntable.renders, "camera_path", lambda *a: (seen.append(a[3:]), path(*a))[1]
     )
-    assert perform(asked, turned, Quiet()).done == 1
+    assert run_task(asked, turned, Quiet()).done == 1
     assert seen == [pytest.approx((math.radians(40), math.radians(-12)))]
     wider = Turntable(frames=4, yaw_deg=120.0, pitch_deg=-30.0)  # the same pictures
-    assert perform(wider, turned, Quiet()).uptodate == 1
+    assert run_task(wider, turned, Quiet()).uptodate == 1
 
 
 def test_a_generator_without_limit_turns_all_round(turned: Workspace) -> None:
@@ -190,11 +191,11 @@ def test_surfaces_are_not_seen_from_behind(turned: Workspace) -> None:
     task = Turntable(path="orbit")
     task.generator.all_round = False
     with pytest.raises(OptionError, match="surfaces"):
-        perform(task, turned, Quiet())
+        run_task(task, turned, Quiet())
 
 
 def test_animations_of_several_formats_are_made_once_each(turned: Workspace) -> None:
     def done(kind: Any) -> int:
-        return perform(Turntable(frames=2, format=kind), turned, Quiet()).done
+        return run_task(Turntable(frames=2, format=kind), turned, Quiet()).done
 
     assert [done(kind) for kind in ("gif", "mp4", "gif", "mp4")] == [1, 1, 0, 0]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from semedit import cameras, latents
+from semedit.directions.directions import Directions, normal
 from semedit.editors import Direction, Mask
-from semedit.editors.directions import Directions, normal
 from semedit.editors.texture import Texture
 from semedit.errors import MaskError, OptionError, TraitError
-from semedit.images import LABELS
 from semedit.latents import Latent
+from semedit.media.labels import LABELS
 from tests.test_generators import small_generator
 from tests.tiny import TinyGenerator, small_ide3d
 

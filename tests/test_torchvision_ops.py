@@ -2,7 +2,7 @@
 
 import torch
 
-from semedit import torchvision_ops
+from semedit.runtime import torchvision_ops
 
 
 def loop_nms(boxes, scores, threshold):

@@ -109,7 +109,7 @@ def test_average_is_an_exponential_mean() -> None:
 
 
 def test_training_from_a_file_tells_of_both_runs():
-    from semedit.trainers.chained import whole_training
+    from semedit.trainers.parts.start_from import whole_training
 
     record = {"options": {"start_from": "/somewhere/faces.safetensors"}, "minutes": 5, "kimg": 1.5}
     before = {"minutes": 20.0, "kimg": 2.0, "sha256": "abc"}
@@ -122,7 +122,7 @@ def test_training_from_a_file_tells_of_both_runs():
 
 def test_the_mapping_network_follows_a_guide() -> None:
     """The first faces are mapped; the guide is not pulled towards the mapping network."""
-    from semedit.trainers.guide import Guide, followed
+    from semedit.trainers.parts.guide import Guide, followed
 
     torch.manual_seed(0)
     guide = Guide(16, 5, (4, 6), count=2)

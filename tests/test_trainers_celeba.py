@@ -11,15 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from semedit import methods, weights
+from semedit import weights
+from semedit.datasets.celeba import CROP, read_celeba, read_picture
+from semedit.datasets.celebamask import IMAGES, MASKS, mask_path, read_components, read_folder
 from semedit.errors import InputError, OptionError, WeightsError
 from semedit.faces import attributes, branched, components, deeplab
 from semedit.faces.branched import CELEBA, TREE, BranchedNet, leaf_paths
 from semedit.faces.components import COMPONENTS
-from semedit.images import ATTRIBUTES
-from semedit.trainers import TRAINERS, celeba, celebamask
-from semedit.trainers.celeba import AttributeTrainer, read_celeba, read_picture
-from semedit.trainers.celebamask import DeepLabTrainer, read_components, read_folder
+from semedit.media.labels import ATTRIBUTES
+from semedit.options import build_method
+from semedit.trainers import TRAINERS
+from semedit.trainers.attributes import AttributeTrainer
+from semedit.trainers.deeplab import DeepLabTrainer, _begin
 from semedit.trainers.loop import Schedule, train
 
 # The words of list_attr_celeba.txt, in its order.
@@ -96,7 +99,7 @@ def test_celeba_is_read(tmp_path: Path, nested: bool) -> None:
 
 def test_aligned_pictures_are_cut_as_ffhq_is(tmp_path: Path) -> None:
     """The eyes and mouth of CelebA's mean landmarks land where FFHQ's crop has them."""
-    left, top, right, bottom = celeba.CROP
+    left, top, right, bottom = CROP
     eyes, mouth = (
         np.array([[69.6, 111.2], [107.6, 111.3]]),
         np.array([[71.8, 152.6], [105.6, 152.6]]),
@@ -151,7 +154,7 @@ def test_attributes_are_learned_and_then_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "own"))
-    trainer = methods.build(
+    trainer = build_method(
         TRAINERS["attributes"], ["size=32", "width=6", "batch_size=6", "lr=0.003"]
     )
     run = tmp_path / "run"
@@ -195,20 +198,20 @@ def test_a_classifier_that_lacks_attributes_is_refused(
 
 def mask_folder(root: Path, n: int = 6) -> Path:
     """Grey skin with a red nose and, in half of them, a hat of two colours above."""
-    (root / celebamask.IMAGES).mkdir(parents=True)
+    (root / IMAGES).mkdir(parents=True)
     for i in range(n):
         number = i if i < n - 1 else 2001  # the last lies in the second folder of masks
         pixels = np.full((64, 64, 3), 20, np.uint8)
         pixels[20:60, 10:54] = 120
         pixels[36:44, 28:36] = (250, 20, 20)
-        Image.fromarray(pixels).save(root / celebamask.IMAGES / f"{number}.jpg", quality=95)
+        Image.fromarray(pixels).save(root / IMAGES / f"{number}.jpg", quality=95)
         parts = {"skin": (slice(20, 60), slice(10, 54)), "nose": (slice(36, 44), slice(28, 36))}
         if i % 2:
             parts["hair"] = (slice(10, 24), slice(10, 54))
         for part, box in parts.items():
             mask = np.zeros((32, 32), np.uint8)
             mask[box[0].start // 2 : box[0].stop // 2, box[1].start // 2 : box[1].stop // 2] = 255
-            path = celebamask.mask_path(root, number, part)
+            path = mask_path(root, number, part)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).convert("RGB").save(path)
     return root
@@ -217,13 +220,13 @@ def mask_folder(root: Path, n: int = 6) -> Path:
 def test_parts_become_components(tmp_path: Path) -> None:
     root = mask_folder(tmp_path)
     assert read_folder(root) == [0, 1, 2, 3, 4, 2001]
-    assert celebamask.mask_path(root, 2001, "skin").parent.name == "1"
+    assert mask_path(root, 2001, "skin").parent.name == "1"
     names = list(COMPONENTS)
     found = read_components(root, 1, 64)
     assert found[0, 0] == names.index("background") and found[50, 30] == names.index("skin")
     assert found[40, 32] == names.index("nose")
     assert found[22, 30] == names.index("hair")  # hair comes after skin
-    (root / celebamask.MASKS / "0" / "00001_nose.png").write_bytes(b"no picture")
+    (root / MASKS / "0" / "00001_nose.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="nose"):
         read_components(root, 1, 64)
     with pytest.raises(InputError, match="CelebAMask-HQ"):
@@ -255,10 +258,10 @@ def test_a_body_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     body = network.network.backbone
     state = {f"features.{k}": torch.full_like(v, 2) for k, v in body.state_dict().items()}
     torch.save({**state, "classifier.0.bias": torch.zeros(3)}, tmp_path / "x.pth")
-    celebamask._begin(network, tmp_path / "x.pth")
+    _begin(network, tmp_path / "x.pth")
     assert all(bool((v == 2).all()) for v in body.state_dict().values())
     torch.save({"features.0.0.weight": state["features.0.0.weight"]}, tmp_path / "x.pth")
     with pytest.raises(InputError, match="lacks"):
-        celebamask._begin(network, tmp_path / "x.pth")
+        _begin(network, tmp_path / "x.pth")
     with pytest.raises(OptionError):
         deeplab.DeepLab(8, 64, "resnet18")

@@ -10,10 +10,10 @@ import torch
 
 from semedit.errors import OptionError
 from semedit.generators import load_generator
-from semedit.generators.cnerf import CNeRF
+from semedit.generators.cnerf.cnerf import CNeRF
 from semedit.trainers.cnerf import CNeRFTask, CNeRFTrainer
-from semedit.trainers.cnerf_critics import Critic, class_loss, cut_out, mix, slopes
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
+from semedit.trainers.parts.cnerf_critics import Critic, class_loss, cut_out, mix, slopes
 from tests.test_trainers_triplane import SIDE, write_heads
 
 SMALL = CNeRFTrainer(

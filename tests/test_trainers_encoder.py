@@ -13,12 +13,12 @@ from semedit import cameras, weights
 from semedit.editors.canonical import canonical_encoder
 from semedit.errors import LatentError, OptionError, TraitError, WeightsError
 from semedit.generators import load_generator
-from semedit.generators.encoder import Encoder, load_encoder
+from semedit.generators.parts.encoder import Encoder, load_encoder
 from semedit.inverters import Hybrid
 from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.synthesis import Faces
+from semedit.trainers.parts.synthesis import Faces
 from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_triplane import SmallHeads, write_heads

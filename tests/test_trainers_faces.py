@@ -9,20 +9,20 @@ import torch
 from PIL import Image
 
 from semedit import cameras, weights
+from semedit.datasets import augment, clutter, rendered
 from semedit.errors import InputError
 from semedit.faces import networks
-from semedit.images import ATTRIBUTES
-from semedit.trainers import augment, clutter, rendered
+from semedit.media.labels import ATTRIBUTES
 from semedit.trainers import faces as trainers
 from semedit.trainers.landmarks import LandmarkTrainer
 from semedit.trainers.loop import Schedule, train
 
 
-def views(n: int = 4) -> augment.View:
+def views(n: int = 4) -> augment.CropView:
     torch.manual_seed(3)
     view = trainers.crop_views(n, 0.1)
     mirror = torch.arange(n) % 2 == 1
-    return augment.View(view.centre, view.side, view.rotation, mirror)
+    return augment.CropView(view.centre, view.side, view.rotation, mirror)
 
 
 @pytest.fixture

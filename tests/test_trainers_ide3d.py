@@ -13,18 +13,19 @@ import torch.nn.functional as F
 from PIL import Image
 
 from semedit import cameras, weights
+from semedit.datasets import posed
+from semedit.datasets.posed import Poses, read_faces, rebalanced
+from semedit.datasets.rendered import View, read_views
 from semedit.errors import InputError, OptionError
-from semedit.generators import Triplane, load_generator
-from semedit.generators.ide3d import IDE3D, IDE3DConfig
-from semedit.generators.stylegan2 import MAPPING_RATE
-from semedit.generators.volume import fine_points
-from semedit.trainers import posed
-from semedit.trainers.discriminators import DualDiscriminator
+from semedit.generators import load_generator
+from semedit.generators.parts.volume import fine_points
+from semedit.generators.stylegan2.stylegan2 import MAPPING_RATE
+from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.triplane.triplane import Triplane
 from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, config_of, critic_of
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.posed import Poses, read_faces, rebalanced
-from semedit.trainers.rendered import View, read_views
-from semedit.trainers.shown import blurred
+from semedit.trainers.parts.discriminators import DualDiscriminator
+from semedit.trainers.parts.image_label_pairs import blurred
 from tests.test_trainers_triplane import SIDE, SmallHeads, write_heads
 from tests.tiny import SMALL_IDE3D
 

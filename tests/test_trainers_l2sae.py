@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 
 from semedit import weights
+from semedit.datasets.labelled import read_labelled
 from semedit.errors import InputError, OptionError
 from semedit.generators import load_generator
-from semedit.generators.l2sae import L2SAE, ROIS
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from semedit.images import LABELS
+from semedit.generators.l2sae.l2sae import L2SAE, ROIS
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.media.labels import LABELS
 from semedit.trainers.l2sae import L2SAETrainer, started, uniformity
-from semedit.trainers.labelled import read_labelled
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.patches import PatchDiscriminator, random_crops
-from semedit.trainers.regions import region_losses, region_masks
-from semedit.trainers.twins import groups, twins
+from semedit.trainers.parts.patches import PatchDiscriminator, random_crops
+from semedit.trainers.parts.recolouring import groups, recoloured
+from semedit.trainers.parts.region_losses import region_losses, region_masks
 from tests.test_l2sae import SMALL as SIZES
 from tests.test_trainers_triplane import HEADS, write_heads
 
@@ -52,7 +52,7 @@ def test_twins_differ_in_colour_alone() -> None:
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)
     labels[:, :, 4:], labels[:, 4:, :2] = LABELS.index("skin"), LABELS.index("nose")
     images = torch.full((2, 3, 8, 8), -0.2)
-    found = twins(images, labels)
+    found = recoloured(images, labels)
     assert found.shape == images.shape and float(found.abs().max()) <= 1
     for region in (labels == 0, (labels == 1) | (labels == 2)):  # one colour each, another one
         for i in range(2):
@@ -64,7 +64,7 @@ def test_twins_differ_in_colour_alone() -> None:
 
 def test_no_twins_are_the_pictures_themselves() -> None:
     images, labels = torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64)
-    assert torch.equal(twins(images, labels, strength=0.0), images)
+    assert torch.equal(recoloured(images, labels, strength=0.0), images)
 
 
 def test_left_and_right_change_places_in_mirrored_pictures(

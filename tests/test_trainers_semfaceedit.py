@@ -11,20 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from semedit import cameras
+from semedit.datasets.posed import read_faces
+from semedit.datasets.rendered import read_views
 from semedit.errors import OptionError
 from semedit.generators import load_generator
-from semedit.generators.manifolds import Manifolds
-from semedit.trainers.discriminators import BranchedDiscriminator
-from semedit.trainers.lattice import lattice, picture, thinned
+from semedit.generators.surfaces.manifolds import Manifolds
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.posed import read_faces
-from semedit.trainers.rendered import read_views
-from semedit.trainers.semfaceedit import (
-    GEOMETRY,
-    SemFaceEditTask,
-    SemFaceEditTrainer,
-    judged,
-)
+from semedit.trainers.parts.discriminators import BranchedDiscriminator
+from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, thinned
+from semedit.trainers.semfaceedit import GEOMETRY, SemFaceEditTask, SemFaceEditTrainer, judged
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_triplane import SIDE, write_heads
 from tests.tiny import small_manifolds
@@ -57,8 +52,10 @@ def task(tmp_path: Path, **options: float) -> SemFaceEditTask:
 def test_lattices_are_thinned_pictures() -> None:
     whole = torch.arange(64.0).view(1, 1, 8, 8).expand(3, 2, 8, 8)
     torch.manual_seed(0)
-    pixels = lattice(3, 8, 4)
-    found = picture(whole.flatten(2).gather(2, pixels[:, None].expand(-1, 2, -1)).transpose(1, 2))
+    pixels = grid_pixels(3, 8, 4)
+    found = grid_picture(
+        whole.flatten(2).gather(2, pixels[:, None].expand(-1, 2, -1)).transpose(1, 2)
+    )
     for one in found:
         row, column = divmod(int(one[0, 0, 0]), 8)
         assert torch.equal(one, whole[0][:, row::2, column::2])

@@ -10,8 +10,8 @@ import torch
 
 from semedit import losses
 from semedit.generators import load_generator
-from semedit.trainers.discriminators import Augment, Discriminator, similarities, spread
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
+from semedit.trainers.parts.discriminators import Augment, Discriminator, similarities, spread
 from semedit.trainers.stylegan2 import StyleGAN2Trainer, centre
 from tests.test_trainers_triplane import SIDE, write_heads
 

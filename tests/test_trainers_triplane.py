@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from semedit import cameras
+from semedit.datasets.rendered import read_views
 from semedit.errors import InputError
 from semedit.generators import load_generator
-from semedit.generators.encoder import Encoder
+from semedit.generators.parts.encoder import Encoder
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.rendered import read_views
 from semedit.trainers.triplane import HeadsTask, HeadsTrainer, decibels, wobble
 from tests.test_generators import SMALL_ENCODER, small_generator
 

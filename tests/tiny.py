@@ -10,21 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras
-from semedit.generators import (
-    EG3D,
-    GRAM,
-    IDE3D,
-    EG3DConfig,
-    GRAMConfig,
-    IDE3DConfig,
-    Manifolds,
-    ManifoldsConfig,
-    Output,
-    StyleGAN2,
-    StyleGAN2Config,
-)
-from semedit.generators.intersections import Surfaces
-from semedit.images import ATTRIBUTES, LABELS
+from semedit.generators import Output
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.generators.surfaces.gram import GRAM, GRAMConfig
+from semedit.generators.surfaces.intersections import Surfaces
+from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig
+from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
+from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
+from semedit.media.labels import ATTRIBUTES, LABELS
 
 SAMPLES = 6  # per ray
 

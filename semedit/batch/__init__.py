@@ -6,16 +6,7 @@ not fit in memory, writes behind, and leaves a receipt for every item.
 """
 
 from semedit.batch.loop import for_each
-from semedit.batch.records import (
-    Item,
-    Observer,
-    Outcome,
-    Result,
-    Run,
-    Shard,
-    Tally,
-    next_step,
-)
+from semedit.batch.receipts import Item, Observer, Outcome, Result, Run, Shard, Tally, next_step
 
 __all__ = [
     "Item",

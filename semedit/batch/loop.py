@@ -1,7 +1,7 @@
 """The one loop over files that all commands share.
 
 Three things happen at once: threads read what comes next (and decoding happens in processes of
-its own, see semedit.decoding), the calling thread computes, and threads write what is finished.
+its own, see semedit.media.decoding), the calling thread computes, and threads write what is finished.
 Batches are made of neighbours, done or not, so that a run that was killed is resumed in the
 batches it would have had, and gives the same bytes.
 """
@@ -20,15 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from semedit import decoding
-from semedit.batch.records import (
+from semedit.batch.receipts import (
+    InputDigests,
     Item,
     Observer,
     Outcome,
     Receipt,
     Result,
     Run,
-    Seen,
     Shard,
     Status,
     Tally,
@@ -41,8 +40,9 @@ from semedit.errors import (
     SemeditError,
     WorkspaceError,
 )
-from semedit.images import write_bytes
-from semedit.weights import fingerprint as file_sha256
+from semedit.media import decoding
+from semedit.media.files import write_bytes
+from semedit.weights import file_sha256
 
 # What the system says when nothing at all can be written, now or for the next item.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
@@ -107,7 +107,7 @@ class _Ready:
     """
 
     item: Item
-    seen: Seen
+    seen: InputDigests
     started: float
     settled: Receipt | None = None
     kept: Outcome | None = None
@@ -159,7 +159,7 @@ class Loop:
     def _look(self, item: Item) -> _Ready:
         """Whether an item is to be done; if so, load it."""
         run, started = self.run, time.perf_counter()
-        seen = Seen.of(item)
+        seen = InputDigests.of(item)
         settled = run.settled(item, seen.sha256)
         if settled is not None and not run.due(settled):
             return _Ready(item, seen, started, settled, self._kept(item, settled))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semedit.batch.records import Item, Receipt, Run, Seen
+from semedit.batch.receipts import InputDigests, Item, Receipt, Run
 
 MEASURED = 200  # finished items whose outputs are measured
 
@@ -48,7 +48,7 @@ def plan(run: Run, items: Iterable[Item], item_bytes: float) -> Plan:
     counts = dict.fromkeys(("done", "skipped", "error", "refused", "todo"), 0)
     sizes: list[int] = []
     for item in run.shard.of(items):
-        receipt = run.settled(item, Seen.of(item).sha256)
+        receipt = run.settled(item, InputDigests.of(item).sha256)
         if receipt is not None and not run.due(receipt):
             counts[receipt["status"]] += 1
             if receipt["status"] == "done" and len(sizes) < MEASURED:

@@ -32,11 +32,11 @@ FORMATS: tuple[Format, ...] = (
     ide3d.FORMAT,
 )
 
-__all__ = ["FORMATS", "Coverage", "Format", "Part", "Plan", "examine"]
+__all__ = ["FORMATS", "Coverage", "Format", "Part", "ImportPlan", "examine"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImportPlan:
     """A checkpoint that was understood, and how well its parts fit."""
 
     checkpoint: Checkpoint
@@ -72,7 +72,7 @@ class Plan:
         """
         self.check()
         name = name or self.default_name
-        source = weights.fingerprint(self.checkpoint.path)
+        source = weights.file_sha256(self.checkpoint.path)
         targets = [weights.place_for(name + part.suffix, source) for part in self.parts]
         others = [part.suffix for part in self.parts if part.suffix]
         for part, target in zip(self.parts, targets, strict=True):
@@ -92,7 +92,7 @@ class Plan:
         return targets
 
 
-def examine(path: str | Path) -> Plan:
+def examine(path: str | Path) -> ImportPlan:
     """Read a checkpoint, know its format by its content, and compare it with its networks.
 
     Raises: WeightsError: it cannot be read (see reader.read), or is of no known format.
@@ -111,4 +111,4 @@ def examine(path: str | Path) -> Plan:
         parts = tuple(fitting[0].parts(checkpoint))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error.message}", error.hint) from error
-    return Plan(checkpoint, fitting[0], parts, tuple(coverage(part) for part in parts))
+    return ImportPlan(checkpoint, fitting[0], parts, tuple(coverage(part) for part in parts))

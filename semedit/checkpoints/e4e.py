@@ -13,7 +13,7 @@ from semedit.checkpoints.pickles import LazyTensor, Tensors, value_of
 from semedit.checkpoints.reader import Checkpoint
 from semedit.checkpoints.stylegan2 import rosinality_part
 from semedit.errors import WeightsError
-from semedit.generators import e4e
+from semedit.generators.stylegan2 import e4e
 
 KINDS = {"Encoder4Editing": True, "GradualStyleEncoder": False}  # whether styles are offsets
 

@@ -20,8 +20,8 @@ from semedit.checkpoints.formats import MEAN_SAMPLES, Format, Part
 from semedit.checkpoints.pickles import LazyTensor, Record, Tensors, value_of
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import WeightsError
-from semedit.generators.eg3d import PUBLISHED_AXES
-from semedit.generators.stylegan2 import MAPPING_RATE
+from semedit.generators.stylegan2.stylegan2 import MAPPING_RATE
+from semedit.generators.triplane.eg3d import PUBLISHED_AXES
 
 KIND = "eg3d"
 ENTRIES = ("G_ema",)

@@ -16,8 +16,8 @@ from semedit.checkpoints.pickles import LazyTensor, value_of
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import WeightsError
 from semedit.generators import GENERATORS, build_generator
-from semedit.generators.encoder import ENCODERS, build_encoder
-from semedit.generators.stylegan2 import MappingNetwork, StyleGAN2Config
+from semedit.generators.parts.encoder import ENCODERS, build_encoder
+from semedit.generators.stylegan2.stylegan2 import MappingNetwork, StyleGAN2Config
 
 MEAN_SAMPLES = 10000  # mapped to find a mean style that a checkpoint lacks
 

@@ -15,7 +15,7 @@ from semedit.checkpoints.formats import Format, Part
 from semedit.checkpoints.pickles import LazyTensor, Record, Tensors, value_of
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import WeightsError
-from semedit.generators.ide3d_encoder import KIND, LAST
+from semedit.generators.triplane.ide3d_encoder import KIND, LAST
 
 ENTRIES = ("E",)
 PREFIX = "encoder."  # of all tensors, in files that keep more than the encoder's own

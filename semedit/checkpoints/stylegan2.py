@@ -14,7 +14,7 @@ from semedit.checkpoints.formats import MEAN_SAMPLES, Format, Part
 from semedit.checkpoints.pickles import LazyTensor, Record, Tensors, value_of
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import WeightsError
-from semedit.generators.stylegan2 import MAPPING_RATE
+from semedit.generators.stylegan2.stylegan2 import MAPPING_RATE
 
 W_AVG = "mapping_network.w_avg"
 NVIDIA_LICENCE = (

@@ -7,8 +7,8 @@ from typing import Any
 
 def main() -> None:
     """Entry point of the `semedit` script."""
-    from semedit.allocator import keep_freed_memory
     from semedit.cli.app import app
+    from semedit.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()  # before torch takes its first block
     signal.signal(signal.SIGTERM, _terminate)

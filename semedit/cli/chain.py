@@ -8,7 +8,7 @@ import typer
 
 from semedit.cli import edits
 from semedit.cli.common import Common, Drawn, From, Made, Mark, OnFaces, command, run, say
-from semedit.images import MAX_PIXELS
+from semedit.media.photographs import MAX_PIXELS
 
 Backend = Annotated[str, typer.Option(help="auto or a back-end's name.")]
 
@@ -105,17 +105,17 @@ def invert(
     """Find the codes of aligned faces: hybrid, optimize or pivotal inversion."""
 
     def make(device: str, progress: Any) -> Any:
-        from semedit import methods
         from semedit.generators import traits_of
         from semedit.inverters import INVERTERS
+        from semedit.options import build_method, pick_method
         from semedit.tasks.invert import Invert
 
         name = method or ("hybrid" if "encode" in traits_of(common.generator) else "pivotal")
-        kind = methods.pick(INVERTERS, name, "inverter")
+        kind = pick_method(INVERTERS, name, "inverter")
         settings = [*(("coarse=256",) if coarse else ()), *(common.options or ())]
         return Invert(
             name,
-            methods.build(kind, settings),
+            build_method(kind, settings),
             generator_name=common.generator,
             names=common.names or (),
             seed=common.seed,

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from semedit.cli.report import Reporter, Steps, data, say, show_plan, stdout
+from semedit.cli.report import Reporter, StepBar, data, say, show_plan, stdout
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
-    from semedit.batch.on_ray import Cluster
+    from semedit.batch.ray import Cluster
     from semedit.tasks import Task
 
-__all__ = ["Reporter", "Steps", "data", "say", "stdout"]  # so that commands need one import
+__all__ = ["Reporter", "StepBar", "data", "say", "stdout"]  # so that commands need one import
 
 ON_FOLDERS: list[str] = []  # commands that work on a folder, and so can be steps of a recipe
 WORKSPACE = "Workspace"  # headings of `--help`
@@ -243,7 +243,7 @@ def run(
     Raises:
         typer.Exit: with code 3 when inputs failed.
     """
-    from semedit.workspace import Workspace
+    from semedit.batch.workspace import Workspace
 
     space, settings = Workspace(common.work), _settings(common)
     if common.dry_run:
@@ -253,14 +253,14 @@ def run(
         show_plan(name, plan_of(task, space, **settings), common.json)
         return
     with space.locked(make=new, shard=str(settings["shard"])):
-        from semedit.tasks import perform
+        from semedit.tasks import run_task
 
         chosen, cluster = device(common), _cluster(common)
         if common.device == "auto":
             say("device", chosen)
         with Reporter(name, common.json, space.root, "Ray" if cluster else chosen) as reporter:
             task = make(chosen, reporter.step)
-            perform(task, space, reporter, cluster, **settings)
+            run_task(task, space, reporter, cluster, **settings)
     if reporter.failed:
         raise typer.Exit(3)
 
@@ -281,6 +281,6 @@ def _cluster(common: Common) -> Cluster | None:
     """The Ray cluster to run on, if any."""
     if common.engine == "local":
         return None
-    from semedit.batch.on_ray import Cluster
+    from semedit.batch.ray import Cluster
 
     return Cluster(common.address, gpus=common.device != "cpu")

@@ -22,9 +22,9 @@ def demo(
     frames: Annotated[int, typer.Option(min=4, help="Frames of each turntable.")] = 36,
 ) -> None:
     """Run the whole chain on four faces and show it on a contact sheet."""
-    from semedit import demo as chain
-    from semedit.tasks import Task, perform
-    from semedit.workspace import Workspace
+    from semedit.batch.workspace import Workspace
+    from semedit.tasks import Task, run_task
+    from semedit.tasks import demo as chain
 
     begun = time.perf_counter()
     chosen = device(common)
@@ -39,7 +39,7 @@ def demo(
         nonlocal failed
         with Reporter(task.command.split("-")[0], common.json, space.root, chosen) as reporter:
             watching.append(reporter)
-            perform(task, space, reporter)
+            run_task(task, space, reporter)
         failed |= reporter.failed > 0
 
     with space.locked(make=True):

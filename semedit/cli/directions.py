@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Shared, Steps, command, data, device, say, stdout
+from semedit.cli.common import Generator, Shared, StepBar, command, data, device, say, stdout
 from semedit.errors import LatentError, OptionError
 
 if TYPE_CHECKING:
-    from semedit.editors.directions import Directions
+    from semedit.directions.directions import Directions
 
 Out = Annotated[Path | None, typer.Option(help="File to write; default: among the user's weights.")]
 Samples = Annotated[int, typer.Option("--samples", "-n", min=16, help="Samples of the generator.")]
@@ -69,7 +69,7 @@ def fit(
         f"-n {samples} -w {generator} --seed {common.seed}",
         *(["--data DIR"] if heads else []),
     ]
-    with Steps("directions") as steps:
+    with StepBar("directions") as steps:
         if heads is not None:
             if names or apart or region:
                 raise OptionError(
@@ -97,12 +97,12 @@ def _boundaries(
     samples: int,
     region: str,
     common: Shared,
-    steps: Steps,
+    steps: StepBar,
 ) -> Directions:
     """Boundaries between samples of the generator; of one region's codes, if one is given."""
-    from semedit.editors import fitting
-    from semedit.editors.directions import OfRegions
-    from semedit.images import ATTRIBUTES
+    from semedit.directions import fitting
+    from semedit.directions.directions import OfRegions
+    from semedit.media.labels import ATTRIBUTES
 
     wanted = [part.strip() for part in region.split(",") if part.strip()]
     own = OfRegions.named(generator, wanted) if wanted else None
@@ -128,11 +128,11 @@ def pca(
     generator: Generator = "heads-128",
 ) -> None:
     """Principal components of the codes as directions: pc00, pc01, ..."""
-    from semedit.editors import fitting
+    from semedit.directions import fitting
     from semedit.generators import load_generator
 
     loaded = load_generator(generator, device(common))
-    with Steps("components") as steps:
+    with StepBar("components") as steps:
         codes, _ = fitting.sample(loaded, samples, common.seed, batch=500, progress=steps)
         found = fitting.fit_components(loaded, codes, components)
     told = f"semedit directions pca --components {components} -n {samples} -w {generator}"
@@ -148,7 +148,7 @@ def import_(
     generator: Generator = "heads-128",
 ) -> None:
     """Take over a published direction of W or W+, after checking that it fits the generator."""
-    from semedit.editors.published import import_directions
+    from semedit.directions.published import import_directions
     from semedit.generators import load_generator
 
     loaded = load_generator(generator, device(common))
@@ -168,7 +168,7 @@ def _keep(
     licence: str = "MIT",
 ) -> None:
     """Write directions: to a file of their own, or beside the user's other ones."""
-    from semedit.editors.directions import own_file, read_directions, require_made_for
+    from semedit.directions.directions import own_file, read_directions, require_made_for
 
     path = out or own_file(found.generator)
     count = len(found.units)
@@ -194,7 +194,7 @@ def _keep(
 
 def list_directions(common: Shared, generator: Generator = "heads-128") -> None:
     """The directions that a generator has, and how well each parts its attribute."""
-    from semedit.editors.directions import directions_for
+    from semedit.directions.directions import directions_for
     from semedit.generators import load_generator
 
     found = directions_for(load_generator(generator, device(common)))

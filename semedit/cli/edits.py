@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from semedit.cli import fields
+from semedit.cli import between_and_mesh
 from semedit.cli.common import From, Made, Method, command, run
 from semedit.errors import OptionError
-from semedit.images import ATTRIBUTES
+from semedit.media.labels import ATTRIBUTES
 
 MASK_METHODS = ("mask", "canonical")  # editors that `edit --mask` offers
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
@@ -166,7 +166,7 @@ def _mask(common: Made, mask: Path, method: str, start: str | None) -> None:
     if method not in MASK_METHODS:
         raise OptionError(f"no method {method!r}", f"--mask takes {' or '.join(MASK_METHODS)}")
     if start == "none":
-        fields.draw(common, mask)
+        between_and_mesh.draw(common, mask)
         return
     _edit(common, "edit", method, list(common.options or ()), start, mask=mask)
 
@@ -234,13 +234,13 @@ def _restyle(
     settings = [*given, *(common.options or ())]
 
     def make(device: str, progress: Any) -> Any:
-        from semedit import methods
         from semedit.editors import Roi
+        from semedit.options import build_method
         from semedit.tasks.restyle import Restyle
 
         own = {} if common.generator == "heads-128" else {"generator_name": common.generator}
         return Restyle(
-            methods.build(Roi, settings),
+            build_method(Roi, settings),
             reference,
             **own,
             start=start,
@@ -256,12 +256,12 @@ def _restyle(
 
 def _sweep(common: Made, strengths: str, settings: Sequence[str], start: str | None) -> None:
     def make(device: str, progress: Any) -> Any:
-        from semedit import methods
         from semedit.editors import Direction
+        from semedit.options import build_method
         from semedit.tasks.sweep import Sweep, strengths_of
 
         return Sweep(
-            methods.build(Direction, settings),
+            build_method(Direction, settings),
             strengths_of(strengths),
             generator_name=common.generator,
             start=start,
@@ -304,13 +304,13 @@ def _edit(
     """Run an editor; without a label its steps are called after the editor or the direction."""
 
     def make(device: str, progress: Any) -> Any:
-        from semedit import methods
         from semedit.editors import ATTRIBUTE_EDITORS, EDITORS, FIELD_EDITORS
+        from semedit.options import build_method, pick_method
         from semedit.tasks.edit import Edit
 
         known = {**EDITORS, **FIELD_EDITORS}
         fit = {k: v for k, v in known.items() if command == "edit" or k in ATTRIBUTE_EDITORS}
-        method: Any = methods.build(methods.pick(fit, name, "attribute editor"), settings)
+        method: Any = build_method(pick_method(fit, name, "attribute editor"), settings)
         called = f"{method.name}{method.strength:+g}" if name == "direction" else name
         return Edit(
             command,

@@ -12,7 +12,7 @@ from semedit.cli.common import (
     Generator,
     Options,
     Shared,
-    Steps,
+    StepBar,
     command,
     data,
     device,
@@ -50,12 +50,12 @@ def eval_heads(
     Fresh heads take seeds from 1,000,000 up, which no training uses; a smaller --seed counts from
     there.
     """
-    from semedit.evaluation import HeadsEvaluation
+    from semedit.evaluations.heads import HeadsEvaluation
     from semedit.generators import load_generator
     from semedit.heads.truth import first_seed, read_truths, render_truths
 
     chosen = device(common)
-    with Steps("eval heads") as steps:
+    with StepBar("eval heads") as steps:
         truths = render_truths(n, first_seed(common.seed), progress=steps) if n else read_truths()
         evaluation = HeadsEvaluation(parts=tuple(parts.split(",")), batch=batch)
         figures = evaluation(
@@ -95,23 +95,23 @@ def eval_attributes(
     Both are steered by the same classifier; -o sets options of the method `pernus`. Fresh heads
     take seeds behind those of the shipped set.
     """
-    from semedit import methods
-    from semedit.comparison import EIGHT, Comparison, calibration, embedding
     from semedit.editors import Pernus
+    from semedit.evaluations.attributes import EIGHT, Comparison, calibration, embedding
     from semedit.generators import load_generator
     from semedit.heads import EVALUATION_SEED
     from semedit.heads.truth import first_seed, read_truths, render_truths
+    from semedit.options import build_method
 
     chosen = device(common)
     given = [*([] if steps is None else [f"steps={steps}"]), *(options or ())]
     names = EIGHT if attributes is None else tuple(attributes.replace("-", "_").split(","))
     comparison = Comparison(
-        names, each, methods.build(Pernus, given), samples=samples, seed=common.seed
+        names, each, build_method(Pernus, given), samples=samples, seed=common.seed
     )
     shipped = read_truths()
     # The shipped heads teach the built-in embedding, so that fresh ones are others.
     first = first_seed(common.seed, EVALUATION_SEED + len(shipped))
-    with Steps("eval attributes") as bar:
+    with StepBar("eval attributes") as bar:
         truths = render_truths(n, first, progress=bar) if n else shipped
         embed = embedding(shipped, chosen)
         figures = comparison(

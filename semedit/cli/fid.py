@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, Generator, Options, Shared, Steps, data, device, stdout
+from semedit.cli.common import Fresh, Generator, Options, Shared, StepBar, data, device, stdout
 
 Folder = Annotated[
     Path, typer.Option("--data", help="Rendered heads, EG3D's folders or CelebAMask-HQ.")
@@ -33,11 +33,11 @@ def eval_fid(
     Both depend on the features, the size and the number of pictures: compare figures that agree
     in these.
     """
-    from semedit.fid import FidEvaluation
+    from semedit.evaluations.fid import FidEvaluation
     from semedit.generators import load_generator
 
     chosen = device(common)
-    with Steps("eval fid") as steps:
+    with StepBar("eval fid") as steps:
         evaluation = FidEvaluation(n, features, psi, seed=common.seed)
         figures = evaluation(load_generator(generator, chosen), data_folder, progress=steps)
     if common.json:
@@ -63,15 +63,15 @@ def eval_semfaceedit(
 
     -o sets options of `semedit train semfaceedit`.
     """
-    from semedit import methods
-    from semedit.ablation import Ablation
-    from semedit.fid import FidEvaluation
+    from semedit.evaluations.fid import FidEvaluation
+    from semedit.evaluations.semfaceedit import Ablation
+    from semedit.options import build_method
     from semedit.trainers.semfaceedit import SemFaceEditTrainer
 
     device(common)
-    trainer = methods.build(SemFaceEditTrainer, options or ())
+    trainer = build_method(SemFaceEditTrainer, options or ())
     ablation = Ablation(kimg, trainer, FidEvaluation(n, features, seed=common.seed), common.seed)
-    with Steps("eval semfaceedit") as steps:
+    with StepBar("eval semfaceedit") as steps:
         found = ablation(
             data_folder, run, progress=lambda name, done, total: steps(done, total, name)
         )
@@ -94,17 +94,17 @@ def eval_transfer(
 
     -o sets options of the method `transfer`. Fresh heads take seeds from 1,000,000 up.
     """
-    from semedit import methods
     from semedit.editors import Transfer
+    from semedit.evaluations.transfer import TransferEvaluation
     from semedit.generators import load_generator
     from semedit.heads.truth import first_seed, read_truths, render_truths
-    from semedit.transfers import TransferEvaluation
+    from semedit.options import build_method
 
     chosen = device(common)
     evaluation = TransferEvaluation(
-        tuple(name.strip() for name in region.split(",")), methods.build(Transfer, options or ())
+        tuple(name.strip() for name in region.split(",")), build_method(Transfer, options or ())
     )
-    with Steps("eval transfer") as steps:
+    with StepBar("eval transfer") as steps:
         truths = render_truths(n, first_seed(common.seed), progress=steps) if n else []
         truths = truths or read_truths()[:heads]
         figures = evaluation(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, Generator, Options, Shared, Steps, data, device, stdout
+from semedit.cli.common import Fresh, Generator, Options, Shared, StepBar, data, device, stdout
 from semedit.errors import OptionError
 
 
@@ -41,14 +41,14 @@ def eval_ide3d(
     -o sets options of hybrid inversion. Fresh heads take seeds from 1,000,000 up; those of the
     shipped set are seen from 25 degrees to either side.
     """
-    from semedit import methods
-    from semedit.comparison import calibration, embedding
     from semedit.editors import Canonical
+    from semedit.evaluations.attributes import calibration, embedding
+    from semedit.evaluations.ide3d import IDE3DEvaluation
     from semedit.generators import load_generator
     from semedit.heads import EVALUATION_SEED
     from semedit.heads.truth import first_seed, read_truths, render_truths
-    from semedit.ide3d import IDE3DEvaluation
     from semedit.inverters import Hybrid
+    from semedit.options import build_method
 
     chosen = device(common)
     shipped = read_truths()
@@ -58,13 +58,13 @@ def eval_ide3d(
     evaluation = IDE3DEvaluation(
         parts=tuple(parts.split(",")),
         encoders=_encoders(loaded, encoder or (), chosen),
-        inverter=methods.build(Hybrid, options or ()),
+        inverter=build_method(Hybrid, options or ()),
         editor=Canonical(encoder=canonical),
         views=views,
         pairs=pairs,
         seed=common.seed,
     )
-    with Steps("eval ide3d") as steps:
+    with StepBar("eval ide3d") as steps:
         truths = render_truths(n, first, progress=steps, side_deg=side_deg) if n else shipped
         embed = embedding(shipped, chosen) if "identity" in evaluation.parts else None
         figures = evaluation(
@@ -86,7 +86,7 @@ def _encoders(generator: Any, given: Any, device: str) -> dict[str, Any]:
 
     Raises: OptionError: not written as NAME=FILE.
     """
-    from semedit.generators import load_encoder
+    from semedit.generators.parts.encoder import load_encoder
 
     found = {}
     for text in given:
@@ -103,8 +103,8 @@ def _plot(path: Path, table: dict[int, dict[str, dict[str, float]]]) -> None:
     """Figure 4: one panel for each measure."""
     import numpy as np
 
-    from semedit.ide3d import SETTINGS
-    from semedit.images import write_image
+    from semedit.evaluations.ide3d import SETTINGS
+    from semedit.media.photographs import write_image
     from semedit.renders import line_plot
 
     titles = {"db": "PSNR, dB", "perceptual": "perceptual distance", "labels": "right labels"}

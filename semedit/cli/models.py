@@ -14,7 +14,7 @@ from semedit.cli import directions, evaluate
 from semedit.cli.common import (
     Options,
     Shared,
-    Steps,
+    StepBar,
     command,
     data,
     device,
@@ -25,7 +25,7 @@ from semedit.cli.common import (
 from semedit.errors import SemeditError
 
 if TYPE_CHECKING:
-    from semedit.checkpoints import Plan
+    from semedit.checkpoints import ImportPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def heads(
     """Render heads with exact labels, landmarks, cameras and attributes: a data set to train on."""
     from semedit.heads import write_dataset
 
-    with Steps("heads") as steps:
+    with StepBar("heads") as steps:
         write_dataset(
             out,
             n=n,
@@ -98,17 +98,17 @@ def train(
     options: Options = None,
 ) -> None:
     """Train a built-in network; a run that was stopped goes on exactly where it was."""
-    from semedit import methods
+    from semedit.options import build_method, options_of, pick_method
     from semedit.trainers import TRAINERS
     from semedit.trainers.loop import Schedule
     from semedit.trainers.loop import train as train_loop
 
-    kind = methods.pick(TRAINERS, name, "trainer")
+    kind = pick_method(TRAINERS, name, "trainer")
     device(common)
-    placed = any(option.name == "device" for option in methods.options(kind))
+    placed = any(option.name == "device" for option in options_of(kind))
     given = {"device": common.device} if placed and common.device != "auto" else {}
     settings = [*([] if preset is None else [f"preset={preset}"]), *(options or ())]
-    trainer = methods.build(kind, settings, **given)
+    trainer = build_method(kind, settings, **given)
     folder = run or Path("runs") / name
     schedule = getattr(trainer, "schedule", Schedule(minutes=60.0))
     if kimg is not None or minutes is not None:
@@ -138,26 +138,26 @@ def list_methods(
 ) -> None:
     """Generators, inverters, editors and trainers, with their options."""
     with reported():
-        from semedit import methods
         from semedit.editors import EDITORS, FIELD_EDITORS, PICTURE_EDITORS
         from semedit.generators import GENERATORS
         from semedit.inverters import INVERTERS
+        from semedit.options import method_rows, pick_method, summary_of
         from semedit.trainers import TRAINERS
 
         editors = {**EDITORS, **FIELD_EDITORS, **PICTURE_EDITORS}
         known = {**GENERATORS, **INVERTERS, **editors, **TRAINERS}
         if name is not None:
-            methods.pick(known, name, "method")
+            pick_method(known, name, "method")
         for kind, entry in GENERATORS.items():
             if name in (None, kind):
                 traits = sorted(entry.traits)  # type: ignore[attr-defined]
-                _show("generator", kind, methods.summary(entry), traits, (), as_json)
+                _show("generator", kind, summary_of(entry), traits, (), as_json)
         for title, registry in (
             ("inverter", INVERTERS),
             ("editor", editors),
             ("trainer", TRAINERS),
         ):
-            for row in methods.table(registry):
+            for row in method_rows(registry):
                 if name in (None, row.name):
                     _show(title, row.name, row.summary, row.requires, row.options, as_json)
 
@@ -223,7 +223,7 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names of `weights lis
     with reported():
         for name in names:
             if not weights.on_disk(name):
-                with Steps(name) as steps:
+                with StepBar(name) as steps:
                     found = weights.fetch(
                         name, lambda file, done, total: steps(done, total or done, file)
                     )
@@ -272,7 +272,7 @@ def import_checkpoint(
             stdout.print(f"{path.stem}: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _coverages(plan: Plan) -> None:
+def _coverages(plan: ImportPlan) -> None:
     """How the tensors of each network of a checkpoint fit."""
     titles = ("network", "used", "not needed", "unknown", "missing", "other shape")
     table = Table(*titles, title=f"{plan.checkpoint.path.name}: {plan.format.name}")
@@ -307,7 +307,7 @@ def verify() -> None:
                 wrong += 1
                 say("error", f"{name}: {error.message}", error.hint)
             continue
-        stdout.print(f"{name}: {row.kind}, sha256 {weights.fingerprint(path)}", highlight=False)
+        stdout.print(f"{name}: {row.kind}, sha256 {weights.file_sha256(path)}", highlight=False)
     if wrong:
         raise typer.Exit(1)
 
@@ -318,7 +318,7 @@ def _convert(name: str, source: Path) -> None:
 
     from semedit import weights
     from semedit.heads.geometry import convert
-    from semedit.images import atomic_path
+    from semedit.media.files import atomic_path
 
     target = weights.folder() / weights.row(name).file
     with atomic_path(target) as temporary:

@@ -31,7 +31,7 @@ from semedit import __version__
 from semedit.cli import settings
 from semedit.cli.common import ON_FOLDERS, Common, command, data, say
 from semedit.errors import OptionError
-from semedit.methods import suggestion
+from semedit.options import suggestion
 
 NOTHING, SOME_FAILED = 4, 3  # exit codes that do not end a recipe
 USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
@@ -55,7 +55,7 @@ def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
         and all options as resolved are written to recipes/ in the workspace. Options given here
         overrule the recipe's.
         """
-        perform(recipe, common, _typed(context, common), commands())
+        run_steps(recipe, common, _typed(context, common), commands())
 
     command(app, "run")(run)
 
@@ -91,7 +91,7 @@ class Step:
         return {"default_map": self.settings}
 
 
-def perform(recipe: Path, common: Common, given: dict[str, Any], group: Any) -> None:
+def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -> None:
     """Run all steps.
 
     Args:
@@ -100,7 +100,7 @@ def perform(recipe: Path, common: Common, given: dict[str, Any], group: Any) -> 
     Raises:
         typer.Exit: 3 when inputs failed in some step; else the code of the step that ended it.
     """
-    from semedit.workspace import Workspace
+    from semedit.batch.workspace import Workspace
 
     try:
         text = recipe.read_text("utf-8")
@@ -214,7 +214,7 @@ def _flags(parameter: Any, value: Any) -> list[str]:
 
 def _keep(space: Any, recipe: Path, text: str, resolved: list[dict[str, Any]]) -> None:
     """Write the recipe, and what became of its options, beside the results."""
-    from semedit.images import write_bytes
+    from semedit.media.files import write_bytes
 
     folder = space.root / "recipes"
     write_bytes(folder / recipe.name, text.encode())

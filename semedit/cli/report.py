@@ -221,7 +221,7 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-class Steps:
+class StepBar:
     """A bar for a count that is not over items of a workspace."""
 
     def __init__(self, title: str) -> None:
@@ -229,7 +229,7 @@ class Steps:
         self.title = title
         self.task = self.bar.add_task(title, total=None)
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> StepBar:
         self.bar.start()
         return self
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from semedit.errors import OptionError
-from semedit.methods import suggestion
+from semedit.options import suggestion
 
 FILE = Path("semedit.toml")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, Generator, Options, Shared, Steps, data, device, stdout
+from semedit.cli.common import Fresh, Generator, Options, Shared, StepBar, data, device, stdout
 
 
 def eval_styles(
@@ -28,19 +28,19 @@ def eval_styles(
     The table sets them beside inversion and an edit by label map of the same heads; -o sets
     options of the method `roi`. Fresh heads take seeds from 1,000,000 up.
     """
-    from semedit import methods
     from semedit.editors import Roi
+    from semedit.evaluations.styles import StylesEvaluation
     from semedit.generators import load_generator
     from semedit.heads.truth import first_seed, read_truths, render_truths
-    from semedit.styles import StylesEvaluation
+    from semedit.options import build_method
 
     chosen = device(common)
-    editor = methods.build(Roi, options or (), style_noise=1.0, seed=common.seed)
+    editor = build_method(Roi, options or (), style_noise=1.0, seed=common.seed)
     evaluation = StylesEvaluation(tuple(parts.split(",")), editor, rivals)
     evaluation.check()
     network = load_generator(generator, chosen)
     other = load_generator(rival, chosen) if "table" in evaluation.parts else None
-    with Steps("eval styles") as steps:
+    with StepBar("eval styles") as steps:
         shipped = read_truths()
         truths = (
             render_truths(n, first_seed(common.seed), progress=steps, alone=True) if n else shipped

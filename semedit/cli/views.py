@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Shared, Steps, data, device, stdout
+from semedit.cli.common import Generator, Shared, StepBar, data, device, stdout
 
 
 def eval_views(
@@ -28,12 +28,12 @@ def eval_views(
 
     Swaps need a generator whose codes have regions.
     """
-    from semedit.consistency import ViewsEvaluation
+    from semedit.evaluations.views import ViewsEvaluation
     from semedit.generators import load_generator
-    from semedit.images import write_image
+    from semedit.media.photographs import write_image
 
     evaluation = ViewsEvaluation(tuple(parts.split(",")), faces, pairs, common.seed)
-    with Steps("eval views") as steps:
+    with StepBar("eval views") as steps:
         figures = evaluation(
             load_generator(generator, device(common)),
             progress=lambda part, done, total: steps(done, total, part),

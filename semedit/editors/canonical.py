@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import cameras, losses, methods, weights
-from semedit.editors.enclose import enclose
-from semedit.editors.release import release
+from semedit import cameras, losses, weights
+from semedit.editors.parts.composites import keep_outside
+from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import LatentError, MaskError, WeightsError
 from semedit.generators import Output
-from semedit.generators.encoder import load_encoder
-from semedit.images import resize
+from semedit.generators.parts.encoder import load_encoder
 from semedit.inverters.codes import check_faces, known_traits
 from semedit.inverters.descent import Progress
 from semedit.latents import Latent, fingerprint, picture, tuned_generator
+from semedit.media.pixels import resize
+from semedit.options import check_traits
 
 SAME_SURFACE = 0.08  # world units: nearer points of two views are one
 STOPPED = 0.5  # share of a ray from which it shows a surface
@@ -44,7 +45,7 @@ class Canonical:
     strength: float = 1.5  # of the move: encoders say less than what is drawn
     grow: float = 2.0  # the drawn region is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    release: float = 1.0  # share of the face's own tuning taken back inside the region
+    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside the region
     composite: bool = True  # keep the pixels around it
 
     def weights_of(self, generator: str) -> tuple[str]:
@@ -67,7 +68,7 @@ class Canonical:
                  TraitError: the generator has no cameras, label maps or shape styles.
                  WeightsError: no canonical encoder.  LatentError: it is another generator's.
         """
-        methods.check_traits("canonical", self, generator, known_traits())
+        check_traits("canonical", self, generator, known_traits())
         (name,) = self.weights_of(generator.name)
         encoder = canonical_encoder(name, generator)
         before = picture(generator, latent).image.detach()
@@ -82,7 +83,7 @@ class Canonical:
         ]
         size = generator.resolution
         wide = losses.dilate(r, round(self.grow * size / 100))
-        after = release(generator, latent, wide, self.release)
+        after = fade_tuning(generator, latent, wide, self.release)
         after = replace(
             after,
             codes={**latent.codes, "ws": torch.cat(moved)},
@@ -96,7 +97,9 @@ class Canonical:
         )
         if progress is not None:
             progress(1, 1)
-        return enclose(after, before, wide, self.soft * size / 100) if self.composite else after
+        return (
+            keep_outside(after, before, wide, self.soft * size / 100) if self.composite else after
+        )
 
     @torch.no_grad()
     def _moved(

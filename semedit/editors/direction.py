@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from semedit.editors.directions import (
+from semedit.directions.directions import (
     Directions,
     OfRegions,
     directions_for,
@@ -17,7 +17,7 @@ from semedit.editors.directions import (
     regional,
     require_made_for,
 )
-from semedit.editors.release import moved, release
+from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.errors import OptionError
 from semedit.inverters.codes import layer_axis
 from semedit.inverters.descent import Progress
@@ -43,7 +43,7 @@ class Direction:
     strength: float = 2.0  # standard deviations; negative takes the attribute away
     region: str = ""  # whose codes move, comma between several; empty: all
     layers: str = ""  # layers to move, like 0-5,8; empty: all
-    release: float = 1.0  # share of the face's own tuning taken back where the move shows
+    fade_tuning: float = 1.0  # share of the face's own tuning taken back where the move shows
     directions: str = ""  # weights or file with the directions; empty: the generator's own
 
     def __call__(self, generator: Any, latent: Latent, progress: Progress | None = None) -> Latent:
@@ -65,7 +65,9 @@ class Direction:
         )
         tuned = any(k.startswith(PLANES) for k in latent.tuned or ())
         if tuned and self.strength != 0 and self.release > 0:
-            after = release(generator, after, moved(generator, latent, after), self.release)
+            after = fade_tuning(
+                generator, after, changed_area(generator, latent, after), self.release
+            )
         if progress is not None:
             progress(1, 1)
         return after

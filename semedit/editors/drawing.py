@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from semedit import cameras, losses, methods
+from semedit import cameras, losses
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Descended, Progress, Steps, descend
 from semedit.latents import Latent, fingerprint
+from semedit.options import check_traits
 
 YAWS_DEG = (-50, -40, -30, -20, -10, 0, 10, 20, 30, 40, 50)  # tried first
 # Then yaw, pitch, roll (radians), log of the focal length and the crop's middle (picture sides)
@@ -48,7 +49,7 @@ class Drawing:
         Returns: Latent of N faces, with the cameras that were found.
         Raises:  TraitError: the generator lacks cameras, labels or textures.
         """
-        methods.check_traits("drawing", self, generator, known_traits())
+        check_traits("drawing", self, generator, known_traits())
         steps = Steps(progress, self.steps * len(labels))
         found = [self._draw(generator, labels[i : i + 1], steps) for i in range(len(labels))]
         codes, c, final, diverged = (torch.cat(values) for values in zip(*found, strict=True))

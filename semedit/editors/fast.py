@@ -9,17 +9,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from semedit import losses, methods
-from semedit.editors.directions import Directions, directions_for
-from semedit.editors.enclose import enclose
-from semedit.editors.question import Question, cross_entropy
-from semedit.editors.regions import attribute_region
-from semedit.editors.release import moved, release
+from semedit import losses
+from semedit.directions.directions import Directions, directions_for
+from semedit.editors.parts.attribute_regions import attribute_region
+from semedit.editors.parts.composites import keep_outside
+from semedit.editors.parts.tuned import changed_area, fade_tuning
+from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
 from semedit.errors import WeightsError
 from semedit.faces.attributes import load_classifier
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend, marks
 from semedit.latents import Latent, picture, stack, tuned_generator
+from semedit.options import check_traits
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # of a start along a direction, deviations
 
@@ -50,7 +51,7 @@ class Fast:
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
     soft: float = 3.0  # blur of M and of the blend, hundredths of the side
-    release: float = 1.0  # share of the face's own tuning taken back inside the regions
+    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside the regions
     start: Literal["direction", "current"] = "direction"  # where codes start
     composite: bool = True  # keep the pixels where M is 1
     classifier: str = "auto"  # what C is: builtin, branched (semedit train attributes), or auto
@@ -69,10 +70,10 @@ class Fast:
         Returns: the edited latent; meta["probability"]: of each attribute as wanted, per face.
         Raises:  OptionError: an attribute the classifier does not know.
         """
-        methods.check_traits("fast", self, generator, known_traits())
+        check_traits("fast", self, generator, known_traits())
         before = picture(generator, latent).image.detach()
         size = before.shape[-1]
-        question = Question(load_classifier(self.classifier, str(before.device)), wanted)
+        question = WantedAttributes(load_classifier(self.classifier, str(before.device)), wanted)
         region = attribute_region(labels, wanted)
         keep = 1 - losses.feather(region, self.soft * size / 100)
         scale, found = spread(generator, latent.c), self._directions(generator)
@@ -95,13 +96,15 @@ class Fast:
                 "composited": self.composite,
             },
         )
-        return enclose(after, before, region, self.soft * size / 100) if self.composite else after
+        return (
+            keep_outside(after, before, region, self.soft * size / 100) if self.composite else after
+        )
 
     def _edit(
         self,
         generator: Any,
         face: Latent,
-        question: Question,
+        question: WantedAttributes,
         image: Tensor,
         keep: Tensor,
         scale: dict[str, Tensor],
@@ -112,8 +115,8 @@ class Fast:
         start, shows = dict(face.codes), 1 - keep
         if directions is not None:
             start = self._moved(tuned_generator(generator, face), face, question, directions)
-            shows = shows * moved(generator, face, replace(face, codes=start))
-        face = release(generator, face, shows, self.release)
+            shows = shows * changed_area(generator, face, replace(face, codes=start))
+        face = fade_tuning(generator, face, shows, self.release)
         tuned = tuned_generator(generator, face)
         offsets = Offsets(start, scale)
         logits, error = torch.zeros(0), torch.zeros(0)
@@ -154,7 +157,7 @@ class Fast:
 
     @torch.no_grad()
     def _moved(
-        self, tuned: Any, face: Latent, question: Question, directions: Directions
+        self, tuned: Any, face: Latent, question: WantedAttributes, directions: Directions
     ) -> dict[str, Tensor]:
         """Codes moved along the attributes' directions, no further than the classifier needs."""
         codes = dict(face.codes)
@@ -164,11 +167,13 @@ class Fast:
             move = directions.move(name)
             for strength in STRENGTHS:
                 sign = strength if yes else -strength
-                moved = codes | {k: codes[k] + sign * v.to(codes[k]) for k, v in move.items()}
-                logit = question(tuned.synthesis(moved, face.c).image)[0, i]
+                changed_area = codes | {
+                    k: codes[k] + sign * v.to(codes[k]) for k, v in move.items()
+                }
+                logit = question(tuned.synthesis(changed_area, face.c).image)[0, i]
                 if float(logit.sigmoid()) >= self.sure:
                     break
-            codes = moved
+            codes = changed_area
         return codes
 
     def _directions(self, generator: Any) -> Directions | None:

@@ -9,18 +9,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from semedit import losses, methods
-from semedit.editors.agree import agree
-from semedit.editors.enclose import enclose
-from semedit.editors.release import release
-from semedit.editors.search import drawn_attributes, nearer
-from semedit.editors.tones import Tones
+from semedit import losses
+from semedit.editors.parts.codes import descend_codes
+from semedit.editors.parts.composites import keep_outside
+from semedit.editors.parts.starts import drawn_attributes, nearest_start
+from semedit.editors.parts.tones import Tones
+from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import MaskError
 from semedit.faces import networks
 from semedit.generators import Output
 from semedit.inverters.codes import check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack
+from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Mask:
     prior_weight: float = 0.01  # of the squared way from the start
     grow: float = 2.0  # r is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    release: float = 1.0  # share of the face's own tuning taken back inside r
+    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     search: bool = True  # start along directions of attributes whose parts were drawn
     composite: bool = True  # keep the pixels outside r
@@ -72,7 +73,7 @@ class Mask:
         Raises:  MaskError: nothing was drawn.  ShapeError: maps of another size.
                  TraitError: the generator draws no labels.
         """
-        methods.check_traits("mask", self, generator, known_traits())
+        check_traits("mask", self, generator, known_traits())
         before = picture(generator, latent).image.detach()
         check_faces(generator, before, labels, latent.c)
         check_faces(generator, before, edited, latent.c)
@@ -83,7 +84,7 @@ class Mask:
             raise MaskError("The drawn label map is the face's own: there is nothing to edit.")
         r = losses.dilate(r, round(self.grow * size / 100))
         started = self._start(generator, latent, before, edited, labels)
-        latent = release(generator, latent, r, self.release)
+        latent = fade_tuning(generator, latent, r, self.release)
         scale = spread(generator, latent.c)
         steps = Steps(progress, self.steps * len(latent))
         faces = []
@@ -96,16 +97,16 @@ class Mask:
                 [target], perceptual, self.label_weight, self.image_weight, self.perceptual_weight
             )
             shown: list[tuple[float, Shown]] = [
-                (self.parse_weight, Seen(before[row], edited[row], r[row])),
+                (self.parse_weight, ParserLoss(before[row], edited[row], r[row])),
                 (self.tone_weight, Tones(before[row], labels[row], edited[row], r[row])),
             ]
             whole = together(loss, [pair for pair in shown if pair[0] > 0])
             start = started[i]
             if self.search:
                 drawn = drawn_attributes(labels[i], edited[i])
-                start = nearer(generator, latent[i], start, drawn, whole)
+                start = nearest_start(generator, latent[i], start, drawn, whole)
             faces.append(
-                agree(
+                descend_codes(
                     generator,
                     latent[i],
                     start,
@@ -128,7 +129,7 @@ class Mask:
                 "composited": self.composite,
             },
         )
-        return enclose(after, before, r, self.soft * size / 100) if self.composite else after
+        return keep_outside(after, before, r, self.soft * size / 100) if self.composite else after
 
     @torch.no_grad()
     def _start(
@@ -158,7 +159,7 @@ def together(loss: losses.Loss, shown: Sequence[tuple[float, Shown]]) -> losses.
     return total
 
 
-class Seen:
+class ParserLoss:
     """Cross-entropy [1] of what the built-in parser sees inside r, in the picture that is kept
     outside it: labels that the generator claims shall show.
 

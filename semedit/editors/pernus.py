@@ -10,18 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit import losses, methods
-from semedit.editors.question import Question, cross_entropy
-from semedit.editors.regions import freed_components
-from semedit.editors.release import release
+from semedit import losses
+from semedit.editors.parts.attribute_regions import freed_components
+from semedit.editors.parts.tuned import fade_tuning
+from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
 from semedit.errors import ShapeError
 from semedit.faces.attributes import load_classifier
 from semedit.faces.components import COMPONENTS, Segmenter, load_segmenter, of_labels
-from semedit.images import resize
 from semedit.inverters.coarse import coarse_steps
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress, Steps, descend, marks
 from semedit.latents import NOISE, Composite, Latent, picture, stack, tuned_generator
+from semedit.media.pixels import resize
+from semedit.options import check_traits
 
 SIDE = 1024  # pixels a side of the pictures that the paper's blur is given for
 FACE = ("skin", "nose", "eyes", "eyebrows", "mouth")  # components that the noise moves on
@@ -57,7 +58,7 @@ class Pernus:
     ce_weight: float = 10.0  # of the cross-entropy of each attribute
     start: Literal["mean", "current"] = "mean"  # where codes start: the mean, or the inversion
     samples: int = 10_000  # mapped for the mean
-    release: float = 1.0  # share of an inversion's own tuning taken back where M is 0
+    fade_tuning: float = 1.0  # share of an inversion's own tuning taken back where M is 0
     target: Literal["photo", "current"] = "photo"  # I: the photograph, or the latent's picture
     threshold: float = 0.9  # of the probability that a pixel is held
     blur: int = 51  # pixels that the Gaussian blur of M is wide, at 1024
@@ -90,22 +91,22 @@ class Pernus:
                  meta["probability"]: of each attribute as wanted; meta["error"]: |M (G - I)|^2.
         Raises:  OptionError: an unknown attribute, classifier or segmenter.  ShapeError: image.
         """
-        methods.check_traits("pernus", self, generator, known_traits())
+        check_traits("pernus", self, generator, known_traits())
         own = picture(generator, latent).image.detach()
         target = own if image is None else image.to(own)
         if target.shape != own.shape:
             raise ShapeError(f"the image is {tuple(target.shape)}, not {tuple(own.shape)}")
         classify = load_classifier(self.classifier, str(own.device))
         segment = self._segmenter(str(own.device))
-        question = Question(classify, wanted)
+        question = WantedAttributes(classify, wanted)
         mean = self._mean(generator, latent.c) if self.start == "mean" else None
         steps = Steps(progress, self.steps * len(latent))
         faces = []
         for i in range(len(latent)):
             row = slice(i, i + 1)
-            scene = Scene.of(self, target[row], labels[row], wanted, segment)
+            scene = FaceTarget.of(self, target[row], labels[row], wanted, segment)
             if mean is None:
-                face = release(generator, latent[i], 1 - scene.keep, self.release)
+                face = fade_tuning(generator, latent[i], 1 - scene.keep, self.release)
             else:
                 face = replace(latent[i], codes=mean, tuned=None)
             faces.append(self._edit(generator, face, question, scene, steps))
@@ -116,7 +117,12 @@ class Pernus:
         return replace(stack(faces), method=f"{latent.method}+pernus", meta=meta)
 
     def _edit(
-        self, generator: Any, face: Latent, question: Question, scene: Scene, steps: Steps
+        self,
+        generator: Any,
+        face: Latent,
+        question: WantedAttributes,
+        scene: FaceTarget,
+        steps: Steps,
     ) -> Latent:
         """One face: invert alone, if asked for, then equation 1."""
         search = Search(self, generator, face, question, scene)
@@ -162,7 +168,7 @@ class Pernus:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class FaceTarget:
     """What one face's loss looks at.
 
     image [1,3,R,R]: I; keep [1,1,R,R]: M; face [1,1,R,R]: where the noise moves; freed: components
@@ -183,7 +189,7 @@ class Scene:
         labels: Tensor,
         wanted: Mapping[str, bool],
         segment: Segmenter | None,
-    ) -> Scene:
+    ) -> FaceTarget:
         found = of_labels(labels) if segment is None else segment(image.clamp(-1, 1))
         found = found.to(image)
         freed = freed_components(wanted)
@@ -209,7 +215,12 @@ class Search:
     """The leaves of one face's descent, and equation 1 as a function of them."""
 
     def __init__(
-        self, method: Pernus, generator: Any, face: Latent, question: Question, scene: Scene
+        self,
+        method: Pernus,
+        generator: Any,
+        face: Latent,
+        question: WantedAttributes,
+        scene: FaceTarget,
     ) -> None:
         self._method, self._face, self._question, self._scene = method, face, question, scene
         self._tuned = tuned_generator(generator, face)

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit import methods
 from semedit.errors import OptionError
-from semedit.generators.l2sae_layers import smooth
-from semedit.images import resize
+from semedit.generators.l2sae.layers import smooth
 from semedit.inverters.codes import known_traits
 from semedit.latents import Composite, Latent
+from semedit.media.pixels import resize
+from semedit.options import check_traits
 
 SIGMA = (math.exp(-0.5), 1.0, math.exp(-0.5))  # sigma(3,3): a 3x3 Gaussian, deviation 1 pixel
 MOST = 100.0  # noise of which nothing of the codes is left
@@ -89,7 +89,7 @@ class Roi:
                  pictures whose style the region gets.
         Raises:  OptionError: there is nothing to do.  TraitError: the generator knows no regions.
         """
-        methods.check_traits("roi", self, generator, known_traits())
+        check_traits("roi", self, generator, known_traits())
         self.check(reference is not None)
         x = resize(images, generator.resolution)
         own = generator.encode(x)

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from semedit import losses, methods
+from semedit import losses
 from semedit.editors.transfer import whole_regions
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress
 from semedit.latents import Latent
+from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Swap:
         Returns: the edited latent; meta["region"]: share of the picture that the regions took.
         Raises:  OptionError: no such region.  TraitError: codes have no regions.
         """
-        methods.check_traits("swap", self, generator, known_traits())
+        check_traits("swap", self, generator, known_traits())
         names = whole_regions(self.regions)
         share = losses.region(labels, names).flatten(1).mean(1)
         if progress is not None:

@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from semedit import losses, methods
-from semedit.editors.enclose import enclose
+from semedit import losses
+from semedit.editors.parts.composites import keep_outside
 from semedit.errors import MaskError, OptionError
-from semedit.images import LABELS, REGIONS, resize
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress
 from semedit.latents import PLANES, Latent, picture, synthesize
+from semedit.media.labels import LABELS, REGIONS
+from semedit.media.pixels import resize
+from semedit.options import check_traits, pick_method
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Texture:
         names = [name.strip() for name in self.region.split(",") if name.strip()]
         if not names:
             raise OptionError("which region?", "for example hair,lips")
-        found = (label for name in names for label in methods.pick(known, name, "region"))
+        found = (label for name in names for label in pick_method(known, name, "region"))
         return tuple(dict.fromkeys(found))
 
     @torch.no_grad()
@@ -73,7 +75,7 @@ class Texture:
         Raises:  MaskError: a face has no such region.  TraitError: the generator has no textures
                  by region.
         """
-        methods.check_traits("texture", self, generator, known_traits())
+        check_traits("texture", self, generator, known_traits())
         wanted = torch.tensor(self.labels, device=latent.c.device)
         before = picture(generator, latent).image
         mask = self._region(generator, latent, wanted)
@@ -105,7 +107,7 @@ class Texture:
             return after
         size = before.shape[-1]
         wide = losses.dilate(mask, round(self.grow * size / 100))
-        return enclose(after, before, wide, self.soft * size / 100)
+        return keep_outside(after, before, wide, self.soft * size / 100)
 
     def _tuned(self, latent: Latent) -> dict[str, Tensor] | None:
         """What was tuned, without the old background where that is of the region."""

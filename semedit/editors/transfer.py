@@ -9,18 +9,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from semedit import losses, methods
-from semedit.editors.agree import agree
-from semedit.editors.enclose import enclose
-from semedit.editors.mask import Seen, Shown, together
-from semedit.editors.release import release
-from semedit.editors.tones import Tones
+from semedit import losses
+from semedit.editors.mask import ParserLoss, Shown, together
+from semedit.editors.parts.codes import descend_codes
+from semedit.editors.parts.composites import keep_outside
+from semedit.editors.parts.tones import Tones
+from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import MaskError, OptionError
 from semedit.generators import Output
-from semedit.images import REGIONS, resize
 from semedit.inverters.codes import check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack, synthesize
+from semedit.media.labels import REGIONS
+from semedit.media.pixels import resize
+from semedit.options import check_traits, suggestion
 
 # What a region brings with it: a mouth is lips and what lies between them.
 WHOLE = {"mouth": ("mouth", "lips"), "lips": ("mouth", "lips"), "hair": ("hair", "hat")}
@@ -33,7 +35,7 @@ def whole_regions(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in REGIONS:
-            raise OptionError(f"there is no region {name!r}", methods.suggestion(name, REGIONS))
+            raise OptionError(f"there is no region {name!r}", suggestion(name, REGIONS))
     if not names:
         raise OptionError("which regions?", "give --region hair,mouth or the like")
     found = (part for name in names for part in WHOLE.get(name, (name,)))
@@ -118,7 +120,7 @@ class Transfer:
     colours: Literal["regions", "all"] = "regions"  # where in r the donor's colours count
     grow: float = 2.0  # r is widened by this much for the blend, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    release: float = 1.0  # share of the face's own tuning taken back inside r
+    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     composite: bool = True  # keep the pixels outside r
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
@@ -137,19 +139,19 @@ class Transfer:
         Raises:  MaskError: neither face has the regions.  ShapeError: maps of another size.
                  OptionError: no such region.  TraitError: the generator draws no labels.
         """
-        methods.check_traits("transfer", self, generator, known_traits())
+        check_traits("transfer", self, generator, known_traits())
         before = picture(generator, latent).image.detach()
         check_faces(generator, before, labels, latent.c)
         perceptual = losses.perceptual(self.perceptual, before.device)
         both = self.exchange(before, labels, *seen_by(generator, donor, latent.c))
         started = self._start(generator, latent, donor, both)
-        latent = release(generator, latent, both.near, self.release)
+        latent = fade_tuning(generator, latent, both.near, self.release)
         scale = spread(generator, latent.c)
         steps = Steps(progress, self.steps * len(latent))
         faces = []
         for i in range(len(latent)):
             loss = self.loss(both.row(i), perceptual)
-            face = agree(
+            face = descend_codes(
                 generator, latent[i], started[i], scale, loss, self.steps, self.lr,
                 self.prior_weight, steps,
             )  # fmt: skip
@@ -166,7 +168,7 @@ class Transfer:
             },
         )
         soft = self.soft * generator.resolution / 100
-        return enclose(after, before, both.near, soft) if self.composite else after
+        return keep_outside(after, before, both.near, soft) if self.composite else after
 
     def exchange(
         self, image: Tensor, labels: Tensor, donor: Tensor, donor_labels: Tensor
@@ -205,7 +207,7 @@ class Transfer:
         kept, given = (losses.SemanticLoss([t], perceptual, *weights) for t in (own, theirs))
         bare = both.near * (1 - both.coloured)  # what the donor's colours leave
         shown: list[tuple[float, Shown]] = [
-            (self.parse_weight, Seen(both.mixed, both.labels, both.near)),
+            (self.parse_weight, ParserLoss(both.mixed, both.labels, both.near)),
             (self.tone_weight, Tones(both.image, both.own, both.labels, bare)),
         ]
 

@@ -15,7 +15,7 @@ from semedit import weights
 from semedit.errors import OptionError
 from semedit.faces import branched, networks
 from semedit.faces.branched import Branched
-from semedit.images import ATTRIBUTES
+from semedit.media.labels import ATTRIBUTES
 
 
 class Classifier:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from semedit import weights
 from semedit.errors import WeightsError
 from semedit.faces.layers import convolution, fit
-from semedit.images import ATTRIBUTES
+from semedit.media.labels import ATTRIBUTES
 
 WEIGHTS = "attributes"  # their name
 # CelebA's mean and deviation of red, green and blue in [0,1].

@@ -13,7 +13,7 @@ from semedit.errors import OptionError
 from semedit.faces import deeplab
 from semedit.faces.deeplab import DeepLabSegmenter
 from semedit.faces.parsing import BuiltinParser
-from semedit.images import LABELS, REGIONS
+from semedit.media.labels import LABELS, REGIONS
 
 # component -> regions (images.REGIONS) of it. The paper names these eight, grouped from
 # CelebAMask-HQ's labels; what it did with hats, necks and clothes it does not say: they are no

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semedit import torchvision_ops, weights
+from semedit import weights
 from semedit.errors import OptionError, WeightsError
 from semedit.faces.layers import fit
 from semedit.faces.parsing import enlarge
+from semedit.runtime import torchvision_ops
 
 WEIGHTS = "deeplab"  # their name
 BODIES = ("resnet50", "mobilenet")

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from semedit import torchvision_ops, weights
+from semedit import weights
 from semedit.errors import ShapeError
 from semedit.faces import networks
 from semedit.faces.align import EYE_LEFT, EYE_RIGHT, MOUTH, align, to_photo
 from semedit.faces.landmarks import BuiltinLandmarks, Landmarks, view_of_box, view_of_points
-from semedit.images import LABELS, REGIONS, to_tensor
+from semedit.media.labels import LABELS, REGIONS
+from semedit.media.pixels import to_tensor
+from semedit.runtime import torchvision_ops
 
 DRIFT = 0.25  # inter-ocular distances between two looks at one face that cost a factor e
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit import torchvision_ops, weights
+from semedit import weights
 from semedit.faces.layers import fit
+from semedit.runtime import torchvision_ops
 
 # The part of an aligned crop that ArcFace sees: rows and columns of its 256 px.
 ROWS, COLUMNS = (35 / 256, 223 / 256), (32 / 256, 220 / 256)

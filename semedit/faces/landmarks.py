@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from semedit import torchvision_ops, weights
+from semedit import weights
 from semedit.faces import networks
 from semedit.faces.align import MIRROR, cut, face_quad, square_quad, to_photo
+from semedit.runtime import torchvision_ops
 
 # The network's view of a face, in sides of its aligned crop: its centre lies lower, between eyes
 # and mouth, and it is a little tighter.

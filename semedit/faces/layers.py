@@ -43,7 +43,7 @@ def fit(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, (size, size), mode="bilinear", antialias=shrink)
 
 
-class Encoder(nn.Module):
+class Pyramid(nn.Module):
     """A pyramid: level i has widths[i] channels at 1 / 2^(i+1) of the input's size."""
 
     def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         return maps
 
 
-class Decoder(nn.Module):
+class TopDown(nn.Module):
     """Top-down sums: brings the coarse levels' meaning to the finest level asked for."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import weights
-from semedit.faces.layers import Decoder, Encoder, convolution, fit
-from semedit.images import ATTRIBUTES, LABELS
+from semedit.faces.layers import Pyramid, TopDown, convolution, fit
+from semedit.media.labels import ATTRIBUTES, LABELS
 
 POINTS = 68  # landmarks
 # Label ids after mirroring the picture: left and right of eyes, brows and ears change places.
@@ -62,8 +62,8 @@ class LandmarkNet(nn.Module):
         super().__init__()
         self.size = size
         self.config = {"size": size, "widths": list(widths), "depths": list(depths)}
-        self.encoder = Encoder(tuple(widths), tuple(depths))
-        self.decoder = Decoder(tuple(widths)[1:])  # finest: a quarter of the input
+        self.encoder = Pyramid(tuple(widths), tuple(depths))
+        self.decoder = TopDown(tuple(widths)[1:])  # finest: a quarter of the input
         self.heat = nn.Conv2d(widths[1], POINTS, 1)
         cells = (size // 2 ** len(widths)) ** 2
         self.whole = nn.Linear(widths[-1] * cells, POINTS * 3 + 1)
@@ -124,8 +124,8 @@ class FaceNet(nn.Module):
             "fine": fine,
             "hidden": hidden,
         }
-        self.encoder = Encoder(tuple(widths), tuple(depths))
-        self.decoder = Decoder(tuple(widths))
+        self.encoder = Pyramid(tuple(widths), tuple(depths))
+        self.decoder = TopDown(tuple(widths))
         self.detail = convolution(3, fine, stride=2, kernel=5)
         self.meaning = nn.Conv2d(widths[0], fine, 1, bias=False)
         self.fuse = nn.Sequential(convolution(fine, fine), convolution(fine, fine))
@@ -197,8 +197,8 @@ class TraitNet(nn.Module):
             "hidden": hidden,
             "tower": list(tower),
         }
-        self.encoder = Encoder(tuple(widths), tuple(depths))
-        self.decoder = Decoder(tuple(widths))
+        self.encoder = Pyramid(tuple(widths), tuple(depths))
+        self.decoder = TopDown(tuple(widths))
         self.seg = nn.ConvTranspose2d(widths[0], len(LABELS), 2, 2)
         cells = (size // 2 ** len(widths)) ** 2
         self.view = nn.Sequential(

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit import torchvision_ops, weights
+from semedit import weights
 from semedit.faces import networks
 from semedit.faces.layers import fit
+from semedit.runtime import torchvision_ops
 
 # For each CelebAMask-HQ id, BiSeNet's own id of the same part.
 BISENET_ORDER = (0, 1, 10, 6, 4, 5, 2, 3, 7, 8, 11, 12, 13, 17, 18, 9, 15, 14, 16)

@@ -25,7 +25,8 @@ from semedit.faces.detect import (
     available_network,
 )
 from semedit.faces.landmarks import BuiltinLandmarks, FanLandmarks, view_of_box, view_of_points
-from semedit.images import Photo, to_tensor
+from semedit.media.photographs import Photo
+from semedit.media.pixels import to_tensor
 
 PROFILE_RAD = 0.9  # a head turned farther than this (52 degrees) is flagged
 SHOWN = 0.6  # a face with less of its inner landmarks visible is flagged as occluded

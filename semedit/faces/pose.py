@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from semedit import cameras, torchvision_ops, weights
+from semedit import cameras, weights
 from semedit.faces import networks
 from semedit.faces.layers import fit
+from semedit.runtime import torchvision_ops
 
 
 class Pose(Protocol):

@@ -8,6 +8,14 @@ write_dataset(Path("heads"), n=1000, views=2)
 
 from semedit.heads.dataset import EVALUATION_SEED, view_angles, write_dataset
 from semedit.heads.geometry import available
-from semedit.heads.render import LOOKS, Head, View
+from semedit.heads.render import LOOKS, Head, RenderedView
 
-__all__ = ["EVALUATION_SEED", "LOOKS", "Head", "View", "available", "view_angles", "write_dataset"]
+__all__ = [
+    "EVALUATION_SEED",
+    "LOOKS",
+    "Head",
+    "RenderedView",
+    "available",
+    "view_angles",
+    "write_dataset",
+]

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from semedit.errors import InputError, OptionError
-from semedit.heads.render import LOOKS, Head, View
-from semedit.images import ATTRIBUTES, PALETTE
+from semedit.heads.render import LOOKS, Head, RenderedView
+from semedit.media.labels import ATTRIBUTES, PALETTE
 
 VERSION = 3  # of the rules: heads of other versions are not mixed in one folder
 EVALUATION_SEED = 1_000_000  # seeds from here on are never trained on
@@ -145,7 +145,7 @@ def _write_head(task: tuple[Path, Job, int]) -> int:
     return index
 
 
-def _write_view(out: Path, name: str, view: View, depth: bool) -> None:
+def _write_view(out: Path, name: str, view: RenderedView, depth: bool) -> None:
     for folder, image in (
         ("images", Image.fromarray(view.image)),
         ("labels", palette_image(view.labels)),

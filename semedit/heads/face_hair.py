@@ -6,7 +6,6 @@ import functools
 
 import numpy as np
 
-from semedit.compiled import compiled
 from semedit.heads import geometry, raster
 from semedit.heads.geometry import MATERIAL
 from semedit.heads.hair import Strands
@@ -14,6 +13,7 @@ from semedit.heads.parameters import Parameters
 from semedit.heads.regions import brow_center, brow_taper
 from semedit.heads.shading import Paint
 from semedit.heads.skin import beard_mask
+from semedit.runtime.compiled import compiled
 
 GRID_CM = 0.04  # of the frontal map of the neutral face
 LEFT, TOP, WIDE = -9.6, 13.0, 640  # its corner (x, y) cm and side px

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semedit.compiled import compiled
 from semedit.heads.noise import noise3
 from semedit.heads.skin import smooth
+from semedit.runtime.compiled import compiled
 
 CENTER = np.array([0.0, 3.5, -0.5], np.float32)  # of the radius field
 FIELD_W, FIELD_H = 144, 72
 BUZZ, SHORT, SIDE, BOB, LONG, TIED, AFRO = range(7)
 
 
-class Plan(NamedTuple):
+class HairPlan(NamedTuple):
     """What is fixed for a strand before it grows; lengths cm."""
 
     tail: bool  # of tied hair, behind the knot
@@ -134,7 +134,7 @@ def _plan(s, at, q, random, seed):  # type: ignore[no-untyped-def]
     side = 1.0 if x > s.part * 0.5 else -1.0
     if abs(x) > 3.5:
         side = 1.0 if x > 0 else -1.0
-    return Plan(tail, fringe, outer, lift, length, side, clump)
+    return HairPlan(tail, fringe, outer, lift, length, side, clump)
 
 
 @compiled(fastmath=True)

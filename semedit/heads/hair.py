@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semedit.compiled import compiled
 from semedit.heads import geometry, raster
 from semedit.heads.growth import CENTER, FIELD_H, FIELD_W, grow
 from semedit.heads.parameters import Parameters
 from semedit.heads.shading import Paint
 from semedit.heads.skin import scalp
+from semedit.runtime.compiled import compiled
 
 POINTS = 30  # per strand; twice as many where hair is long and curly
 
 
-class Style(NamedTuple):
+class HairStyle(NamedTuple):
     """What `grow` reads. Lengths cm; see `style`."""
 
     cut: int  # 0 buzz, 1 short, 2 side, 3 bob, 4 long, 5 tied, 6 afro
@@ -137,7 +137,7 @@ def roots(
     return at.astype(np.float32), normal.astype(np.float32), q[keep]
 
 
-def style(p: Parameters) -> Style:
+def style(p: Parameters) -> HairStyle:
     """The cut of a head's hair."""
     cut = ("buzz", "short", "side", "bob", "long", "tied", "afro").index(p.cut)
     t = p.hair_length
@@ -150,7 +150,7 @@ def style(p: Parameters) -> Style:
     if p.hair_fringe > 0 and cut in (1, 2, 3, 4):
         fringe = 9.0 - 2.6 * p.hair_fringe
     hat_y, hat_slope = hat_line(p)
-    return Style(
+    return HairStyle(
         cut=cut,
         top=top,
         sides=0.25 + 0.35 * p.hair_volume,
@@ -229,7 +229,7 @@ def grow_hair(
 
 
 def _tail_roots(
-    at: np.ndarray, normal: np.ndarray, q: np.ndarray, s: Style, rng: np.random.Generator
+    at: np.ndarray, normal: np.ndarray, q: np.ndarray, s: HairStyle, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Adds the tail of tied hair: roots around the gathering point, marked by q.z < -50."""
     n = 1500

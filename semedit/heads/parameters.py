@@ -351,7 +351,7 @@ def replace(z: np.ndarray, **changes: Any) -> np.ndarray:
 
 
 def attributes(p: Parameters, mouth_open: bool) -> dict[str, bool]:
-    """CelebA attributes that follow from the parameters (see semedit.images.ATTRIBUTES).
+    """CelebA attributes that follow from the parameters (see semedit.media.photographs.ATTRIBUTES).
 
     Args: mouth_open: see shape.is_open.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semedit.compiled import compiled
+from semedit.runtime.compiled import compiled
 
 FAR = np.float32(1e9)
 NO_LABEL, ONLY_OUTSIDE = 255, 254

@@ -11,8 +11,8 @@ import functools
 
 import numpy as np
 
-from semedit.compiled import compiled
 from semedit.heads import geometry
+from semedit.runtime.compiled import compiled
 
 STEP_CM = 0.05
 LOW_X, LOW_Y, WIDE, HIGH = 0.0, -10.0, 170, 460  # the grid of the distance maps

@@ -28,14 +28,14 @@ from semedit.heads.geometry import WORLD_PER_CM
 from semedit.heads.paint import paint
 from semedit.heads.parameters import Parameters
 from semedit.heads.strands import shade_strands
-from semedit.images import ATTRIBUTES
+from semedit.media.labels import ATTRIBUTES
 
 LOOKS = ("plain", "hard")
 SHADOW_SIZE = 320
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedView:
     """One photograph of a head.
 
     image uint8 [S,S,3] sRGB; labels uint8 [S,S]; landmarks float32 [68,2] px; visible bool [68];
@@ -71,7 +71,7 @@ class Stroke:
 
 
 @dataclass
-class Scene:
+class HeadScene:
     """Everything of one head that no camera changes."""
 
     position: np.ndarray
@@ -136,10 +136,10 @@ class Head:
         return np.asarray(c[0].numpy(), np.float32)
 
     @functools.cached_property
-    def scene(self) -> Scene:
+    def scene(self) -> HeadScene:
         return _scene(self)
 
-    def render(self, c: np.ndarray, size: int = 256, look: str = "plain") -> View:
+    def render(self, c: np.ndarray, size: int = 256, look: str = "plain") -> RenderedView:
         """Photograph the head.
 
         Args:   c float32 [25]; size px; look "plain" or "hard" (clutter, blur, noise, casts).
@@ -257,7 +257,7 @@ def _worn(head: Head) -> tuple[wear.Piece, wear.Piece | None]:
     return wear.join(pieces), lenses
 
 
-def _scene(head: Head) -> Scene:
+def _scene(head: Head) -> HeadScene:
     model, p = geometry.load(), head.parameters
     body = geometry.to_world(head.vertices)
     body_normal = geometry.normals(body, model.triangles)
@@ -279,7 +279,7 @@ def _scene(head: Head) -> Scene:
     )
     shadow = _shadow(position, triangles, lights.key, strokes)
     lens = None if lenses is None else (geometry.to_world(lenses.vertices), lenses.triangles)
-    return Scene(
+    return HeadScene(
         position,
         normal,
         neutral,
@@ -324,7 +324,7 @@ def _majority(label: np.ndarray, n: int) -> np.ndarray:
     return counts.argmax(1).astype(np.uint8).reshape(size, size)
 
 
-def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
+def _render(head: Head, c: np.ndarray, size: int, look: str) -> RenderedView:
     hard_look = look == "hard"
     # The hard look differs from view to view, but repeats for the same head and camera.
     rng = np.random.default_rng([head.seed, 9, int(abs(float(c.sum())) * 1e4)])
@@ -349,7 +349,7 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
     points = _screen(head.landmarks, c, size)
     visible = _visible(points * np.array([n, n, 1], np.float32), depth)
     depth = np.where(covered, depth, 0)[n // 2 :: n, n // 2 :: n]
-    return View(
+    return RenderedView(
         (image * 255 + 0.5).astype(np.uint8),
         _majority(label, n),
         points[:, :2].copy(),
@@ -360,7 +360,7 @@ def _render(head: Head, c: np.ndarray, size: int, look: str) -> View:
 
 
 def _picture(
-    p: Parameters, s: Scene, c: np.ndarray, side: int, rgb: np.ndarray
+    p: Parameters, s: HeadScene, c: np.ndarray, side: int, rgb: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Linear colours over the background rgb, labels, depth, and what is covered; supersampled."""
     b = raster.buffers(side)
@@ -406,7 +406,7 @@ def _jitter(c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(moved[0].numpy(), np.float32)
 
 
-def _relit(s: Scene, rng: np.random.Generator) -> Scene:
+def _relit(s: HeadScene, rng: np.random.Generator) -> HeadScene:
     """The same head under strange light: from anywhere in front, harsh or dim, coloured."""
     key = rng.normal(0, 1, 3) * np.array([1.2, 0.9, 0.6]) + np.array([0, 0.3, 0.7])
     key /= np.linalg.norm(key)
@@ -424,7 +424,7 @@ def _relit(s: Scene, rng: np.random.Generator) -> Scene:
 
 def _draw(
     stroke: Stroke,
-    s: Scene,
+    s: HeadScene,
     c: np.ndarray,
     eye: np.ndarray,
     depth: np.ndarray,
@@ -469,7 +469,7 @@ def _draw(
 
 def _glaze(
     p: Parameters,
-    s: Scene,
+    s: HeadScene,
     c: np.ndarray,
     eye: np.ndarray,
     depth: np.ndarray,

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semedit.compiled import compiled
 from semedit.heads.noise import noise3
 from semedit.heads.skin import skin_color
 from semedit.heads.surfaces import surface
+from semedit.runtime.compiled import compiled
 
 
 class Lights(NamedTuple):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from semedit.compiled import compiled
 from semedit.heads.noise import noise3, spots3
 from semedit.heads.regions import PARTING_X, PARTING_Y, brow_offset, sample
+from semedit.runtime.compiled import compiled
 
 
 @compiled(fastmath=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semedit.compiled import compiled
+from semedit.runtime.compiled import compiled
 
 
 @compiled(fastmath=True)

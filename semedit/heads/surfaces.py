@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from semedit.compiled import compiled
 from semedit.heads.noise import noise3
 from semedit.heads.skin import smooth
+from semedit.runtime.compiled import compiled
 
 
 @compiled(fastmath=True)

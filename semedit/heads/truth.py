@@ -16,7 +16,7 @@ from PIL import Image
 
 from semedit.errors import InputError, OptionError
 from semedit.heads.dataset import EVALUATION_SEED, palette_image, view_angles
-from semedit.heads.render import Head, View
+from semedit.heads.render import Head, RenderedView
 
 SHIPPED = Path(__file__).parents[1] / "data" / "evalset.npz"
 SIDE_DEG = 25.0  # yaw of the two other views
@@ -84,7 +84,7 @@ def render_truth(
     sides = () if alone else (-1, 1)
     turned = [head.camera(side * np.deg2rad(side_deg), pitch, roll) for side in sides]
     kinds = () if alone else EDITS
-    changed: dict[str, View] = {kind: edited(head, kind).render(c, size) for kind in kinds}
+    changed: dict[str, RenderedView] = {kind: edited(head, kind).render(c, size) for kind in kinds}
     return Truth(
         seed=seed,
         image=view.image,

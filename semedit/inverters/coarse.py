@@ -8,9 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit import methods
-from semedit.images import resize
 from semedit.inverters.codes import known_traits
+from semedit.media.pixels import resize
+from semedit.options import check_traits
 
 SHARE = 0.75  # of the steps, at the lower resolution
 
@@ -39,7 +39,7 @@ def coarse_steps(generator: Any, steps: int, coarse: int) -> int:
     Raises: TraitError: the generator draws at one resolution only.
     """
     if coarse:
-        methods.check_traits("coarse", _Coarse, generator, known_traits())
+        check_traits("coarse", _Coarse, generator, known_traits())
     return max(0, min(round(SHARE * steps), steps - 1)) if 0 < coarse < generator.resolution else 0
 
 

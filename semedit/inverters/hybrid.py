@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from semedit import losses, methods
+from semedit import losses
 from semedit.inverters.coarse import phases
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps
 from semedit.inverters.pivotal import tune_faces
 from semedit.inverters.tuning import Tuning, chosen, only_planes
 from semedit.latents import Latent, fingerprint
+from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Hybrid:
                  is asked to.  ShapeError: R or N differ.
                  OptionError: `layers` matches nothing.
         """
-        methods.check_traits("hybrid", self, generator, known_traits())
+        check_traits("hybrid", self, generator, known_traits())
         check_faces(generator, images, labels, c)
         perceptual = losses.perceptual(self.perceptual, images.device)
         together = only_planes(chosen(generator, self.layers))

@@ -17,15 +17,16 @@ import torch
 
 from semedit import generators, weights
 from semedit.batch import Item, Observer, Result, Run, Tally, for_each
-from semedit.batch.on_ray import Cluster, for_each_on_ray
 from semedit.batch.plan import Plan, plan
-from semedit.decoding import read_labels, read_photo
+from semedit.batch.ray import Cluster, for_each_on_ray
+from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, LatentError, SemeditError
 from semedit.faces import Face
 from semedit.generators import files_of
-from semedit.images import fit_labels, resize, to_tensor
 from semedit.latents import Latent
-from semedit.workspace import Workspace
+from semedit.media.decoding import read_labels, read_photo
+from semedit.media.masks import fit_labels
+from semedit.media.pixels import resize, to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ class Task(Protocol):
         """Compute some loaded items; their results write the outputs later."""
 
 
-def perform(
+def run_task(
     task: Task,
     workspace: Workspace,
     observer: Observer,
@@ -118,7 +119,7 @@ _loading = threading.Lock()
 
 def load_generator(name: str, device: str) -> Any:
     """`generators.load_generator`, which keeps the last two: the steps of a recipe share them."""
-    files = tuple((path, weights.fingerprint(path)) for path in files_of(name))
+    files = tuple((path, weights.file_sha256(path)) for path in files_of(name))
     with _loading:
         return _generator(name, device, files)
 
@@ -130,7 +131,7 @@ def _generator(name: str, device: str, _files: tuple[tuple[Path, str], ...]) -> 
 
 def used(*names: str) -> dict[str, str]:
     """name -> sha256 of those of the weight files that are on the disk."""
-    return {n: weights.fingerprint(weights.resolve(n)) for n in names if weights.on_disk(n)}
+    return {n: weights.file_sha256(weights.resolve(n)) for n in names if weights.on_disk(n)}
 
 
 def used_by(generator: str) -> dict[str, str]:
@@ -139,7 +140,7 @@ def used_by(generator: str) -> dict[str, str]:
     Raises:
         WeightsError: they are not on the disk.
     """
-    return {path.stem: weights.fingerprint(path) for path in files_of(generator)}
+    return {path.stem: weights.file_sha256(path) for path in files_of(generator)}
 
 
 def planned(name: str, plan: Callable[[], Item]) -> Item:

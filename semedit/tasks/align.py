@@ -12,22 +12,19 @@ import torch
 from torch import Tensor
 
 from semedit.batch import Item, Result, Run
-from semedit.decoding import read_photo
+from semedit.batch.inputs import Found, photographs
+from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, NoFaceError, WorkspaceError
 from semedit.faces import FLAGS, Face
 from semedit.faces.parsing import PARSERS
 from semedit.faces.pipeline import FACE_ALIGNMENT, RETINAFACE, Described, FacePipeline, choose
 from semedit.faces.pose import POSES
-from semedit.images import (
-    MAX_PIXELS,
-    Photo,
-    to_tensor,
-    write_bytes,
-    write_image,
-    write_labels,
-)
+from semedit.media.decoding import read_photo
+from semedit.media.files import write_bytes
+from semedit.media.masks import write_labels
+from semedit.media.photographs import MAX_PIXELS, Photo, write_image
+from semedit.media.pixels import to_tensor
 from semedit.tasks import read_face, used
-from semedit.workspace import Found, Workspace, photographs
 
 BUILTIN = ("landmarks", "faces", "traits")
 LONGEST_NAME = 240  # bytes; file systems allow 255, suffixes like .safetensors included

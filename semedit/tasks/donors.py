@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semedit import latents, methods
-from semedit.decoding import read_photo
+from semedit import latents
+from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, OptionError, TraitError
-from semedit.evaluation import estimates
-from semedit.images import resize, to_tensor
+from semedit.evaluations.heads import estimates
 from semedit.latents import Latent
-from semedit.workspace import Workspace
+from semedit.media.decoding import read_photo
+from semedit.media.pixels import resize, to_tensor
+from semedit.options import suggestion
 
 
 def donor_file(space: Workspace, given: str, photo: bool = False) -> Path:
@@ -33,7 +34,7 @@ def donor_file(space: Workspace, given: str, photo: bool = False) -> Path:
         return Path(given)
     raise OptionError(
         f"{given} is neither a face of {space.root} nor a file",
-        methods.suggestion(given, names[:200]),
+        suggestion(given, names[:200]),
     )
 
 

@@ -12,19 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semedit import latents, methods
+from semedit import latents
 from semedit.batch import Item, Result, Run
-from semedit.decoding import read_labels
+from semedit.batch.workspace import Workspace
 from semedit.editors import Drawing
 from semedit.errors import InputError, NothingMatchedError
 from semedit.faces import Face
 from semedit.faces.align import square_quad
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
-from semedit.images import fit_labels, resize, to_uint8, write_bytes, write_image, write_labels
 from semedit.latents import Latent
+from semedit.media.decoding import read_labels
+from semedit.media.files import write_bytes
+from semedit.media.masks import fit_labels, write_labels
+from semedit.media.photographs import write_image
+from semedit.media.pixels import resize, to_uint8
+from semedit.options import parameters_of
 from semedit.tasks import latent_bytes, load_generator, planned, used_by
-from semedit.weights import fingerprint as file_sha256
-from semedit.workspace import Workspace
+from semedit.weights import file_sha256
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Draw:
         return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:
-        options = methods.parameters(self.method)
+        options = parameters_of(self.method)
         return {"generator": self.generator_name, "options": options, "mark": self.mark}
 
     def weights(self) -> dict[str, str]:

@@ -13,29 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from semedit import latents, methods, weights
+from semedit import latents, weights
 from semedit.batch import Item, Result, Run, next_step
-from semedit.decoding import read_labels, read_photo
-from semedit.editors.directions import files_of
-from semedit.errors import (
-    LatentError,
-    MaskError,
-    NothingMatchedError,
-    OptionError,
-)
-from semedit.images import (
-    fit_labels,
-    resize,
-    to_tensor,
-    to_uint8,
-    write_image,
-    write_labels,
-)
+from semedit.batch.workspace import Workspace
+from semedit.directions.directions import files_of
+from semedit.errors import LatentError, MaskError, NothingMatchedError, OptionError
 from semedit.latents import Latent
+from semedit.media.decoding import read_labels, read_photo
+from semedit.media.masks import fit_labels, write_labels
+from semedit.media.photographs import write_image
+from semedit.media.pixels import resize, to_tensor, to_uint8
+from semedit.options import parameters_of
 from semedit.tasks import check_finite, latent_bytes, load_generator, planned, used, used_by
 from semedit.tasks.donors import donor_file, read_donor, receivers
 from semedit.tasks.invert import PERCEPTUAL
-from semedit.workspace import Workspace
 
 FIGURES = ("probability", "error", "region")  # what editors tell that receipts keep
 CHOSEN = ("attributes", "deeplab")  # the user's weights that "auto" prefers, where there are any
@@ -100,7 +91,7 @@ class Edit:
         return {
             "generator": self.generator_name,
             "method": self.name,
-            "options": methods.parameters(self.method),
+            "options": parameters_of(self.method),
             "wanted": dict(self.wanted),
             "mark": self.mark,
         }
@@ -261,7 +252,7 @@ def directions_read(generator_name: str, method: Any) -> dict[str, str]:
         found = [weights.resolve(Path(named).absolute() if Path(named).suffix else named)]
     else:
         found = files_of(weights.resolve(generator_name).stem)
-    return {f"directions-{i}": weights.fingerprint(path) for i, path in enumerate(found)}
+    return {f"directions-{i}": weights.file_sha256(path) for i, path in enumerate(found)}
 
 
 def _fitted(labels: np.ndarray, size: int) -> Tensor:

@@ -13,12 +13,13 @@ import torch
 
 from semedit import latents, renders
 from semedit.batch import Item, Result, Run
-from semedit.editors.between import Part, between
+from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
-from semedit.images import to_uint8, write_image
 from semedit.latents import Latent
+from semedit.latents.interpolation import Part, between
+from semedit.media.photographs import write_image
+from semedit.media.pixels import to_uint8
 from semedit.tasks import load_generator, used_by
-from semedit.workspace import Workspace
 
 SHOWN = 9  # pictures of the strip, at most
 

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from semedit import methods, metrics
+from semedit import metrics
 from semedit.batch import Item, Result, Run
+from semedit.batch.workspace import Workspace
 from semedit.errors import LatentError
-from semedit.images import to_uint8, write_image
 from semedit.latents import Latent, picture
+from semedit.media.photographs import write_image
+from semedit.media.pixels import to_uint8
+from semedit.options import parameters_of
 from semedit.tasks import (
     Aligned,
     cameras_of,
@@ -27,7 +30,6 @@ from semedit.tasks import (
     used,
     used_by,
 )
-from semedit.workspace import Workspace
 
 PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distance is used
 
@@ -67,7 +69,7 @@ class Invert:
         return {
             "generator": self.generator_name,
             "method": self.name,
-            "options": methods.parameters(self.method),
+            "options": parameters_of(self.method),
             "seed": self.seed,
             "mark": self.mark,
         }

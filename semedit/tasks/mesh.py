@@ -13,10 +13,18 @@ from torch import Tensor
 
 from semedit import cameras, latents
 from semedit.batch import Item, Result, Run
+from semedit.batch.workspace import Workspace
 from semedit.latents import Latent
-from semedit.meshes import LEVEL, Field, Mesh, depth_map, extract, write_depth, write_mesh
+from semedit.renders.meshes import (
+    LEVEL,
+    DensityField,
+    Mesh,
+    depth_map,
+    extract,
+    write_depth,
+    write_mesh,
+)
 from semedit.tasks import load_generator, planned, used_by
-from semedit.workspace import Workspace
 
 SIDES_DEG = (("", 0.0), ("-left", -30.0), ("-right", 30.0))  # turns of the depth maps
 
@@ -78,7 +86,7 @@ class MeshFaces:
 
     def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
         (item,), (latent,) = items, loaded
-        found = Field(self.generator, latent)
+        found = DensityField(self.generator, latent)
         mesh = extract(found, self.resolution, self.level, self.progress)
         depths = [
             depth_map(found, cameras.turn(latent.c, math.radians(angle)), self.generator.resolution)

@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semedit import cameras, latents, methods
+from semedit import cameras, latents
 from semedit.batch import Item, Result, Run, next_step
+from semedit.batch.workspace import Workspace
 from semedit.editors import Roi
-from semedit.images import resize, to_tensor, to_uint8, write_image
 from semedit.latents import Latent
+from semedit.media.photographs import write_image
+from semedit.media.pixels import resize, to_tensor, to_uint8
+from semedit.options import parameters_of
 from semedit.tasks import latent_bytes, load_generator, planned, read_face, used_by
 from semedit.tasks.donors import donor_file, read_aligned, receivers
-from semedit.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class RestyleInput:
     """What an edit starts from: a face's picture [1,3,S,S], its camera [1,25], and the picture
     whose style its region gets."""
 
@@ -79,7 +81,7 @@ class Restyle:
         return {
             "generator": self.generator_name,
             "method": "roi",
-            "options": methods.parameters(self.method),
+            "options": parameters_of(self.method),
             "mark": self.mark,
         }
 
@@ -103,19 +105,19 @@ class Restyle:
         item = Item(name, {**inputs, **face}, data=run.workspace)
         return next_step(run, name, self.label, item, self.start, photo=True)
 
-    def load(self, item: Item) -> Shown:
+    def load(self, item: Item) -> RestyleInput:
         source = item.inputs["latent"]
         # A step's latent has its picture beside it.
         image = read_aligned(source.with_suffix(".png"))
         c = torch.from_numpy(np.array(read_face(item.inputs["face"]).c, np.float32))[None]
         reference = item.inputs.get("reference")
-        return Shown(
+        return RestyleInput(
             image,
             c if bool(c.any()) else cameras.orbit(0.0, 0.0),
             None if reference is None else read_aligned(reference),
         )
 
-    def work(self, items: list[Item], loaded: list[Shown]) -> list[Result]:
+    def work(self, items: list[Item], loaded: list[RestyleInput]) -> list[Result]:
         sizes = {one.image.shape[-1] for one in loaded}
         if len(sizes) > 1:
             pairs = zip(items, loaded, strict=True)

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from semedit import latents, methods
+from semedit import latents
 from semedit.batch import Item, Result, Run
 from semedit.editors import Direction
 from semedit.errors import OptionError
-from semedit.images import to_uint8, write_image
 from semedit.latents import Latent
+from semedit.media.photographs import write_image
+from semedit.media.pixels import to_uint8
+from semedit.options import parameters_of
 from semedit.renders import contact_sheet
 from semedit.tasks import load_generator, planned, used
 from semedit.tasks.edit import directions_read
@@ -72,7 +74,7 @@ class Sweep:
     def parameters(self) -> dict[str, Any]:
         return {
             "generator": self.generator_name,
-            "options": methods.parameters(replace(self.method, strength=0.0)),
+            "options": parameters_of(replace(self.method, strength=0.0)),
             "strengths": list(self.strengths),
             "mark": self.mark,
         }

@@ -13,10 +13,10 @@ import numpy as np
 
 from semedit import latents, renders, weights
 from semedit.batch import Item, Result, Run
+from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
 from semedit.latents import Latent
 from semedit.tasks import load_generator, planned, used
-from semedit.workspace import Workspace
 
 ALL_ROUND = (180.0, 90.0)  # yaw and pitch known to a generator that declares no limit, degrees
 

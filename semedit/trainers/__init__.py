@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from semedit.trainers.attributes import AttributeTrainer
 from semedit.trainers.canonical import CanonicalTrainer
-from semedit.trainers.celeba import AttributeTrainer
-from semedit.trainers.celebamask import DeepLabTrainer
 from semedit.trainers.cnerf import CNeRFTrainer
+from semedit.trainers.deeplab import DeepLabTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.faces import FaceTrainer, JudgeTrainer, TraitTrainer
 from semedit.trainers.ide3d import IDE3DTrainer

@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from semedit import cameras
-from semedit.generators import Triplane
-from semedit.generators.encoder import KIND, Encoder
+from semedit.datasets.posed import read_faces
+from semedit.datasets.rendered import Pair, Views
+from semedit.generators.parts.encoder import KIND, Encoder
+from semedit.generators.triplane.triplane import Triplane
 from semedit.inverters.codes import spread
 from semedit.latents import fingerprint
 from semedit.trainers.encoder import begin_as_own, editable_generator, new_encoder
 from semedit.trainers.loop import write_weights
-from semedit.trainers.posed import read_faces
-from semedit.trainers.rendered import Pair, Views
-from semedit.trainers.synthesis import Faces, Shown
-from semedit.trainers.terms import report, total
+from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.synthesis import Faces, SyntheticViews
 from semedit.trainers.triplane import PictureTask, PictureTrainer, decibels
 
 
@@ -93,7 +93,7 @@ class CanonicalTask(PictureTask):
         self._update(total(terms))
         return report(terms)
 
-    def _faces(self, batch: Pair) -> Shown:
+    def _faces(self, batch: Pair) -> SyntheticViews:
         """Synthetic faces, from the front and from somewhere."""
         n = len(batch.c)
         ws = self.faces.codes(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])

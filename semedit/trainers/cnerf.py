@@ -29,14 +29,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import cameras, losses, methods
+from semedit import cameras, losses
+from semedit.datasets.rendered import Pair, View, Views, read_views
 from semedit.errors import OptionError
 from semedit.generators import load_generator
-from semedit.generators.cnerf import LOGIT, REGIONS, CNeRF, CNeRFConfig
-from semedit.generators.march import distances
-from semedit.generators.siren import FREQUENCY, PHASE
-from semedit.images import LABELS
-from semedit.trainers.cnerf_critics import (
+from semedit.generators.cnerf.cnerf import LOGIT, REGIONS, CNeRF, CNeRFConfig
+from semedit.generators.cnerf.march import distances
+from semedit.generators.parts.siren import FREQUENCY, PHASE
+from semedit.media.labels import LABELS
+from semedit.options import pick_method
+from semedit.trainers.loop import GeneratorTask, Schedule
+from semedit.trainers.parts.cnerf_critics import (
     Critic,
     class_loss,
     cut_out,
@@ -45,13 +48,11 @@ from semedit.trainers.cnerf_critics import (
     slopes,
     view_loss,
 )
-from semedit.trainers.discriminators import Memory
-from semedit.trainers.guide import Guide, followed
-from semedit.trainers.lattice import lattice, picture, ray_density, thinned
-from semedit.trainers.loop import GeneratorTask, Schedule
-from semedit.trainers.mapped import mapped_figures
-from semedit.trainers.rendered import Pair, View, Views, read_views
-from semedit.trainers.terms import report, total
+from semedit.trainers.parts.discriminators import Memory
+from semedit.trainers.parts.guide import Guide, followed
+from semedit.trainers.parts.held_out import held_out_figures
+from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, ray_density, thinned
 
 KIND = "cnerf"
 WIDTHS = (24, 48, 96, 128)  # channels of the guide at half, quarter, ... of the resolution
@@ -109,7 +110,7 @@ class CNeRFTrainer:
         for name in {"background", "face"} - set(self.regions):
             raise OptionError(f"regions lack {name}")
         for name in self.regions:
-            methods.pick(REGIONS, name, "region")
+            pick_method(REGIONS, name, "region")
         generator = self._enlarged() if self.stage1 else None
         side = self.resolution if generator is None else generator.resolution
         if self.critic_side != 4 * 2 ** (len(self.critic) - 1) or side % self.critic_side:
@@ -159,7 +160,7 @@ class CNeRFTrainer:
 
 
 @dataclass(frozen=True)
-class Batch:
+class CNeRFBatch:
     """One view of B heads: images [B,3,R,R], region numbers [B,R,R], how dense rays are on each
     pixel [B,R*R], c [B,25], z [B,P]; and the view that the guide sees, often another."""
 
@@ -171,9 +172,9 @@ class Batch:
     seen: Tensor
     seen_labels: Tensor
 
-    def first(self, count: int) -> Batch:
+    def first(self, count: int) -> CNeRFBatch:
         """Of fewer heads."""
-        return Batch(*(getattr(self, name)[:count] for name in self.__dataclass_fields__))
+        return CNeRFBatch(*(getattr(self, name)[:count] for name in self.__dataclass_fields__))
 
 
 class CNeRFTask(GeneratorTask):
@@ -229,16 +230,16 @@ class CNeRFTask(GeneratorTask):
             "critics": torch.optim.Adam(critics, trainer.critic_lr, betas=(0.0, 0.99)),
         }
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor) -> CNeRFBatch:
         """One random view of each head, and another."""
         return self._batch(self.views.any_pair(indices))
 
-    def _batch(self, pair: Pair) -> Batch:
+    def _batch(self, pair: Pair) -> CNeRFBatch:
         (images, seen), (labels, seen_labels) = pair.images.unbind(1), pair.labels.unbind(1)
         density, regions = self.density[labels].flatten(1), self.numbers[labels]
-        return Batch(images, regions, density, pair.c[:, 0], pair.z, seen, seen_labels)
+        return CNeRFBatch(images, regions, density, pair.c[:, 0], pair.z, seen, seen_labels)
 
-    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+    def step(self, batch: CNeRFBatch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of all networks."""
         if progress < self.trainer.regression:
             terms = self._regress(batch)
@@ -248,7 +249,7 @@ class CNeRFTask(GeneratorTask):
         self.memory.steps += 1
         return found
 
-    def _regress(self, batch: Batch) -> dict[str, Tensor]:
+    def _regress(self, batch: CNeRFBatch) -> dict[str, Tensor]:
         """Terms of the regression and of the field, weighted."""
         trainer = self.trainer
         if self.generator.stage2 is not None:
@@ -309,11 +310,11 @@ class CNeRFTask(GeneratorTask):
         assert generator.stage2 is not None
         with torch.no_grad():
             found = generator.volume(generator.planes(codes), c, jitter=True, features=True)
-        features, maps = (picture(found[k]) for k in ("features", "maps"))
+        features, maps = (grid_picture(found[k]) for k in ("features", "maps"))
         image, maps = generator.stage2(features, maps, codes["up"], "random")
         return image, maps
 
-    def _criticise(self, batch: Batch) -> dict[str, float]:
+    def _criticise(self, batch: CNeRFBatch) -> dict[str, float]:
         """Update the critics."""
         trainer, n = self.trainer, max(1, len(batch.z) // 2)
         batch = batch.first(n)
@@ -347,7 +348,7 @@ class CNeRFTask(GeneratorTask):
         penalty = trainer.r1_image * of_image + trainer.r1_maps * of_maps
         return penalty * (trainer.r1_every / 2)
 
-    def _please(self, batch: Batch) -> dict[str, float]:
+    def _please(self, batch: CNeRFBatch) -> dict[str, float]:
         """Update the generator."""
         trainer, n = self.trainer, max(1, len(batch.z) // 2)
         self.whole.requires_grad_(False), self.part.requires_grad_(False)
@@ -380,9 +381,9 @@ class CNeRFTask(GeneratorTask):
             image, maps = self._enlarge({"ws": mixed, "up": up}, c)
             return *self._thinned(image, maps), angles
         planes = generator.planes({"ws": mixed})
-        pixels = lattice(n, generator.config.neural, side)
+        pixels = grid_pixels(n, generator.config.neural, side)
         found = generator.volume(planes, c, pixels, jitter=True)
-        return picture(found["colour"]), picture(found["maps"]), angles
+        return grid_picture(found["colour"]), grid_picture(found["maps"]), angles
 
     def _thinned(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures and maps at the critics' size, both from the same pixels."""
@@ -402,7 +403,9 @@ class CNeRFTask(GeneratorTask):
             return {"ws": generator.spread(w.unflatten(1, (self.count, 2)))}
 
         heads = torch.arange(self.size, len(self.views))
-        return mapped_figures(generator, self.views, heads, guided if "guide" in modules else None)
+        return held_out_figures(
+            generator, self.views, heads, guided if "guide" in modules else None
+        )
 
 
 def part_of(parameter: str) -> str:

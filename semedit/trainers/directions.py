@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semedit.editors.directions import Directions
-from semedit.editors.fitting import regress
+from semedit.datasets.rendered import read_views
+from semedit.directions.directions import Directions
+from semedit.directions.fitting import regress
 from semedit.errors import InputError, TraitError
 from semedit.heads.parameters import IDENTITIES, NAMES
-from semedit.images import ATTRIBUTES
-from semedit.trainers.rendered import read_views
+from semedit.media.labels import ATTRIBUTES
 
 Progress = Callable[[int, int], None]
 

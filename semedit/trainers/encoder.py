@@ -24,20 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from semedit import cameras, losses
+from semedit.datasets.posed import read_faces
+from semedit.datasets.rendered import Pair, Views
 from semedit.errors import OptionError
-from semedit.generators import Triplane, load_generator
-from semedit.generators.encoder import Encoder
+from semedit.generators import load_generator
+from semedit.generators.parts.encoder import Encoder
+from semedit.generators.triplane.triplane import Triplane
 from semedit.inverters.codes import spread
-from semedit.trainers.posed import read_faces
-from semedit.trainers.rendered import Pair, Views
-from semedit.trainers.synthesis import Faces, Shown
-from semedit.trainers.terms import report, total
-from semedit.trainers.triplane import (
-    PictureTask,
-    PictureTrainer,
-    decibels,
-    encoder_config,
-)
+from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.synthesis import Faces, SyntheticViews
+from semedit.trainers.triplane import PictureTask, PictureTrainer, decibels, encoder_config
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ class EncoderTask(PictureTask):
                 terms["same_features"] = trainer.same_features * self._features(codes, true)
         return terms
 
-    def _features(self, codes: Tensor, true: Shown) -> Tensor:
+    def _features(self, codes: Tensor, true: SyntheticViews) -> Tensor:
         """How far the first view, drawn with the codes [B,V,num_ws,w_dim] of the others, is from
         itself in deep features."""
         others = codes[:, 1:].flatten(0, 1)

@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import metrics
+from semedit.datasets import augment
+from semedit.datasets.augment import CropView, chance, mirrored_labels
+from semedit.datasets.clutter import clutter
+from semedit.datasets.rendered import Heads, read_heads
 from semedit.faces import align, networks
-from semedit.images import LABELS
-from semedit.trainers import augment
-from semedit.trainers.augment import View, chance, mirrored_labels
-from semedit.trainers.chained import take_over, whole_training
-from semedit.trainers.clutter import clutter
+from semedit.media.labels import LABELS
 from semedit.trainers.loop import write_weights
-from semedit.trainers.rendered import Heads, read_heads
+from semedit.trainers.parts.start_from import start_from_file, whole_training
 
 IGNORED = 255  # label of pixels that a blob covers
 STORED = 160  # px a side of the pictures that small networks are trained on
@@ -40,7 +40,7 @@ def mirrored_points(points: Tensor, mirror: Tensor) -> Tensor:
     return torch.where(mirror.view(shape), points[:, order], points)
 
 
-def moved_six(six: Tensor, view: View) -> Tensor:
+def moved_six(six: Tensor, view: CropView) -> Tensor:
     """Camera numbers [N,6] of what the view shows; the same fold as cameras.crop."""
     sin, cos = view.rotation.sin(), view.rotation.cos()
     dx, dy = (six[:, 4:] - (view.centre - 0.5)).unbind(1)
@@ -162,9 +162,9 @@ class FaceTask:
         )
 
 
-def crop_views(n: int, jitter: float) -> View:
+def crop_views(n: int, jitter: float) -> CropView:
     """Aligned crops as landmarks that are slightly off would cut them."""
-    return View(
+    return CropView(
         0.5 + 0.5 * jitter * torch.randn(n, 2).clamp(-2, 2),
         (jitter * torch.randn(n).clamp(-2, 2)).exp(),
         jitter * torch.randn(n).clamp(-2, 2),
@@ -179,7 +179,7 @@ class Crops:
 
     images: Tensor
     labels: Tensor
-    view: View
+    view: CropView
     true: int
 
 
@@ -189,7 +189,7 @@ class CropTask(FaceTask):
     def __init__(
         self, options: FaceTrainer | TraitTrainer, heads: Heads, network: nn.Module
     ) -> None:
-        before = take_over(network, options.start_from) if options.start_from else {}
+        before = start_from_file(network, options.start_from) if options.start_from else {}
         super().__init__(options.name, heads, network, options.lr, options.half, before)
         self.options: Any = options
         some = heads.labels(heads.train[:: max(1, len(heads.train) // 400)]).numpy()

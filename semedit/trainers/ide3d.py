@@ -32,21 +32,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import losses, weights
+from semedit.datasets.posed import Poses, read_faces, rebalanced
+from semedit.datasets.rendered import View, Views
 from semedit.errors import OptionError, WeightsError
-from semedit.generators import Output, Triplane, build_generator, load_generator, volume
-from semedit.generators.ide3d import IDE3D, IDE3DConfig
-from semedit.generators.stylegan2 import widths
-from semedit.images import LABELS
-from semedit.trainers.chained import take_over, whole_training
-from semedit.trainers.discriminators import DualDiscriminator, Memory
+from semedit.generators import Output, build_generator, load_generator
+from semedit.generators.parts import volume
+from semedit.generators.stylegan2.stylegan2 import widths
+from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.triplane.triplane import Triplane
+from semedit.media.labels import LABELS
 from semedit.trainers.loop import GeneratorTask
-from semedit.trainers.mapped import mapped_figures
 from semedit.trainers.parallel import Processes, device_of, sharing
-from semedit.trainers.posed import Poses, read_faces, rebalanced
-from semedit.trainers.rendered import View, Views
-from semedit.trainers.shown import shown, true_pair
+from semedit.trainers.parts.discriminators import DualDiscriminator, Memory
+from semedit.trainers.parts.held_out import held_out_figures
+from semedit.trainers.parts.image_label_pairs import drawn_pair, true_pair
+from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.start_from import start_from_file, whole_training
 from semedit.trainers.stylegan2 import lazy_adam
-from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import class_weights, opacity_loss, small_parts
 
 KIND = "ide3d"
@@ -133,7 +135,7 @@ def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any], dict[str, s
         )
     generator: Any = build_generator(metadata["kind"], json.loads(metadata["config"]), name)
     named = {key: metadata[key] for key in ("encoder",) if key in metadata}
-    return generator, take_over(generator, path), named
+    return generator, start_from_file(generator, path), named
 
 
 def critic_of(preset: str, resolution: int) -> tuple[int, ...]:
@@ -317,7 +319,7 @@ class IDE3DTask(GeneratorTask):
         """Update the discriminator."""
         trainer = self.trainer
         with torch.no_grad():
-            fake = shown(self._fake(batch.c, neural)[0], sigma)
+            fake = drawn_pair(self._fake(batch.c, neural)[0], sigma)
         real = true_pair(batch, neural, sigma)
 
         def judged() -> tuple[Tensor, Tensor, Tensor]:
@@ -351,7 +353,7 @@ class IDE3DTask(GeneratorTask):
         trainer = self.trainer
         output, planes = self._fake(batch.c, neural)
         self.discriminator.requires_grad_(False)  # its gradients are not wanted here
-        logits = self.discriminator(*shown(output, sigma), batch.c)
+        logits = self.discriminator(*drawn_pair(output, sigma), batch.c)
         self.discriminator.requires_grad_(True)
         terms = {"generator": losses.generator_loss(logits).sum(1).mean()}
         if trainer.density > 0:
@@ -380,7 +382,7 @@ class IDE3DTask(GeneratorTask):
         generator = cast(Triplane, modules["generator"])
         centre(generator, self.poses)
         guided = None if self.encoder is None else self._encoded
-        return mapped_figures(generator, self.views, self.held, guided)
+        return held_out_figures(generator, self.views, self.held, guided)
 
     def _encoded(self, seen: View) -> dict[str, Tensor]:
         """Codes that the encoder finds in views of heads."""

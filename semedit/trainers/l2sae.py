@@ -36,21 +36,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import losses
+from semedit.datasets.augment import mirrored_labels
+from semedit.datasets.labelled import Labelled, read_labelled
 from semedit.errors import OptionError
 from semedit.generators import load_generator
-from semedit.generators.l2sae import L2SAE, ROIS, L2SAEConfig
-from semedit.images import LABELS
-from semedit.trainers.augment import mirrored_labels
-from semedit.trainers.discriminators import Discriminator, Memory
-from semedit.trainers.labelled import Labelled, read_labelled
+from semedit.generators.l2sae.l2sae import L2SAE, ROIS, L2SAEConfig
+from semedit.media.labels import LABELS
 from semedit.trainers.loop import Schedule, write_weights
 from semedit.trainers.parallel import device_of
-from semedit.trainers.patches import PatchDiscriminator, random_crops
-from semedit.trainers.regions import region_counts, region_ious, region_losses, region_masks
+from semedit.trainers.parts.discriminators import Discriminator, Memory
+from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.patches import PatchDiscriminator, random_crops
+from semedit.trainers.parts.recolouring import recoloured
+from semedit.trainers.parts.region_losses import (
+    region_counts,
+    region_ious,
+    region_losses,
+    region_masks,
+)
 from semedit.trainers.stylegan2 import lazy_adam
-from semedit.trainers.terms import report, total
 from semedit.trainers.triplane import class_weights, decibels, differences, small_parts
-from semedit.trainers.twins import twins
 
 KIND = "l2sae"
 PRIOR = 512  # pictures that the prior of codes is fitted to
@@ -160,11 +165,11 @@ def started(base: str, wanted: L2SAEConfig, name: str) -> L2SAE:
 
 
 @dataclass(frozen=True)
-class Batch:
+class L2SAEBatch:
     """Pictures x and their twins [B,3,R,R], labels [B,R,R]."""
 
     images: Tensor
-    twins: Tensor
+    recoloured: Tensor
     labels: Tensor
 
 
@@ -206,20 +211,20 @@ class L2SAETask:
             "critics": lazy_adam(critics, trainer.gan_lr, trainer.r1_every),
         }
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor) -> L2SAEBatch:
         """Pictures, half of them mirrored, and their twins."""
         images, labels = self.data.read(self.data.train[indices.numpy()])
         mirrored = torch.rand(len(images), 1, 1, 1) < 0.5
         images = torch.where(mirrored, images.flip(-1), images)
         labels = torch.where(mirrored[:, 0], labels.flip(-1), labels)
         labels = mirrored_labels(labels, mirrored)
-        others = twins(images, labels, self.trainer.tint, self.trainer.twin)
-        return Batch(*(part.to(self.device) for part in (images, others, labels)))
+        others = recoloured(images, labels, self.trainer.tint, self.trainer.twin)
+        return L2SAEBatch(*(part.to(self.device) for part in (images, others, labels)))
 
     def _mixed_precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+    def step(self, batch: L2SAEBatch, progress: float) -> dict[str, float]:
         """One update of what learns."""
         trainer, steps = self.trainer, int(self.memory.steps)
         values: dict[str, float] = {}
@@ -235,7 +240,7 @@ class L2SAETask:
 
     # The SMPN.
 
-    def _map(self, batch: Batch) -> dict[str, float]:
+    def _map(self, batch: L2SAEBatch) -> dict[str, float]:
         """Update the SMPN on pictures or their twins."""
         chosen = (torch.rand(len(batch.images), 1, 1, 1) < 0.5).to(self.device)
         with self._mixed_precision():
@@ -246,12 +251,12 @@ class L2SAETask:
 
     # The SMN.
 
-    def _regress(self, batch: Batch) -> dict[str, float]:
+    def _regress(self, batch: L2SAEBatch) -> dict[str, float]:
         terms = self._swapped(batch)[1]
         self._update("regression", total(terms))
         return report(terms)
 
-    def _swapped(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _swapped(self, batch: L2SAEBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Half of the pictures, half of the twins, each from the other's structure and its own
         style, the pictures first; and the terms of their regression."""
         half = len(batch.images) // 2
@@ -279,7 +284,7 @@ class L2SAETask:
             pairs = structure.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
             return self.network.G(pairs, style, "random").float()
 
-    def _criticise(self, batch: Batch) -> dict[str, float]:
+    def _criticise(self, batch: L2SAEBatch) -> dict[str, float]:
         """Update the discriminators."""
         trainer, images = self.trainer, batch.images
         half = len(images) // 2
@@ -308,7 +313,7 @@ class L2SAETask:
         penalty = trainer.gamma / 2 * one + trainer.patch_gamma / 2 * two
         self._update("critics", penalty * trainer.r1_every)
 
-    def _please(self, batch: Batch) -> dict[str, float]:
+    def _please(self, batch: L2SAEBatch) -> dict[str, float]:
         """Update encoder and decoder."""
         trainer, half = self.trainer, len(batch.images) // 2
         image, terms = self._swapped(batch)
@@ -362,7 +367,7 @@ class L2SAETask:
         images, labels = self.data.read(rows)
         with torch.random.fork_rng([]):
             torch.manual_seed(int(rows[0]))
-            others = twins(images, labels, self.trainer.tint, self.trainer.twin)
+            others = recoloured(images, labels, self.trainer.tint, self.trainer.twin)
         return images.to(self.device), labels.to(self.device), others.to(self.device)
 
     def _fit(self, network: L2SAE) -> None:

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semedit.datasets import augment
+from semedit.datasets.augment import CropView, chance, uniform
+from semedit.datasets.clutter import MARGIN, mined
+from semedit.datasets.rendered import Heads, read_heads
 from semedit.faces import align, networks
 from semedit.faces.landmarks import view_of_points
-from semedit.trainers import augment
-from semedit.trainers.augment import View, chance, uniform
-from semedit.trainers.chained import take_over
-from semedit.trainers.clutter import MARGIN, mined
 from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points
-from semedit.trainers.rendered import Heads, read_heads
+from semedit.trainers.parts.start_from import start_from_file
 
 
 def wing(error: Tensor, width: float = 0.16, curve: float = 0.04) -> Tensor:
@@ -43,7 +43,7 @@ def squares(points: Tensor) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def face_views(square: Tensor, fine: bool = False) -> View:
+def face_views(square: Tensor, fine: bool = False) -> CropView:
     """Where LandmarkNet looks: half as a cascade proposes, half (or all) as a first look corrects.
 
     Args: square [N,4]: centre, side and rotation of the best view.
@@ -53,10 +53,10 @@ def face_views(square: Tensor, fine: bool = False) -> View:
     turn = spread * torch.where(chance(n, 0.3), uniform(n, -0.75, 0.75), 0.25 * torch.randn(n))
     side = square[:, 2] * (spread * 0.22 * torch.randn(n)).clamp(-0.5, 0.5).exp()
     shift = (spread * 0.11 * square[:, 2])[:, None] * torch.randn(n, 2).clamp(-2.5, 2.5)
-    return View(square[:, :2] + shift, side, square[:, 3] + turn, chance(n, 0.5))
+    return CropView(square[:, :2] + shift, side, square[:, 3] + turn, chance(n, 0.5))
 
 
-def false_views(n: int) -> View:
+def false_views(n: int) -> CropView:
     """Squares about a picture of a face that show no whole face: far off, tiny, huge, or turned."""
     kind = torch.randint(0, 4, (n,))
     angle = uniform(n, 0, 6.2832)
@@ -66,13 +66,13 @@ def false_views(n: int) -> View:
     side = torch.where(kind == 1, uniform(n, 0.12, 0.38), side)
     side = torch.where(kind == 2, uniform(n, 2.2, 4.0), side)
     rotation = torch.where(kind == 3, uniform(n, 1.9, 4.38), 0.3 * torch.randn(n))
-    return View(centre, side, rotation, chance(n, 0.5))
+    return CropView(centre, side, rotation, chance(n, 0.5))
 
 
-def join(a: View, b: View) -> View:
+def join(a: CropView, b: CropView) -> CropView:
     """The views of a, then those of b."""
     pairs = ((a.centre, b.centre), (a.side, b.side), (a.rotation, b.rotation), (a.mirror, b.mirror))
-    return View(*(torch.cat(pair) for pair in pairs))
+    return CropView(*(torch.cat(pair) for pair in pairs))
 
 
 class LandmarkTask(FaceTask):
@@ -80,7 +80,7 @@ class LandmarkTask(FaceTask):
 
     def __init__(self, options: LandmarkTrainer, heads: Heads, mistakes: np.ndarray) -> None:
         network = networks.LandmarkNet()
-        before = take_over(network, options.start_from) if options.start_from else {}
+        before = start_from_file(network, options.start_from) if options.start_from else {}
         super().__init__("landmarks", heads, network, options.lr, options.half, before)
         self.options = options
         self.mined = channels(mistakes)
@@ -118,7 +118,7 @@ class LandmarkTask(FaceTask):
         values = {"nme": error.mean(), "visible": shown, "face": face, "face_right": right}
         return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
 
-    def spoil(self, images: Tensor, square: Tensor, true: int) -> View:
+    def spoil(self, images: Tensor, square: Tensor, true: int) -> CropView:
         """Replace pictures from `true` on by what shows no face; where to look at all of them.
 
         A third stays heads, looked at in the wrong place; then clutter; half is mined.

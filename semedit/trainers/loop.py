@@ -53,7 +53,7 @@ from semedit.trainers.parallel import Processes, joined
 CHECKPOINT = "checkpoint.pt"
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """What changes while training; see the module's docstring."""
 
     modules: dict[str, nn.Module]
@@ -85,7 +85,7 @@ class Trainer(Protocol):
     name: ClassVar[str]
     batch_size: int
 
-    def start(self, data: Path, seed: int) -> Task: ...
+    def start(self, data: Path, seed: int) -> TrainingTask: ...
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Schedule:
 class _Run:
     """One run's state: what a checkpoint holds."""
 
-    task: Task
+    task: TrainingTask
     means: dict[str, nn.Module]
     rates: dict[str, list[float]]
     processes: Processes

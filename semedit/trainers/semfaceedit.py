@@ -39,19 +39,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras, losses
+from semedit.datasets.posed import read_faces
+from semedit.datasets.rendered import View, Views
 from semedit.errors import OptionError
-from semedit.generators.intersections import Surfaces
-from semedit.generators.manifolds import Manifolds, ManifoldsConfig, Sharing
-from semedit.images import LABELS
-from semedit.trainers.chained import take_over, whole_training
-from semedit.trainers.discriminators import BranchedDiscriminator, Memory
-from semedit.trainers.guide import Guide, followed
-from semedit.trainers.lattice import lattice, picture, ray_density, thinned
+from semedit.generators.surfaces.intersections import Surfaces
+from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig, Sharing
+from semedit.media.labels import LABELS
 from semedit.trainers.loop import GeneratorTask
-from semedit.trainers.mapped import mapped_figures
-from semedit.trainers.posed import read_faces
-from semedit.trainers.rendered import View, Views
-from semedit.trainers.terms import report, total
+from semedit.trainers.parts.discriminators import BranchedDiscriminator, Memory
+from semedit.trainers.parts.guide import Guide, followed
+from semedit.trainers.parts.held_out import held_out_figures
+from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, ray_density, thinned
+from semedit.trainers.parts.start_from import start_from_file, whole_training
 from semedit.trainers.triplane import class_weights
 
 KIND = "manifolds"
@@ -121,7 +121,7 @@ class SemFaceEditTrainer:
                 "-o anchor=0",
             )
         generator = Manifolds(config, self.output)
-        before = take_over(generator, self.start_from) if self.start_from else {}
+        before = start_from_file(generator, self.start_from) if self.start_from else {}
         return SemFaceEditTask(self, views, generator, before)
 
     def config(self, parameters: int) -> ManifoldsConfig:
@@ -160,7 +160,7 @@ class SemFaceEditTrainer:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SemFaceEditBatch:
     """One view of B heads: images [B,3,R,R], labels int64 [B,R,R], how dense rays are on each
     pixel [B,R*R], c [B,25], z [B,P]; and the view that the guide sees, often another."""
 
@@ -172,9 +172,9 @@ class Batch:
     seen: Tensor
     seen_labels: Tensor
 
-    def first(self, count: int) -> Batch:
+    def first(self, count: int) -> SemFaceEditBatch:
         """Of fewer heads."""
-        return Batch(*(getattr(self, f.name)[:count] for f in fields(self)))
+        return SemFaceEditBatch(*(getattr(self, f.name)[:count] for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -250,14 +250,14 @@ class SemFaceEditTask(GeneratorTask):
             found[name] = torch.optim.Adam(critic.parameters(), **own_rate)  # type: ignore[arg-type]
         return found
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor) -> SemFaceEditBatch:
         """One random view of each head, and another."""
         pair = self.views.any_pair(indices)
         (images, seen), (labels, seen_labels) = pair.images.unbind(1), pair.labels.unbind(1)
         density = self.density[labels].flatten(1)
-        return Batch(images, labels, density, pair.c[:, 0], pair.z, seen, seen_labels)
+        return SemFaceEditBatch(images, labels, density, pair.c[:, 0], pair.z, seen, seen_labels)
 
-    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+    def step(self, batch: SemFaceEditBatch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of all networks of the stage."""
         trainer = self.trainer
         if progress < min(trainer.regression, 1 - trainer.second):
@@ -274,7 +274,7 @@ class SemFaceEditTask(GeneratorTask):
 
     # Regression ----------------------------------------------------------------------------------
 
-    def _regress(self, batch: Batch) -> dict[str, Tensor]:
+    def _regress(self, batch: SemFaceEditBatch) -> dict[str, Tensor]:
         """Colours and labels of random rays, those of heads given by their parameters."""
         trainer, generator = self.trainer, self.generator
         pixels = torch.multinomial(batch.density, min(trainer.rays, batch.density.shape[1]))
@@ -296,7 +296,7 @@ class SemFaceEditTask(GeneratorTask):
 
     # Adversaries ---------------------------------------------------------------------------------
 
-    def _few(self, batch: Batch) -> int:
+    def _few(self, batch: SemFaceEditBatch) -> int:
         return min(self.trainer.fakes, len(batch.z))
 
     def _fake(self, n: int) -> Fake:
@@ -309,12 +309,12 @@ class SemFaceEditTask(GeneratorTask):
             own = torch.rand(n, 1, 1) < self.trainer.apart
             z = torch.where(own, z, z[:, :1])
         planes = generator.planes(generator.mapping(z.flatten(1), c))
-        pixels = lattice(n, generator.resolution, self.side)
+        pixels = grid_pixels(n, generator.resolution, self.side)
         found = generator.volume(planes, c, pixels, self.trainer.surfaces)
-        images, labels = (picture(found[k]) for k in ("colour", "labels"))
+        images, labels = (grid_picture(found[k]) for k in ("colour", "labels"))
         return Fake(2 * images - 1, labels, cameras.angles(c)[:, :2], z[:, 0])
 
-    def _criticise(self, batch: Batch, second: bool) -> dict[str, Tensor]:
+    def _criticise(self, batch: SemFaceEditBatch, second: bool) -> dict[str, Tensor]:
         """Update the discriminators."""
         trainer = self.trainer
         with torch.no_grad():
@@ -337,7 +337,7 @@ class SemFaceEditTask(GeneratorTask):
         self._update("labels", total(terms))
         return found | {f"labels_{name}": value for name, value in terms.items()}
 
-    def _please(self, batch: Batch, second: bool) -> dict[str, Tensor]:
+    def _please(self, batch: SemFaceEditBatch, second: bool) -> dict[str, Tensor]:
         """Update the generator; in stage 2, what makes colours alone."""
         trainer = self.trainer
         fake = self._fake(self._few(batch))
@@ -378,7 +378,9 @@ class SemFaceEditTask(GeneratorTask):
             return generator.spread(w, each[:, None].expand(-1, len(generator.clubs), -1))
 
         heads = torch.arange(self.size, len(self.views))
-        return mapped_figures(generator, self.views, heads, guided if "guide" in modules else None)
+        return held_out_figures(
+            generator, self.views, heads, guided if "guide" in modules else None
+        )
 
 
 def judged(

@@ -27,12 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras, losses
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from semedit.trainers.discriminators import Augment, Discriminator, Memory
-from semedit.trainers.guide import Guide, followed
+from semedit.datasets.rendered import View, Views, read_views
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.loop import GeneratorTask, Schedule
-from semedit.trainers.rendered import View, Views, read_views
-from semedit.trainers.terms import report, total
+from semedit.trainers.parts.discriminators import Augment, Discriminator, Memory
+from semedit.trainers.parts.guide import Guide, followed
+from semedit.trainers.parts.loss_terms import report, total
 from semedit.trainers.triplane import decibels, differences, small_parts
 
 KIND = "stylegan2"
@@ -95,7 +95,7 @@ class PathMemory(Memory):
 
 
 @dataclass(frozen=True)
-class Batch:
+class StyleGAN2Batch:
     """Pictures of heads: images [B,3,R,R], labels [B,R,R], z [B,z_dim]."""
 
     images: Tensor
@@ -144,15 +144,15 @@ class StyleGAN2Task(GeneratorTask):
             ),
         }
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor) -> StyleGAN2Batch:
         """One random view of each head."""
         return self._batch(self.views.any(indices))
 
-    def _batch(self, view: View) -> Batch:
+    def _batch(self, view: View) -> StyleGAN2Batch:
         z = torch.cat([view.z, standard_angles(view.c)], 1)
-        return Batch(view.images, view.labels, z)
+        return StyleGAN2Batch(view.images, view.labels, z)
 
-    def step(self, batch: Batch, progress: float) -> dict[str, float]:
+    def step(self, batch: StyleGAN2Batch, progress: float) -> dict[str, float]:
         """One update: of the generator by regression, or of both networks."""
         if progress < self.trainer.regression:
             terms = self._regress(batch, self._halvings(progress))
@@ -169,7 +169,7 @@ class StyleGAN2Task(GeneratorTask):
         done = int(parts * progress / self.trainer.regression)
         return max(0, self.trainer.coarse - done)
 
-    def _regress(self, batch: Batch, halvings: int = 0) -> dict[str, Tensor]:
+    def _regress(self, batch: StyleGAN2Batch, halvings: int = 0) -> dict[str, Tensor]:
         """Terms of the regression, at the trainer's resolution / 2^halvings."""
         factor = 2**halvings
         mapped = self._styles(batch.z)["ws"][:, :1]
@@ -197,7 +197,7 @@ class StyleGAN2Task(GeneratorTask):
     def _styles(self, z: Tensor) -> dict[str, Tensor]:
         return self.generator.mapping(z, z)
 
-    def _criticise(self, batch: Batch) -> dict[str, float]:
+    def _criticise(self, batch: StyleGAN2Batch) -> dict[str, float]:
         """Update the discriminator."""
         trainer, memory = self.trainer, self.memory
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -215,7 +215,7 @@ class StyleGAN2Task(GeneratorTask):
             values["r1"] = penalty
         return report(values) | {"p": float(self.augment.p)}
 
-    def _please(self, batch: Batch) -> dict[str, float]:
+    def _please(self, batch: StyleGAN2Batch) -> dict[str, float]:
         """Update the generator."""
         trainer = self.trainer
         with torch.autocast("cpu", torch.bfloat16):
@@ -224,7 +224,9 @@ class StyleGAN2Task(GeneratorTask):
         terms = {"generator": losses.generator_loss(logits).mean()}
         if trainer.anchor > 0:
             half = len(batch.z) // 2
-            near = self._regress(Batch(batch.images[:half], batch.labels[:half], batch.z[:half]))
+            near = self._regress(
+                StyleGAN2Batch(batch.images[:half], batch.labels[:half], batch.z[:half])
+            )
             terms |= {name: trainer.anchor * value for name, value in near.items()}
         self._update("generator", total(terms))
         if trainer.path > 0 and int(self.memory.steps) % trainer.path_every == 0:

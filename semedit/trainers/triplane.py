@@ -23,13 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..generators.encoder import KIND, Encoder, EncoderConfig
-from ..generators.triplane import Triplane, TriplaneConfig
-from ..images import LABELS
-from .chained import take_over, whole_training
-from .loop import write_weights
-from .parallel import device_of
-from .rendered import Pair, Views, read_views
+from semedit.datasets.rendered import Pair, Views, read_views
+from semedit.generators.parts.encoder import KIND, Encoder, EncoderConfig
+from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
+from semedit.media.labels import LABELS
+from semedit.trainers.loop import write_weights
+from semedit.trainers.parallel import device_of
+from semedit.trainers.parts.start_from import start_from_file, whole_training
 
 SMALL = ("nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
 
@@ -69,8 +69,8 @@ class HeadsTrainer(PictureTrainer):
         encoder = Encoder(encoder_config(generator))
         before = {}
         if self.start_from:
-            before = take_over(generator, self.start_from)
-            take_over(encoder, Path(self.start_from).with_name("encoder.safetensors"))
+            before = start_from_file(generator, self.start_from)
+            start_from_file(encoder, Path(self.start_from).with_name("encoder.safetensors"))
         return HeadsTask(self, views, generator, encoder, ("generator", "encoder"), before)
 
 

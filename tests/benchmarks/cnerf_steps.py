@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import cameras
-from semedit.allocator import keep_freed_memory
-from semedit.generators.cnerf import CNeRF, CNeRFConfig
-from semedit.generators.march import WINDOWS, window
-from semedit.generators.rays import Rays
-from semedit.generators.siren import Sines
+from semedit.generators.cnerf.cnerf import CNeRF, CNeRFConfig
+from semedit.generators.cnerf.march import WINDOWS, window
+from semedit.generators.cnerf.rays import Rays
+from semedit.generators.parts.siren import Sines
+from semedit.runtime.allocator import keep_freed_memory
 
 
 def generator(config: CNeRFConfig | None = None) -> CNeRF:

@@ -16,8 +16,8 @@ import sys
 import torch
 
 from semedit import cameras
-from semedit.allocator import keep_freed_memory
-from semedit.generators.eg3d import EG3D, EG3DConfig
+from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
+from semedit.runtime.allocator import keep_freed_memory
 from tests.benchmarks.stylegan2_steps import cpu_seconds
 
 SIDES = {"full": None, "coarse": 64}

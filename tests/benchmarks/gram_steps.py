@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import cameras
-from semedit.allocator import keep_freed_memory
-from semedit.generators.gram import GRAM, GRAMConfig
-from semedit.generators.intersections import Intersections
-from semedit.generators.shells import OPAQUE, WIDER
+from semedit.generators.surfaces.gram import GRAM, GRAMConfig
+from semedit.generators.surfaces.intersections import Intersections
+from semedit.generators.surfaces.shells import OPAQUE, WIDER
+from semedit.runtime.allocator import keep_freed_memory
 
 
 def generator(config: GRAMConfig | None = None) -> GRAM:

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit.allocator import keep_freed_memory
-from semedit.generators.layers import ModulatedConv
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, Synthesis
+from semedit.generators.parts.layers import ModulatedConv
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config, Synthesis
+from semedit.runtime.allocator import keep_freed_memory
 
 COARSE = 256
 

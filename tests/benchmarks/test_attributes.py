@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semedit.generators.stylegan2 import StyleGAN2, StyleGAN2Config, widths
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config, widths
 from tests.test_checkpoints import rosinality_tensors
 
 PHOTOGRAPH = Path(__file__).parents[2] / "examples" / "heads-900003.png"

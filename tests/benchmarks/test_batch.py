@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from semedit import decoding
 from semedit.batch import Outcome, Run
-from semedit.demo import examples
-from semedit.images import read_photo
-from semedit.tasks import perform
+from semedit.batch.workspace import Workspace
+from semedit.media import decoding
+from semedit.media.photographs import read_photo
+from semedit.tasks import run_task
 from semedit.tasks.align import Align
-from semedit.weights import fingerprint
-from semedit.workspace import Workspace
+from semedit.tasks.demo import examples
+from semedit.weights import file_sha256
 
 
 def photographs(folder: Path, count: int) -> None:
@@ -48,13 +48,13 @@ def one_by_one(task: Align, space: Workspace) -> dict[str, float]:
     spent = dict.fromkeys(("read", "compute", "write"), 0.0)
     for item in task.items(Run(space, "align")):
         marks = [time.perf_counter()]
-        fingerprint(item.inputs["photo"])
+        file_sha256(item.inputs["photo"])
         loaded = read_photo(item.inputs["photo"])
         marks.append(time.perf_counter())
         (result,) = task.work([item], [loaded])
         marks.append(time.perf_counter())
         for path in result.write():
-            fingerprint(path)
+            file_sha256(path)
         marks.append(time.perf_counter())
         for part, before, after in zip(spent, marks, marks[1:], strict=False):
             spent[part] += after - before
@@ -78,7 +78,7 @@ def measure(count: int, block: int = 20) -> dict[str, float]:
             for way in sorted(wall, reverse=first // block % 2 == 0):
                 space, began, busy = Workspace(folder / way), time.perf_counter(), processor_s()
                 if way == "loop":
-                    assert perform(task, space, Quiet()).done == len(task.inputs)
+                    assert run_task(task, space, Quiet()).done == len(task.inputs)
                     decoding.close()  # so that its children's seconds are counted
                 else:
                     for part, seconds in one_by_one(task, space).items():

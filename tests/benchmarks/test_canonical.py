@@ -11,7 +11,7 @@ import torch
 
 from semedit import weights
 from semedit.editors import Canonical
-from semedit.evaluation import at_resolution
+from semedit.evaluations.heads import at_resolution
 from semedit.generators import load_generator
 from semedit.heads.truth import read_truths
 from semedit.inverters import Hybrid

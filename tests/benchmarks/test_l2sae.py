@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from semedit.evaluations.styles import StylesEvaluation
 from semedit.generators import load_generator
 from semedit.heads.truth import read_truths
-from semedit.styles import StylesEvaluation
 
 HEADS = 3
 

@@ -10,7 +10,7 @@ import torch
 
 from semedit import cameras
 from semedit.generators import load_generator
-from semedit.generators.triplane import Triplane, TriplaneConfig
+from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 from semedit.weights import on_disk
 
 FRAMES = 72

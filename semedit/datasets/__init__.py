@@ -1,0 +1,1 @@
+"""Pictures with label maps, cameras and attributes to train on."""

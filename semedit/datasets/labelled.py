@@ -1,0 +1,116 @@
+"""Pictures with label maps, from rendered heads or CelebAMask-HQ: resized once, mapped from disk.
+
+Rendered heads are a folder of `semedit heads`, or a folder of such folders; CelebAMask-HQ is told
+by its folder of pictures (see celebamask). Every twentieth head or picture is held out.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semedit.datasets.celeba import read_picture
+from semedit.datasets.celebamask import IMAGES, read_folder, read_label_map
+from semedit.datasets.rendered import HELD_OUT, Folder
+from semedit.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """M pictures with their label maps.
+
+    Attributes:
+        parts: (images uint8 [M_i,R,R,3], labels uint8 [M_i,R,R]) of each folder, mapped from disk.
+        train, held: indices of pictures, int64.
+        about: how the folders describe themselves; licence: of what learns from them; both for
+            the metadata of weights.
+    """
+
+    parts: tuple[tuple[np.ndarray, np.ndarray], ...]
+    train: np.ndarray
+    held: np.ndarray
+    about: list[object]
+    licence: str = "MIT"
+
+    def read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Pictures float32 [N,3,R,R] in [-1,1] and labels int64 [N,R,R]."""
+        ends = np.cumsum([len(images) for images, _ in self.parts])
+        which = np.searchsorted(ends, indices, "right")
+        places = [
+            (self.parts[part], index - (ends[part - 1] if part else 0))
+            for part, index in zip(which, indices, strict=True)
+        ]
+        pixels = torch.from_numpy(np.stack([part[0][row] for part, row in places]))
+        labels = torch.from_numpy(np.stack([part[1][row] for part, row in places]))
+        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, labels.long()
+
+
+def read_labelled(data: Path, resolution: int) -> Labelled:
+    """Read a data set of either layout.
+
+    Raises: InputError: it is neither, or its heads are reserved for evaluation.
+    """
+    if (data / IMAGES).is_dir():
+        return _celebamask(data, resolution)
+    places = [data] if (data / "heads.json").is_file() else _folders(data)
+    if not places:
+        raise InputError(
+            f"{data} holds neither rendered heads nor CelebAMask-HQ.",
+            "semedit heads OUT makes some",
+        )
+    folders = [Folder.read(place, resolution) for place in places]
+    parts, held = [], []
+    for folder in folders:
+        n, views = folder.images.shape[:2]
+        parts.append((_flat(folder.images), _flat(folder.labels)))
+        held.append(_every((np.arange(n * views)) // views, n))
+    return _labelled(parts, np.concatenate(held), [folder.about for folder in folders])
+
+
+def _folders(data: Path) -> list[Path]:
+    return [path.parent for path in sorted(data.glob("*/heads.json"))]
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """[n,V,...] -> [n*V,...], still mapped."""
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _every(numbers: np.ndarray, n: int) -> np.ndarray:
+    """Which of n things are held out, by their numbers: bool, like `numbers`."""
+    return numbers % HELD_OUT == HELD_OUT - 1 if n >= HELD_OUT else numbers == n - 1
+
+
+def _labelled(
+    parts: list[tuple[np.ndarray, np.ndarray]], held: np.ndarray, about: list[object]
+) -> Labelled:
+    return Labelled(tuple(parts), np.flatnonzero(~held), np.flatnonzero(held), about)
+
+
+def _celebamask(data: Path, size: int) -> Labelled:
+    """CelebAMask-HQ; what was resized is kept in the folder's `cache`."""
+    numbers = read_folder(data)
+    n, folder = len(numbers), data / "cache"
+    paths = [folder / f"{kind}-{size}-{n}.npy" for kind in ("images", "labels")]
+    if not all(path.exists() for path in paths):
+        folder.mkdir(exist_ok=True)
+        drafts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
+        arrays = [
+            np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+            for draft, shape in zip(drafts, [(n, size, size, 3), (n, size, size)], strict=True)
+        ]
+        for i, number in enumerate(numbers):
+            arrays[0][i] = read_picture(data / IMAGES / f"{number}.jpg", size)
+            arrays[1][i] = read_label_map(data, number, size)
+        for array, draft, path in zip(arrays, drafts, paths, strict=True):
+            array.flush()
+            draft.replace(path)
+    images, labels = (np.load(path, mmap_mode="r") for path in paths)
+    about: list[object] = [{"name": "CelebAMask-HQ", "n": n}]
+    found = _labelled([(images, labels)], _every(np.arange(n), n), about)
+    return replace(found, licence="CelebAMask-HQ: non-commercial research")

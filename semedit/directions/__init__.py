@@ -1,0 +1,1 @@
+"""Linear directions in a generator's codes: kept, fitted, imported."""

@@ -1,0 +1,1 @@
+"""One file a command of `semedit eval`, named like it."""

@@ -1,0 +1,1 @@
+"""CNeRF: a field for each region."""

@@ -1,0 +1,1 @@
+"""L2SAE: a swapping autoencoder with regions."""

@@ -1,0 +1,1 @@
+"""StyleGAN2, and e4e's encoder of it."""

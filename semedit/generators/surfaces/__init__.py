@@ -1,0 +1,1 @@
+"""Radiance on surfaces: SemFaceEdit's manifolds and GRAM."""

@@ -1,0 +1,1 @@
+"""Tri-planes: our own, EG3D and IDE-3D."""

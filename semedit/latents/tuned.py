@@ -1,0 +1,140 @@
+"""Latents drawn: a generator with a face's own differences, for the length of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from semedit.errors import LatentError
+from semedit.generators import Output
+from semedit.latents.latent import NOISE, PLANES, Codes, Latent, _swapping, _under
+
+
+class _Call(nn.Module):
+    """Makes any method of a generator a `forward`, which is what functional_call runs."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.generator, method)(*args, **kwargs)
+
+
+class TunedGenerator:
+    """A generator + differences of its weights and planes; the original is left untouched.
+
+    Offers the generator's protocol (mapping, synthesis, planes, render and its attributes).
+    Differences that require grad receive it: that is how pivotal tuning optimises them.
+
+    Args: generator; differences: parameter -> difference of the parameter's own shape, and
+          "planes.NAME" -> what is added to that entry of the planes, [N, ...] or one for all;
+          "noise.LAYER" -> what is added to the generator's own map, unless a call names noise.
+    """
+
+    def __init__(self, generator: nn.Module, differences: Mapping[str, Tensor]) -> None:
+        self._call = _Call(generator)
+        self._generator = generator
+        apart = (PLANES, NOISE)
+        self._differences = {k: v for k, v in differences.items() if not k.startswith(apart)}
+        self._added = _under(differences, PLANES)
+        self._noise = _under(differences, NOISE)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def _run(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        weights = dict(self._generator.named_parameters())
+        tuned = {
+            "generator." + k: weights[k].detach() + v.to(weights[k])
+            for k, v in self._differences.items()
+        }
+        with _swapping:
+            return functional_call(self._call, tuned, (method, *args), kwargs)
+
+    def mapping(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        return self._run("mapping", *args, **kwargs)
+
+    def synthesis(self, codes: Codes, c: Tensor, **kwargs: Any) -> Output:
+        if self._noise and "noise" not in kwargs:
+            own = self._generator.noises()  # type: ignore[operator]
+            kwargs["noise"] = {k: own[k] + v.to(own[k]) for k, v in self._noise.items()}
+        if self._added:
+            return self.render(self.planes(codes), c, **kwargs)
+        return self._run("synthesis", codes, c, **kwargs)
+
+    def planes(self, codes: Codes) -> Any:
+        return self.add(self._run("planes", codes))
+
+    def add(self, planes: Any) -> Any:
+        """Planes of the generator itself -> this face's."""
+        if not self._added:
+            return planes
+        return {**planes, **{k: planes[k] + v.to(planes[k]) for k, v in self._added.items()}}
+
+    def render(self, *args: Any, **kwargs: Any) -> Output:
+        return self._run("render", *args, **kwargs)
+
+    def field(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return self._run("field", *args, **kwargs)
+
+    def sigma(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._run("sigma", *args, **kwargs)
+
+    def labels(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._run("labels", *args, **kwargs)
+
+
+def tuned_generator(generator: Any, latent: Latent) -> Any:
+    """The generator for a latent: itself, or wrapped with the faces' differences.
+
+    Raises: LatentError: several faces with weights of their own; take one of them.
+    """
+    if latent.tuned is None:
+        return generator
+    if all(k.startswith((PLANES, NOISE)) for k in latent.tuned):
+        return TunedGenerator(generator, latent.tuned)
+    if len(latent) != 1:
+        raise LatentError("Tuned weights belong to one face each: take one face of the latent.")
+    own = {k: v if k.startswith((PLANES, NOISE)) else v[0] for k, v in latent.tuned.items()}
+    return TunedGenerator(generator, own)
+
+
+def synthesize(generator: Any, latent: Latent, c: Tensor | None = None) -> Output:
+    """The generator's Output of every face, each with its own tuned weights; no composite.
+
+    Args: c: cameras [N,25] instead of the latent's own.
+    """
+    c = latent.c if c is None else c
+    if all(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()):
+        return tuned_generator(generator, latent).synthesis(latent.codes, c)
+    outputs = [
+        tuned_generator(generator, latent[i]).synthesis(latent[i].codes, c[i : i + 1])
+        for i in range(len(latent))
+    ]
+    return join_outputs(outputs)
+
+
+def picture(generator: Any, latent: Latent) -> Output:
+    """What the latent looks like in its own camera, kept pixels included."""
+    output = synthesize(generator, latent)
+    if latent.composite is None:
+        return output
+    return replace(output, image=latent.composite.over(output.image))
+
+
+def join_outputs(outputs: Sequence[Output]) -> Output:
+    """Outputs along the batch axis; a part that one lacks is left out. `low` is dropped."""
+
+    def part(name: str) -> Tensor | None:
+        values = [getattr(x, name) for x in outputs]
+        return None if any(v is None for v in values) else torch.cat(values)
+
+    image = part("image")
+    assert image is not None  # every generator draws one
+    return Output(image=image, seg=part("seg"), depth=part("depth"), low=None)

@@ -1,0 +1,1 @@
+"""Files <-> pixels: photographs, label maps, atomic writes, provenance."""

@@ -1,0 +1,263 @@
+"""Photographs <-> upright sRGB pixels, uint8 [H,W,3].
+
+Whatever a malformed file does to the decoder becomes one InputError here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from semedit.errors import InputError, MaskError
+from semedit.media import provenance
+from semedit.media.files import atomic_path
+
+MAX_PIXELS = 64_000_000  # larger photographs are refused before they are decoded
+
+
+MAX_BYTES = 1 << 29  # larger files are refused before they are read
+
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+
+
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")  # how its files begin, at byte 4
+
+
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pnm": "PPM",
+}
+
+
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
+
+
+# What malformed metadata raises inside Pillow; the picture itself may still be sound.
+_METADATA_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photograph.
+
+    Attributes:
+        pixels: uint8 [H,W,3], sRGB, upright.
+        sha256: hex digest of the file's bytes, the same bytes that were decoded.
+        warnings: what was odd but not wrong, one sentence each.
+    """
+
+    pixels: np.ndarray
+    sha256: str
+    warnings: tuple[str, ...] = ()
+
+
+def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Decode a photograph: upright by EXIF, in sRGB, 8 bits, transparency on white, first frame.
+
+    Raises:
+        InputError: not a regular file, not a picture in one of FORMATS, damaged, more than
+            max_pixels, or without a defined 8-bit meaning (floating point).
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    notes: list[str] = []
+    with _opened(path, data, max_pixels) as image:
+        # MPO: a JPEG with a second view inside, as many phones write it
+        wanted = SUFFIXES.get(path.suffix.lower())
+        if wanted and image.format not in (wanted, "MPO"):
+            notes.append(f"a {image.format} file named {path.suffix}")
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            notes.append("several frames, the first is used")
+        image.load()
+        pixels = np.array(_to_srgb(_upright(_eight_bits(image, path), notes), notes))
+    return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The whole of a regular file; pipes and devices are never opened."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            path.read_bytes()  # says why not
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path}: not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB", "no picture is so large")
+        if status.st_size == 0:
+            raise InputError(f"{path}: the file is empty")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The one place a picture is opened: any failure while decoding becomes InputError."""
+    too_large = f"{path}: more than {max_pixels / 1e6:g} million pixels"
+    raise_it = "raise --max-pixels to read it"
+    formats = (*FORMATS, "HEIF") if data[4:12] in HEIC and _knows_heic(path) else FORMATS
+    with warnings.catch_warnings(), _pillow_limit(max_pixels):
+        warnings.simplefilter("ignore")  # Pillow's remarks; what matters is noted by read_photo
+        try:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
+                if image.width * image.height > max_pixels:
+                    raise InputError(f"{too_large} ({image.width} x {image.height})", raise_it)
+                yield image
+        except (InputError, MaskError):
+            raise
+        except Image.UnidentifiedImageError as error:
+            raise InputError(
+                f"{path}: not a picture, or in a format that is not read",
+                "JPEG, PNG, WebP, TIFF, BMP, GIF and PPM are",
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise InputError(too_large, raise_it) from error
+        except MemoryError as error:
+            raise InputError(f"{path}: not enough memory to decode it") from error
+        except Exception as error:  # decoders raise nearly anything on malformed files
+            raise InputError(f"{path}: damaged picture ({error})") from error
+
+
+def _knows_heic(path: Path) -> bool:
+    """Let Pillow read HEIC. Raises: InputError: the extra for it is not installed."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InputError(
+            f"{path}: HEIC is read only with the extra semedit[heic]",
+            'pip install "semedit[heic]", or convert the photograph to JPEG',
+        ) from error
+    pillow_heif.register_heif_opener()
+    return True
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Let Pillow refuse what we refuse; its own limit would overrule a larger max_pixels."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Grey of 9 to 16 bits, of which Pillow makes little, as grey of 8; all else as it is.
+
+    Raises: InputError: samples of 32 bits, integer or floating point.
+    """
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if not deep:
+        if image.mode in ("I", "F"):
+            raise InputError(f"{path}: 32-bit samples have no defined range")
+        return image
+    tags: Any = getattr(image, "tag_v2", {})  # of TIFF
+    white = (1 << tags.get(BITS_PER_SAMPLE, (16,))[0]) - 1
+    samples = np.asarray(image).astype(np.uint32)
+    grey = samples * 255 // white
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        grey = 255 - grey
+    reduced = Image.fromarray(grey.astype(np.uint8))
+    reduced.info = dict(image.info)
+    clear = reduced.info.pop("transparency", None)
+    if clear is not None:
+        reduced.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))
+    return reduced
+
+
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Turn a picture as its EXIF orientation says; broken EXIF is noted, what is left of it
+    counts."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # by which Pillow tells of what it leaves out
+            Image.Exif().load(image.info.get("exif", b""))
+    except (Warning, *_METADATA_ERRORS):
+        notes.append("broken EXIF data, ignored")
+    try:
+        return ImageOps.exif_transpose(image)
+    except _METADATA_ERRORS:
+        return image
+
+
+def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Any mode of 8 bits -> mode RGB in sRGB, transparency on white."""
+    profile = image.info.get("icc_profile")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if alpha is not None or image.mode == "P":
+        image = image.convert("L" if image.mode in ("L", "LA") else "RGB")
+    image = _apply_profile(image, profile, notes).convert("RGB")
+    if alpha is None:
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return white
+
+
+def _apply_profile(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    """Colours through the embedded ICC profile to sRGB; broken profiles are noted and ignored."""
+    if not profile or image.mode not in ("RGB", "CMYK", "L"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, *_METADATA_ERRORS):
+        notes.append("broken colour profile, ignored")
+        return image
+    return image if converted is None else converted
+
+
+def write_image(path: str | Path, pixels: np.ndarray, mark: bool = True) -> None:
+    """Write uint8 [H,W,3] atomically as PNG, JPEG or WebP, by the name's suffix.
+
+    Nothing else is recorded: no EXIF, so neither a place nor an orientation.
+
+    Args:
+        mark: record in XMP that a trained model made or changed the picture, and sign it if the
+            user named a certificate.
+    """
+    path = Path(path)
+    kind = SUFFIXES.get(path.suffix.lower())
+    options: dict[str, Any]
+    if kind == "PNG":
+        info = PngInfo()
+        if mark:  # Pillow drops xmp= for PNG without a word
+            info.add_itxt("XML:com.adobe.xmp", provenance.packet())
+        options = {"pnginfo": info}
+    elif kind in ("JPEG", "WEBP"):
+        options = {"quality": 95} | ({"xmp": provenance.packet().encode()} if mark else {})
+        if kind == "JPEG":
+            options["subsampling"] = 0
+    else:
+        raise InputError(f"{path}: pictures are written as .png, .jpg or .webp")
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, kind, **options)
+        if mark:
+            provenance.sign(temporary, path.suffix.lower())

@@ -1,0 +1,1 @@
+"""What libraries must be told before they run."""

@@ -1,0 +1,175 @@
+"""The whole chain on four faces: three rendered heads and scikit-image's astronaut.
+
+Everything happens in one folder: photographs/, masks-drawn/, a workspace, and at the end a
+contact sheet.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageSequence
+
+from semedit import renders
+from semedit.batch.workspace import Workspace
+from semedit.editors import Fast, Mask
+from semedit.faces import Face
+from semedit.inverters import Hybrid
+from semedit.media.labels import LABELS, REGIONS
+from semedit.media.masks import colorize, read_labels, write_labels
+from semedit.media.photographs import read_photo, write_image
+from semedit.tasks import Task, read_face
+from semedit.tasks.align import Align
+from semedit.tasks.edit import Edit
+from semedit.tasks.invert import Invert
+from semedit.tasks.turntable import Turntable
+
+Perform = Callable[[Task], object]
+Progress = Callable[[int, int], None]
+
+GLASSES, SKIN = REGIONS["glasses"][0], REGIONS["skin"][0]
+COLUMNS = ("before", "mask", "inverted", "by mask", "attribute", "left", "front", "right")
+
+
+def examples() -> list[Path]:
+    """The rendered heads that come with this installation."""
+    packaged = Path(__file__).parent / "examples"  # in a wheel
+    checkout = Path(__file__).parent.parent / "examples"
+    return sorted((packaged if packaged.is_dir() else checkout).glob("*.png"))
+
+
+def photographs(folder: Path) -> None:
+    """Put the demo's pictures into a folder."""
+    from skimage.data import astronaut
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in examples():
+        shutil.copyfile(path, folder / path.name)
+    if not (folder / "astronaut.png").exists():
+        write_image(folder / "astronaut.png", np.asarray(astronaut()), mark=False)
+
+
+def run(
+    folder: Path, space: Workspace, perform: Perform, frames: int, device: str, progress: Progress
+) -> Path:
+    """Align, invert, edit by drawn masks, edit an attribute, turn; returns the contact sheet.
+
+    Args:
+        perform: runs a task over the workspace.
+        frames: of each turntable.
+        progress: told the steps of the batch at work.
+    """
+    photographs(folder / "photographs")
+    perform(Align([folder / "photographs"], device=device))
+    names = space.faces()
+    perform(Invert("hybrid", Hybrid(), names=names, device=device, progress=progress))
+    drawn = folder / "masks-drawn"
+    for name in names:
+        labels = read_labels(space.path("masks", name, ".png"))
+        write_labels(drawn / f"{name}.png", draw(labels, face_of(space, name)))
+    perform(Edit("edit", "mask", Mask(), "mask", mask=drawn, device=device, progress=progress))
+    for wanted in (True, False):  # who smiles stops, who does not begins
+        chosen = [name for name in names if smiles(face_of(space, name)) != wanted]
+        label = "smiling" if wanted else "no-smiling"
+        if chosen:
+            perform(
+                Edit(
+                    "attr",
+                    "fast",
+                    Fast(),
+                    label,
+                    wanted={"smiling": wanted},
+                    names=chosen,
+                    device=device,
+                    progress=progress,
+                )
+            )
+    perform(Turntable(frames=frames, device=device, progress=progress))
+    sheet = folder / "contact-sheet.png"
+    write_image(sheet, contact_sheet(space, names))
+    return sheet
+
+
+def face_of(space: Workspace, name: str) -> Face:
+    return read_face(space.path("faces", name, ".json"))
+
+
+def smiles(face: Face) -> bool:
+    return bool(face.attributes and face.attributes["smiling"] > 0.5)
+
+
+def draw(labels: np.ndarray, face: Face) -> np.ndarray:
+    """What a hand would draw over a label map: glasses, or, on who wears some, bare eyes.
+
+    Args:
+        labels: int64 [S,S].
+
+    Returns:
+        int64 [S,S].
+    """
+    if (labels == GLASSES).mean() > 0.002:
+        bare = np.where(labels == GLASSES, SKIN, labels)
+        for eye, points in (("r_eye", slice(36, 42)), ("l_eye", slice(42, 48))):
+            bare[polygon(face.landmarks[points], len(labels))] = LABELS.index(eye)
+        return bare
+    glasses = spectacles(face.landmarks, len(labels)) & ~np.isin(labels, REGIONS["eyes"])
+    return np.where(glasses, GLASSES, labels)
+
+
+def polygon(points: np.ndarray, size: int) -> np.ndarray:
+    """The inside of an outline [P,2] px: bool [size,size]."""
+    canvas = Image.new("1", (size, size))
+    ImageDraw.Draw(canvas).polygon([tuple(point) for point in points], fill=1)
+    return np.asarray(canvas)
+
+
+def spectacles(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Lenses around the eyes and the bridge between them: bool [size,size]."""
+    eyes = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
+    along = eyes[1] - eyes[0]
+    down = np.array([-along[1], along[0]])
+    angle = np.linspace(0, 2 * np.pi, 64)
+    # Superellipses look like lenses.
+    x, y = (np.sign(f) * np.abs(f) ** 0.7 for f in (np.cos(angle), np.sin(angle)))
+    canvas = Image.new("1", (size, size))
+    pen = ImageDraw.Draw(canvas)
+    for eye in eyes:
+        lens = eye + 0.05 * down + np.outer(0.4 * x, along) + np.outer(0.32 * y, down)
+        pen.polygon([tuple(point) for point in lens], fill=1)
+    bridge = [tuple(eyes[0] + share * along - 0.04 * down) for share in (0.35, 0.65)]
+    pen.line(bridge, fill=1, width=max(2, size // 85))
+    return np.asarray(canvas)
+
+
+def contact_sheet(space: Workspace, names: list[str]) -> np.ndarray:
+    """One row a face, COLUMNS across: uint8 [H,W,3]; what failed is left empty."""
+    rows = []
+    for name in names:
+        steps = {Path(step).name.split("-", 1)[1]: step for step in space.steps(name)}
+        edits = [steps.get("mask", ""), steps.get("smiling", steps.get("no-smiling", ""))]
+        rows.append(
+            [
+                read_photo(space.path("faces", name, ".png")).pixels,
+                colorize(read_labels(space.path("masks", name, ".png"))),
+                _picture(space.path("latents", name, ".png")),
+                *(_picture(space.path("edits", step, ".png")) for step in edits),
+                *_views(space.path("turntables", name, ".gif")),
+            ]
+        )
+    return renders.contact_sheet(rows, COLUMNS, names)
+
+
+def _picture(path: Path) -> np.ndarray | None:
+    return read_photo(path).pixels if path.is_file() else None
+
+
+def _views(path: Path) -> list[np.ndarray | None]:
+    """The frames of a swing turned farthest to either side, and the one between."""
+    if not path.is_file():
+        return [None, None, None]
+    with Image.open(path) as image:
+        frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(image)]
+    return [frames[len(frames) * 3 // 4], frames[0], frames[len(frames) // 4]]

@@ -1,0 +1,1 @@
+"""Networks and terms that several trainers share."""
