@@ -3,7 +3,7 @@
 Symbols and shapes, the same in every module (N faces, R pixels, all tensors float32 unless said):
 
     image       [N,3,R,R]   sRGB in [-1,1]
-    labels      [N,R,R]     int64, CelebAMask-HQ ids 0..18 (images.LABELS)
+    labels      [N,R,R]     int64, CelebAMask-HQ ids 0..18 (media.labels.LABELS)
     seg         [N,19,R,R]  logits of the labels
     mask        [N,1,R,R]   in [0,1]
     z           [N,z_dim]   standard normal
@@ -26,7 +26,7 @@ Importing this package loads neither torch nor numpy; the names below load on fi
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from semedit.version import __version__
 
 if TYPE_CHECKING:
     from semedit.errors import SemeditError
@@ -42,13 +42,14 @@ _HOMES = {
     "Output": "generators",
     "SemeditError": "errors",
     "load_generator": "generators",
-    "read_labels": "images",
-    "read_photo": "images",
-    "write_image": "images",
-    "write_labels": "images",
+    "read_labels": "media.masks",
+    "read_photo": "media.photographs",
+    "write_image": "media.photographs",
+    "write_labels": "media.masks",
 }
 
 __all__ = [
+    "__version__",
     "Face",
     "Latent",
     "Output",

@@ -14,7 +14,8 @@ from semedit.checkpoints import cnerf_keys as keys
 from semedit.checkpoints.formats import Part, coverage
 from semedit.errors import OptionError
 from semedit.generators import build_generator
-from semedit.generators.cnerf.cnerf import PUBLISHED, CNeRF, CNeRFConfig
+from semedit.generators.cnerf.cnerf import CNeRF
+from semedit.generators.cnerf.config import PUBLISHED, CNeRFConfig
 from semedit.generators.cnerf.march import WINDOWS, distances, march
 from semedit.generators.cnerf.rays import Rays
 from semedit.generators.parts import siren

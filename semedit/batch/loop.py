@@ -1,9 +1,9 @@
 """The one loop over files that all commands share.
 
 Three things happen at once: threads read what comes next (and decoding happens in processes of
-its own, see semedit.media.decoding), the calling thread computes, and threads write what is finished.
-Batches are made of neighbours, done or not, so that a run that was killed is resumed in the
-batches it would have had, and gives the same bytes.
+its own, see semedit.media.decoding), the calling thread computes, and threads write what is
+finished. Batches are made of neighbours, done or not, so that a run that was killed is resumed in
+the batches it would have had, and gives the same bytes.
 """
 
 from __future__ import annotations

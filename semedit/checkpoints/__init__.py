@@ -13,12 +13,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import semedit
 from semedit import weights
 from semedit.checkpoints import cnerf, e4e, eg3d, gram, ide3d, ide3d_encoder, l2sae, stylegan2
 from semedit.checkpoints.formats import Coverage, Format, Part, coverage, filled
 from semedit.checkpoints.reader import Checkpoint, read
 from semedit.errors import WeightsError
+from semedit.version import __version__
 
 FORMATS: tuple[Format, ...] = (
     stylegan2.NVIDIA,
@@ -84,7 +84,7 @@ class ImportPlan:
                 "source_sha256": source,
                 "licence": self.licence(name),
                 "command": "semedit weights import",
-                "version": semedit.__version__,
+                "version": __version__,
             }
             if others and not part.suffix:
                 facts["encoder"] = name + others[0]

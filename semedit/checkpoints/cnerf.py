@@ -12,7 +12,7 @@ from semedit.checkpoints.formats import Format, Part
 from semedit.checkpoints.pickles import Tensors, value_of
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import WeightsError
-from semedit.generators.cnerf.cnerf import PUBLISHED
+from semedit.generators.cnerf.config import PUBLISHED
 
 KIND = "cnerf"
 ENTRIES = ("g_ema", "g")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from semedit import __version__
 from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings
 from semedit.cli.common import reported
+from semedit.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -27,11 +27,11 @@ from typing import Annotated, Any
 
 import typer
 
-from semedit import __version__
 from semedit.cli import settings
 from semedit.cli.common import ON_FOLDERS, Common, command, data, say
 from semedit.errors import OptionError
 from semedit.options import suggestion
+from semedit.version import __version__
 
 NOTHING, SOME_FAILED = 4, 3  # exit codes that do not end a recipe
 USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly

@@ -109,7 +109,7 @@ class OfRegions:
 
     @classmethod
     def named(cls, generator: Any, regions: Sequence[str]) -> OfRegions:
-        """Of regions of a generator's, by the names of images.REGIONS.
+        """Of regions of a generator's, by the names of labels.REGIONS.
 
         Raises: TraitError: its codes have no regions.  OptionError: no such region.
         """

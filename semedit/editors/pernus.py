@@ -45,7 +45,7 @@ class Pernus:
     `perceptual_weight`, `noise_weight` and `composite` are terms of its successor MaskFaceGAN
     (Pernuš et al. 2023, arXiv:2103.11135), off by default.
     Departs: nowhere by default. What the paper leaves open: the rate rises over the first
-    twentieth of the steps, as StyleGAN2's projection does; regions.ATTRIBUTE_COMPONENTS; several
+    twentieth of the steps, as StyleGAN2's projection does; ATTRIBUTE_COMPONENTS; several
     attributes add up.
     """
 

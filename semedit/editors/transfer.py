@@ -29,7 +29,7 @@ WHOLE = {"mouth": ("mouth", "lips"), "lips": ("mouth", "lips"), "hair": ("hair",
 
 
 def whole_regions(names: Sequence[str]) -> tuple[str, ...]:
-    """Regions (images.REGIONS) of the named ones and what belongs to them.
+    """Regions (labels.REGIONS) of the named ones and what belongs to them.
 
     Raises: OptionError: none is named, or there is no such region.
     """

@@ -312,7 +312,7 @@ class Gauge:
 
     success    1 where the judge, a network that no editor uses, sees the attribute, else 0
     outside    mean absolute difference from the head's picture outside the attribute's region
-               (editors.regions.ATTRIBUTE_REGIONS on the true map), as a share of the range
+               (attribute_regions.ATTRIBUTE_REGIONS on the true map), as a share of the range
     identity   cosine of the embeddings of the result and of the head's picture
     """
 

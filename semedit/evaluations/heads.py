@@ -20,6 +20,7 @@ from semedit.editors.parts.attribute_regions import attribute_region
 from semedit.errors import MaskError, OptionError
 from semedit.faces.align import square_quad
 from semedit.faces.attributes import Judge
+from semedit.faces.estimates import estimates
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
 from semedit.faces.networks import six, traits
 from semedit.faces.parsing import BuiltinParser
@@ -43,7 +44,7 @@ KEYS = {
     "masks": ("mask_edit_iou", "mask_edit_psnr_db", "mask_edit_outside_change"),
     "attributes": ("attr_success", "attr_outside_change"),
 }
-# Regions (images.REGIONS) whose overlap says whether a mask edit came out as drawn.
+# Regions (labels.REGIONS) whose overlap says whether a mask edit came out as drawn.
 EDIT_REGIONS = {
     "hair_length": ("hair",),
     "smile": ("mouth", "lips"),
@@ -174,12 +175,6 @@ def at_resolution(truth: Truth, size: int, device: torch.device | str = "cpu") -
         views=tuple((label(c), image(pixels)) for c, pixels in truth.views),
         edits={kind: (image(i), labels(x)) for kind, (i, x) in truth.edits.items()},
     )
-
-
-def estimates(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Label maps [N,R,R] and cameras [N,25] as the built-in face network sees them."""
-    labels = BuiltinParser()(images).argmax(1)
-    return labels.to(images.device), camera(six(images)).to(images.device)
 
 
 # --- the face networks -----------------------------------------------------------------------
@@ -362,8 +357,8 @@ def attribute_figures(
     attr_success         share of edited pictures in which the judge, a network that no editor ever
                          uses, sees the attribute as wanted
     attr_outside_change  mean absolute change against the face's own inversion outside the
-                         attribute's region (editors.regions.ATTRIBUTE_REGIONS on the true map), as
-                         a share of the range; where the editor keeps those pixels by a composite,
+                         attribute's region (ATTRIBUTE_REGIONS on the true map), as a share of the
+                         range; where the editor keeps those pixels by a composite,
                          this says that it does
     """
     judge = Judge()

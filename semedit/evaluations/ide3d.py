@@ -72,7 +72,7 @@ class IDE3DEvaluation:
 
         Args:    truths: held-out heads. embed: needed by identity.
         Returns: figures; see `inversion_figures`, `canonical_figures`, `texture_figures`,
-                 `evaluation.mask_figures` and `identity_figures`.
+                 `heads.mask_figures` and `identity_figures`.
         Raises:  OptionError: an unknown part, or no heads.
         """
         unknown = [part for part in self.parts if part not in PARTS]
@@ -384,7 +384,7 @@ def identity_figures(
 
     identity        of random z
     identity_by     whose embedding it is; what the same head and others reach says
-                    `comparison.calibration`
+                    `attributes.calibration`
     """
     numbers = torch.Generator().manual_seed(seed)
     device = generator.mean_codes()["ws"].device

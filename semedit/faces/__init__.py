@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"@[1-9][0-9]*$")
 def numbered(photo: str, index: int) -> str:
     """Name of a photo's face: the photo's own for the largest (index 0), then photo@2, photo@3.
 
-    No photo gets a name of that form (workspace.photographs sees to it), so that the faces of one
+    No photo gets a name of that form (batch.inputs sees to it), so that the faces of one
     never overwrite those of another.
     """
     return photo if index == 0 else f"{photo}@{index + 1}"

@@ -15,7 +15,7 @@ from semedit.faces.deeplab import DeepLabSegmenter
 from semedit.faces.parsing import BuiltinParser
 from semedit.media.labels import LABELS, REGIONS
 
-# component -> regions (images.REGIONS) of it. The paper names these eight, grouped from
+# component -> regions (labels.REGIONS) of it. The paper names these eight, grouped from
 # CelebAMask-HQ's labels; what it did with hats, necks and clothes it does not say: they are no
 # part of the face here. Ears are skin, glasses lie on the eyes.
 COMPONENTS: dict[str, tuple[str, ...]] = {

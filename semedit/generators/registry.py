@@ -13,15 +13,16 @@ from torch import nn
 
 from semedit import weights
 from semedit.errors import WeightsError
-from semedit.generators.cnerf.cnerf import CNeRF, CNeRFConfig  # noqa: E402  (needs Output)
-from semedit.generators.l2sae.l2sae import L2SAE, L2SAEConfig  # noqa: E402  (needs Output)
-from semedit.generators.parts.encoder import load_encoder  # noqa: E402
-from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config  # noqa: E402  (needs Output)
-from semedit.generators.surfaces.gram import GRAM, GRAMConfig  # noqa: E402  (needs Output)
-from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig  # noqa: E402  (needs Output)
-from semedit.generators.triplane.eg3d import EG3D, EG3DConfig  # noqa: E402  (needs Output)
-from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig  # noqa: E402  (needs Output)
-from semedit.generators.triplane.triplane import Triplane, TriplaneConfig  # noqa: E402  (needs Output)
+from semedit.generators.cnerf.cnerf import CNeRF
+from semedit.generators.cnerf.config import CNeRFConfig
+from semedit.generators.l2sae.l2sae import L2SAE, L2SAEConfig
+from semedit.generators.parts.encoder import load_encoder
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.generators.surfaces.gram import GRAM, GRAMConfig
+from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig
+from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
+from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 
 GENERATORS: dict[str, type[nn.Module]] = {
     "triplane": Triplane,

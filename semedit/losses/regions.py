@@ -13,7 +13,7 @@ from semedit.media.labels import LABELS, REGIONS
 
 
 def region(labels: Tensor, names: Sequence[str]) -> Tensor:
-    """Where the labels are one of the named regions (images.REGIONS): mask [N,1,R,R].
+    """Where the labels are one of the named regions (labels.REGIONS): mask [N,1,R,R].
 
     Raises: OptionError: an unknown region.
     """

@@ -1,9 +1,9 @@
 """Pictures decoded in processes of their own: a hang, a crash or a bomb ends one file, not the run.
 
-`read_photo` and `read_labels` are those of semedit.media.photographs, called in a child process that may take
-SECONDS of time and a bounded share of memory. A child serves many files; one that dies or is too
-slow is killed, its file is an InputError, and the next file gets a new child. Threads may call at
-once: each has a child to itself.
+`read_photo` and `read_labels` are those of photographs and masks, called in a child process that
+may take SECONDS of time and a bounded share of memory. A child serves many files; one that dies or
+is too slow is killed, its file is an InputError, and the next file gets a new child. Threads may
+call at once: each has a child to itself.
 
 A request is a line of JSON; an answer is a line of JSON, then the bytes of an array.
 """
@@ -26,8 +26,8 @@ import numpy as np
 
 from semedit import errors
 from semedit.errors import InputError, SemeditError
-from semedit.media.masks import read_labels
-from semedit.media.photographs import MAX_PIXELS, Photo, read_photo
+from semedit.media import masks, photographs
+from semedit.media.photographs import MAX_PIXELS, Photo
 
 SECONDS = 60.0  # the longest that one file may take
 BYTES_PER_PIXEL = 32  # of working memory: a picture in 32 bits and several copies of it
@@ -42,22 +42,22 @@ _START += "from semedit.media.decoding import serve; serve()"
 
 
 def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """`images.read_photo` in another process.
+    """`photographs.read_photo` in another process.
 
     Raises:
         InputError: as there; also when decoding crashed, hung, or took too much memory.
     """
-    found: Photo = call(read_photo, path, max_pixels=max_pixels)
+    found: Photo = call(photographs.read_photo, path, max_pixels=max_pixels)
     return found
 
 
 def read_labels(path: str | Path) -> np.ndarray:
-    """`images.read_labels` in another process.
+    """`masks.read_labels` in another process.
 
     Raises:
         InputError, MaskError: as there; InputError also when decoding crashed or hung.
     """
-    found: np.ndarray = call(read_labels, path)
+    found: np.ndarray = call(masks.read_labels, path)
     return found
 
 

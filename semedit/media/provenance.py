@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from semedit import __version__
 from semedit.errors import OptionError
+from semedit.version import __version__
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 CERTIFICATE, KEY = "SEMEDIT_C2PA_CERT", "SEMEDIT_C2PA_KEY"  # environment: paths of PEM files

@@ -36,8 +36,8 @@ COLUMNS = ("before", "mask", "inverted", "by mask", "attribute", "left", "front"
 
 def examples() -> list[Path]:
     """The rendered heads that come with this installation."""
-    packaged = Path(__file__).parent / "examples"  # in a wheel
-    checkout = Path(__file__).parent.parent / "examples"
+    packaged = Path(__file__).parents[1] / "examples"  # in a wheel
+    checkout = Path(__file__).parents[2] / "examples"
     return sorted((packaged if packaged.is_dir() else checkout).glob("*.png"))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from semedit import latents
 from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, OptionError, TraitError
-from semedit.evaluations.heads import estimates
+from semedit.faces.estimates import estimates
 from semedit.latents import Latent
 from semedit.media.decoding import read_photo
 from semedit.media.pixels import resize, to_tensor

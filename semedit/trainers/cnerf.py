@@ -33,7 +33,8 @@ from semedit import cameras, losses
 from semedit.datasets.rendered import Pair, View, Views, read_views
 from semedit.errors import OptionError
 from semedit.generators import load_generator
-from semedit.generators.cnerf.cnerf import LOGIT, REGIONS, CNeRF, CNeRFConfig
+from semedit.generators.cnerf.cnerf import LOGIT, CNeRF
+from semedit.generators.cnerf.config import REGIONS, CNeRFConfig
 from semedit.generators.cnerf.march import distances
 from semedit.generators.parts.siren import FREQUENCY, PHASE
 from semedit.media.labels import LABELS

@@ -11,7 +11,7 @@ the same. `multi_view=0` leaves it out: one view, no such terms.
 
 Source: Sun et al. 2022 (IDE-3D), arXiv:2205.15517, section 3.2.
 Departs: rendered heads have true second views, which `second_view` compares, too; without them
-(pictures of a folder, see trainers/posed.py) it does nothing.
+(pictures of a folder, see datasets/posed.py) it does nothing.
 """
 
 from __future__ import annotations

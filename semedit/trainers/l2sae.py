@@ -95,7 +95,9 @@ class L2SAETrainer:
     gan_lr: float = 1e-3  # Adam, beside and of the adversaries
     regression: float = 0.85  # part of the run without adversaries
     twin: float = 1.0  # how far twins are from their pictures; 0: no twins, plain reconstruction
-    tint: float = 0.06  # how far a twin's colours are from those of another light; see twins.py
+    tint: float = (
+        0.06  # how far a twin's colours are from those of another light; see recolouring.py
+    )
     edge: float = 0.5  # weight of the differences between neighbouring pixels
     small: float = 4.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     label: float = 1.0  # weight of the labels that are read beside the picture

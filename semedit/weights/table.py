@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pass
 
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Row:
 @cache
 def table() -> dict[str, Row]:
     """All rows of the weights.toml that came with this installation."""
-    packaged = Path(__file__).parent / "weights.toml"  # in a wheel
-    checkout = Path(__file__).parent.parent / "weights.toml"
+    packaged = Path(__file__).parents[1] / "weights.toml"  # in a wheel
+    checkout = Path(__file__).parents[2] / "weights.toml"
     path = packaged if packaged.is_file() else checkout
     return read_table(path.read_text("utf-8"))
 

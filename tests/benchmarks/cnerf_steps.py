@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import cameras
-from semedit.generators.cnerf.cnerf import CNeRF, CNeRFConfig
+from semedit.generators.cnerf.cnerf import CNeRF
+from semedit.generators.cnerf.config import CNeRFConfig
 from semedit.generators.cnerf.march import WINDOWS, window
 from semedit.generators.cnerf.rays import Rays
 from semedit.generators.parts.siren import Sines

@@ -14,7 +14,7 @@ from torch import Tensor
 from semedit.errors import OptionError
 from semedit.losses import dilate, region
 
-# attribute -> region names (images.REGIONS), and how far around them the attribute reaches, in
+# attribute -> region names (labels.REGIONS), and how far around them the attribute reaches, in
 # hundredths of the picture's side. A smile moves the cheeks, glasses cast shadows, hair grows.
 ATTRIBUTE_REGIONS: dict[str, tuple[tuple[str, ...], int]] = {
     "arched_eyebrows": (("brows",), 5),
@@ -82,7 +82,7 @@ def freed_components(attributes: Iterable[str]) -> tuple[str, ...]:
 def attribute_region(labels: Tensor, attributes: Iterable[str]) -> Tensor:
     """Where the attributes may change a face: mask float32 [N,1,R,R], hard-edged.
 
-    Args:   labels int64 [N,R,R]; attributes: names of images.ATTRIBUTES.
+    Args:   labels int64 [N,R,R]; attributes: names of labels.ATTRIBUTES.
     Raises: OptionError: an attribute without a region.
     """
     size = labels.shape[-1]

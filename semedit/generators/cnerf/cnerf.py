@@ -26,9 +26,7 @@ there to train on a CPU.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 
@@ -39,11 +37,11 @@ from torch.utils.checkpoint import checkpoint
 
 from semedit import cameras
 from semedit.errors import OptionError, ShapeError
+from semedit.generators.cnerf.config import CNeRFConfig
 from semedit.generators.cnerf.march import Local, march
 from semedit.generators.cnerf.rays import Rays
 from semedit.generators.contract import Output
 from semedit.generators.parts.layers import SLOPE
-from semedit.generators.parts.siren import FREQUENCY, PHASE
 from semedit.generators.parts.superresolution import Superresolution
 from semedit.generators.stylegan2.stylegan2 import Noise
 from semedit.media.labels import LABELS
@@ -52,75 +50,11 @@ from semedit.options import pick_method
 
 Planes = dict[str, Tensor]
 
-# Labels that a region draws, and labels that share it unless a region of their own is there.
-REGIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "background": ((0,), ()),
-    "face": ((1,), ()),
-    "eye": ((4, 5), (3,)),
-    "mouth": ((10, 11, 12), ()),
-    "brow": ((6, 7), ()),
-    "nose": ((2,), ()),
-    "ear": ((8, 9), (15,)),
-    "hair": ((13,), (14,)),
-    "neck": ((17, 18), (16,)),
-    "glasses": ((3,), ()),
-    "hat": ((14,), ()),
-}
-PUBLISHED = ("background", "face", "eye", "mouth", "brow", "nose", "ear", "hair", "neck")
 LEFT, RIGHT = (4, 6, 8), (5, 7, 9)  # labels at x > 0 and x < 0
 LOGIT = 8.0  # of a label whose region covers a pixel alone
 SHARED = 4.0  # taken off the logit of a label that shares a region
 RAYS = 512  # rays marched together
 MEMORY = 3 << 29  # bytes kept for a backward pass; beyond it, values are computed anew
-INNER, OUTER = 3, 2  # published layers of shape and of texture
-
-
-@dataclass(frozen=True)
-class CNeRFConfig:
-    """Sizes of a CNeRF; the defaults are those published, without stage 2."""
-
-    regions: tuple[str, ...] = PUBLISHED  # names of REGIONS
-    neural: int = 64  # pixels a side of the volume rendering
-    up: tuple[int, ...] = ()  # channels of stage 2 at neural, 2 neural, ... pixels; empty: none
-    z_dim: int = 256  # entries of z
-    w_dim: int = 256  # entries of a style
-    mapping_layers: int = 3  # linear layers from z to w
-    layered: bool = False  # z gives every region a style of shape and one of texture
-    width: int = 128  # of the local networks, and features of a ray
-    shape_layers: int = INNER  # sines before the mask
-    texture_layers: int = OUTER  # sines behind them
-    frequency: float = FREQUENCY  # mean of the sines'
-    phase: float = PHASE  # spread of their phases under styles, radians
-    samples: int = 24  # per ray; published pictures were drawn with 64
-    depth: float = 0.12  # half the length of the rays' interval, in distances of the camera
-    focal: float = 0.5 / math.tan(math.radians(6.0))  # of a nominal c, in sides of the picture
-    static_views: bool = True  # views in the camera's frame; False: in the world's
-    beta: float = 0.1  # softness of the surface at the start, in distances of the camera
-    shape_sdf: bool = False  # distances behind the shape layers: a texture never moves a surface
-    sphere: float | None = None  # radius of a fixed sphere in place of the base network, in depths
-    windows: bool = False  # small regions only where they can be, background only at the far end,
-    # drawn by where it is in the picture
-    skip_weight: float = 1e-4  # what weighs less along a ray is left out
-
-    @property
-    def resolution(self) -> int:
-        """Pixels a side of the picture."""
-        return self.neural * 2 ** max(0, len(self.up) - 1)
-
-    @property
-    def layers(self) -> int:
-        """Styles of a region."""
-        return self.shape_layers + self.texture_layers
-
-    @property
-    def labels(self) -> dict[int, tuple[int, bool]]:
-        """The region of each label that is drawn, and whether the label merely shares it."""
-        found: dict[int, tuple[int, bool]] = {}
-        for index, name in enumerate(self.regions):
-            found |= {label: (index, True) for label in REGIONS[name][1] if label not in found}
-        for index, name in enumerate(self.regions):
-            found |= dict.fromkeys(REGIONS[name][0], (index, False))
-        return found
 
 
 class CNeRF(nn.Module):
@@ -222,11 +156,11 @@ class CNeRF(nn.Module):
         regions: Sequence[str],
         part: str = "both",
     ) -> dict[str, Tensor]:
-        """As `exchange`, with regions by the names of images.REGIONS."""
+        """As `exchange`, with regions by the names of labels.REGIONS."""
         return self.exchange(codes, donor, self.covering(regions), part)
 
     def covering(self, regions: Sequence[str]) -> tuple[str, ...]:
-        """The regions here that draw labels of regions of images.REGIONS.
+        """The regions here that draw labels of regions of labels.REGIONS.
 
         Raises: OptionError: no such region, or none here draws it.
         """

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from semedit import cameras
+from semedit.generators.cnerf.config import CNeRFConfig
 from semedit.generators.cnerf.rays import Rays
 from semedit.generators.parts import volume
 from semedit.generators.parts.siren import (
@@ -33,9 +34,6 @@ from semedit.generators.parts.siren import (
     plain,
     remembered_bytes,
 )
-
-if TYPE_CHECKING:
-    from semedit.generators.cnerf.cnerf import CNeRFConfig
 
 EMPTY = 1e3  # distance to any surface where none is looked for
 # Where small regions of a head can be, in world units: (|x|, y, z) from ... to ...; they fade

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from semedit import cameras
-
-if TYPE_CHECKING:
-    from semedit.generators.cnerf.cnerf import CNeRFConfig
+from semedit.generators.cnerf.config import CNeRFConfig
 
 SLAB = 8  # samples of a ray evaluated before it is asked whether anything behind is seen;
 # where samples are moved at random, to train, rays are few and evaluated at once

@@ -39,7 +39,7 @@ from semedit.generators.l2sae.layers import (
 from semedit.generators.parts.layers import Linear
 from semedit.generators.stylegan2.stylegan2 import NOISES
 
-# The regions that slices answer for -> the names of images.REGIONS that make them.
+# The regions that slices answer for -> the names of labels.REGIONS that make them.
 ROIS: dict[str, tuple[str, ...]] = {
     "hair": ("hair",),
     "skin": ("skin",),

@@ -44,7 +44,7 @@ from semedit.media.labels import LABELS, REGIONS
 Planes = dict[str, Tensor]
 Sharing = Literal["none", "proposed", "all"]
 
-# Labels whose appearance is one: names of images.REGIONS. Every label is in one club.
+# Labels whose appearance is one: names of labels.REGIONS. Every label is in one club.
 CLUBS: dict[str, tuple[str, ...]] = {
     "background": ("background",),
     "face": ("skin", "nose", "ears", "neck"),
@@ -158,7 +158,7 @@ class Manifolds(OnSurfaces):
         self, codes: Mapping[str, Tensor], donor: Mapping[str, Tensor], regions: Sequence[str]
     ) -> dict[str, Tensor]:
         """Codes whose clubs have the donor's appearance where all of a club is among the regions
-        (images.REGIONS)."""
+        (labels.REGIONS)."""
         whole = [i for i, club in enumerate(self.clubs) if set(CLUBS[club]) <= set(regions)]
         appearance = codes["appearance"].clone()
         appearance[:, :, whole] = donor["appearance"][:, :, whole].to(appearance)
