@@ -12,13 +12,13 @@ from semedit.media.labels import LABELS
 
 
 def psnr(image: Tensor, target: Tensor) -> Tensor:
-    """Peak signal to noise ratio [N] in dB, at most 100.
+    """Peak signal to noise ratio [...] in dB, at most 100.
 
         psnr = 10 log10(range^2 / mean squared error), range = 2
 
-    Args: image, target [N,3,R,R] in [-1,1]; the image is clamped, as it is when written.
+    Args: image, target [...,3,R,R] in [-1,1]; the image is clamped, as it is when written.
     """
-    error = (image.clamp(-1, 1) - target).square().flatten(1).mean(1)
+    error = (image.clamp(-1, 1) - target).square().mean((-3, -2, -1))
     return (10 * torch.log10(4 / error.clamp(min=1e-12))).clamp(max=100)
 
 

@@ -238,7 +238,7 @@ def test_real_published_directions(shared: Path) -> None:
 def test_the_users_directions_count_beside_those_that_ship(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "DATA", tmp_path / "data")
+    monkeypatch.setattr(weights.rows, "DATA", tmp_path / "data")
     monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "own"))
     generator = TinyGenerator().requires_grad_(False)
     with pytest.raises(WeightsError, match="no directions"):

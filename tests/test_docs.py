@@ -75,7 +75,7 @@ def weights_table() -> str:
     lines = ["| name | what for | made by | data | minutes | held-out figures | size |"]
     lines += ["|-|-|-|-|-|-|-|"]
     for row in weights.table().values():
-        path = weights.DATA / row.file
+        path = weights.rows.DATA / row.file
         if row.kind != "builtin" or not path.is_file():
             continue
         _, about = weights.load(path)

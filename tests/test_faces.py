@@ -256,7 +256,7 @@ def test_network_survives_its_weight_file(tmp_path: Path, monkeypatch: pytest.Mo
     network = networks.build("judge", {"widths": [4, 8], "hidden": 8}).eval()
     metadata = {"kind": "judge", "config": '{"widths": [4, 8], "hidden": 8}'}
     weights.save(tmp_path / "judge.safetensors", networks.tensors(network), metadata)
-    monkeypatch.setattr(weights, "DATA", tmp_path)
+    monkeypatch.setattr(weights.rows, "DATA", tmp_path)
     networks.load.cache_clear()
     images = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(

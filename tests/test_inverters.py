@@ -157,7 +157,7 @@ def test_the_hint_at_a_misfit_tells_what_is_on_the_disk(
     generator: TinyGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(weights, "DATA", tmp_path / "none")
+    monkeypatch.setattr(weights.rows, "DATA", tmp_path / "none")
     generator.traits = frozenset({"camera", "seg"})
     with pytest.raises(TraitError, match="no generator on this disk fits"):
         FAST["hybrid"](generator, *faces(generator))

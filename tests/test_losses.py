@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from tiny import TinyFaceNet
 
-from semedit import losses
+from semedit import losses, weights
 from semedit.errors import OptionError, WeightsError
 from semedit.faces import networks
 from semedit.generators import Output
@@ -124,7 +124,7 @@ def test_the_built_in_backbone_serves_where_lpips_has_no_weights(
     def nothing(name: str) -> None:
         raise WeightsError(f"{name} is not there")
 
-    monkeypatch.setattr(losses.weights, "resolve", nothing)
+    monkeypatch.setattr(weights, "resolve", nothing)
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": TinyFaceNet())
     assert losses.perceptual().name == "faces"
     with pytest.raises(WeightsError):
@@ -141,7 +141,7 @@ def test_lpips_embeddings_give_the_package_s_own_distance(
     network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     state = {"features." + k.split(".", 1)[1]: v for k, v in network.net.state_dict().items()}
     torch.save(state, tmp_path / "alexnet.pth")
-    monkeypatch.setattr(losses.weights, "resolve", lambda name: tmp_path / "alexnet.pth")
+    monkeypatch.setattr(weights, "resolve", lambda name: tmp_path / "alexnet.pth")
     ours = losses.perceptual("lpips")
     a, b = output(size=64, seed=0).image, output(size=64, seed=1).image
     with torch.no_grad():

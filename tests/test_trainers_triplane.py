@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semedit import metrics
 from semedit import cameras
 from semedit.datasets.rendered import read_views
 from semedit.errors import InputError
@@ -18,7 +19,7 @@ from semedit.generators import load_generator
 from semedit.generators.parts.encoder import Encoder
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.triplane import HeadsTask, HeadsTrainer, decibels, wobble
+from semedit.trainers.triplane import HeadsTask, HeadsTrainer, wobble
 from tests.test_generators import SMALL_ENCODER, small_generator
 
 SIDE, HEADS = 16, 8
@@ -111,7 +112,7 @@ def test_trained_files_load_and_train_on(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_decibels() -> None:
     true = torch.zeros(2, 3, 4, 4)
-    assert decibels(true + 0.2, true)[0] == pytest.approx(20.0, abs=1e-3)
+    assert metrics.psnr(true + 0.2, true)[0] == pytest.approx(20.0, abs=1e-3)
 
 
 def test_wobble_moves_outlines_only() -> None:

@@ -277,7 +277,8 @@ def test_the_rest_of_another_file_is_refused_and_the_next_try_starts_anew(server
 def test_a_redirect_does_not_leave_https():
     request = urllib.request.Request("https://example.org/a")
     for place, fine in (("https://mirror.example.org/a", True), ("http://example.org/a", False)):
-        follow = partial(weights._StayHttps().redirect_request, request, None, 302, "", {}, place)
+        opener = weights.remote._StayHttps()
+        follow = partial(opener.redirect_request, request, None, 302, "", {}, place)
         if fine:
             assert follow().full_url == place
         else:
@@ -345,7 +346,7 @@ def repository(server, monkeypatch):
         for name, body in sorted(files.items())
     )
     row = replace(weights.row("ict-facekit"), url=f"{server.url}/at-commit/", files=rows)
-    monkeypatch.setattr(weights, "table", lambda: {"ict-facekit": row})
+    monkeypatch.setattr(weights.rows, "table", lambda: {"ict-facekit": row})
     return neutral, moved
 
 

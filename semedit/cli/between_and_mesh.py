@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from semedit.cli.common import Common, Drawn, Generator, Made, Mark, command, run
+from semedit.cli.common import Common, Drawn, GeneratorName, Made, Mark, command, run
 from semedit.errors import OptionError
 
 From = Annotated[
@@ -60,7 +60,7 @@ def interpolate(
     format: Annotated[Literal["gif", "webp", "mp4"], typer.Option(help="File format.")] = "gif",
     fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 12.0,
     start: From = None,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
     mark: Mark = True,
 ) -> None:
     """Let one face become another: an animation, and a strip of pictures."""

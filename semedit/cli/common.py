@@ -42,7 +42,7 @@ From = Annotated[
         "`none` makes a face from the map alone.",
     ),
 ]
-Generator = Annotated[
+GeneratorName = Annotated[
     str, typer.Option("--generator", "-w", help="Weights of the generator, by name or path.")
 ]
 Fresh = Annotated[int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")]
@@ -129,7 +129,7 @@ class OnFaces(Common):
 class Drawn(OnFaces):
     """Options that every command has that lets a generator draw."""
 
-    generator: Generator = "heads-128"
+    generator: GeneratorName = "heads-128"
 
 
 @dataclass(frozen=True)

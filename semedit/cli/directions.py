@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Shared, StepBar, command, data, device, say, stdout
+from semedit.cli.common import GeneratorName, Shared, StepBar, command, data, device, say, stdout
 from semedit.errors import LatentError, OptionError
 
 if TYPE_CHECKING:
     from semedit.directions.directions import Directions
+    from semedit.generators import Generator
 
 Out = Annotated[Path | None, typer.Option(help="File to write; default: among the user's weights.")]
 Samples = Annotated[int, typer.Option("--samples", "-n", min=16, help="Samples of the generator.")]
@@ -47,7 +48,7 @@ def fit(
         typer.Option(help="Of this region's codes alone, where codes have regions; like mouth."),
     ] = "",
     out: Out = None,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
     heads: Annotated[
         Path | None,
         typer.Option("--data", help="Regress on rendered heads, as the generator's encoder sees."),
@@ -125,7 +126,7 @@ def pca(
     components: Annotated[int, typer.Option(min=1, help="How many, the widest first.")] = 20,
     samples: Samples = 20000,
     out: Out = None,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
 ) -> None:
     """Principal components of the codes as directions: pc00, pc01, ..."""
     from semedit.directions import fitting
@@ -145,7 +146,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A published .npy or .pt file.")],
     name: Annotated[str | None, typer.Option(help="Of the direction; default: the file's.")] = None,
     out: Out = None,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
 ) -> None:
     """Take over a published direction of W or W+, after checking that it fits the generator."""
     from semedit.directions.published import import_directions
@@ -160,7 +161,7 @@ def import_(
 
 def _keep(
     common: Shared,
-    generator: object,
+    generator: Generator,
     found: Directions,
     out: Path | None,
     told: str,
@@ -192,7 +193,7 @@ def _keep(
         )
 
 
-def list_directions(common: Shared, generator: Generator = "heads-128") -> None:
+def list_directions(common: Shared, generator: GeneratorName = "heads-128") -> None:
     """The directions that a generator has, and how well each parts its attribute."""
     from semedit.directions.directions import directions_for
     from semedit.generators import load_generator

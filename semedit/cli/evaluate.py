@@ -9,7 +9,7 @@ from rich.table import Table
 
 from semedit.cli.common import (
     Fresh,
-    Generator,
+    GeneratorName,
     Options,
     Shared,
     StepBar,
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def eval_heads(
     common: Shared,
     n: Fresh = 0,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
     parts: Annotated[
         str, typer.Option(help="faces,inversion,masks,attributes or some of them.")
     ] = "faces,inversion,masks,attributes",
@@ -75,7 +75,7 @@ def eval_heads(
 def eval_attributes(
     common: Shared,
     n: Fresh = 0,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
     attributes: Annotated[
         str | None, typer.Option(help="Comma between them; default: eight of the paper's.")
     ] = None,

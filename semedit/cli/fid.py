@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, Generator, Options, Shared, StepBar, data, device, stdout
+from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
 
 Folder = Annotated[
     Path, typer.Option("--data", help="Rendered heads, EG3D's folders or CelebAMask-HQ.")
@@ -24,7 +24,7 @@ def eval_fid(
     common: Shared,
     data_folder: Folder,
     n: Count = 1000,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
     features: Features = "faces",
     psi: Annotated[float, typer.Option(help="Truncation; 1: none.")] = 1.0,
 ) -> None:
@@ -86,7 +86,7 @@ def eval_transfer(
     common: Shared,
     n: Fresh = 0,
     heads: Annotated[int, typer.Option(min=2, help="Of the shipped set, at most.")] = 8,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
     region: Annotated[str, typer.Option(help="Regions, each given alone.")] = "hair,mouth",
     options: Options = None,
 ) -> None:

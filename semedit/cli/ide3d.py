@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, Generator, Options, Shared, StepBar, data, device, stdout
+from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
 from semedit.errors import OptionError
 
 
 def eval_ide3d(
     common: Shared,
     n: Fresh = 0,
-    generator: Generator = "heads-128",
+    generator: GeneratorName = "heads-128",
     parts: Annotated[
         str, typer.Option(help="inversion,canonical,texture,masks,identity or some of them.")
     ] = "inversion,canonical,texture,masks,identity",

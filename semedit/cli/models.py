@@ -150,7 +150,7 @@ def list_methods(
             pick_method(known, name, "method")
         for kind, entry in GENERATORS.items():
             if name in (None, kind):
-                traits = sorted(entry.traits)  # type: ignore[attr-defined]
+                traits = sorted(entry.traits)
                 _show("generator", kind, summary_of(entry), traits, (), as_json)
         for title, registry in (
             ("inverter", INVERTERS),

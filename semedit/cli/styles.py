@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, Generator, Options, Shared, StepBar, data, device, stdout
+from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
 
 
 def eval_styles(
     common: Shared,
     n: Fresh = 0,
-    generator: Generator = "heads-l2sae-128",
+    generator: GeneratorName = "heads-l2sae-128",
     rival: Annotated[
         str, typer.Option(help="Weights of the generator that is inverted, in the table.")
     ] = "heads-128",

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Generator, Shared, StepBar, data, device, stdout
+from semedit.cli.common import GeneratorName, Shared, StepBar, data, device, stdout
 
 
 def eval_views(
     common: Shared,
-    generator: Generator = "heads-cnerf-64",
+    generator: GeneratorName = "heads-cnerf-64",
     faces: Annotated[int, typer.Option(min=2, help="Random faces, for views and diversity.")] = 16,
     pairs: Annotated[int, typer.Option(min=1, help="Of faces that exchange a region.")] = 50,
     parts: Annotated[

@@ -7,7 +7,7 @@ CelebA as it is published, all of it below one folder:
     [Eval/]list_eval_partition.txt            "000001.jpg 0": 0 training, 1 validation, 2 test
 
 A folder of `semedit heads` has such a list of its own attributes and serves as well. Where there
-is no partition, every twentieth picture is held out.
+is no partition, split.held_out decides.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semedit.datasets.split import held_out
 from semedit.errors import InputError
 
 # What of an aligned CelebA picture FFHQ's crop shows, from the mean landmarks of these pictures:
@@ -56,7 +57,7 @@ def read_celeba(data: Path) -> Listed:
     if folder is None:
         tried = ", ".join(str(data / place) for place in places)
         raise InputError(f"{files[0]} is in none of {tried}", "CelebA's aligned pictures go there")
-    part = np.where(np.arange(len(files)) % 20 == 0, 1, 0)
+    part = held_out(len(files)).astype(int)
     split = next((p for p in _places(data, "list_eval_partition.txt", ("", "Eval"))), None)
     if split is not None:
         part = _partition(split, files)

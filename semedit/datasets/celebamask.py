@@ -6,7 +6,7 @@ CelebAMask-HQ as it is published:
     CelebAMask-HQ-mask-anno/0/00000_skin.png ...       512 x 512, white where the part is;
                                                        2000 pictures to a folder of masks
 
-A part that a face has not has no file. Every twentieth picture is held out.
+A part that a face has not has no file.
 """
 
 from __future__ import annotations

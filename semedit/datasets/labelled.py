@@ -1,12 +1,11 @@
 """Pictures with label maps, from rendered heads or CelebAMask-HQ: resized once, mapped from disk.
 
 Rendered heads are a folder of `semedit heads`, or a folder of such folders; CelebAMask-HQ is told
-by its folder of pictures (see celebamask). Every twentieth head or picture is held out.
+by its folder of pictures (see celebamask). See split for what is held out.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semedit.datasets.cache import resized
 from semedit.datasets.celeba import read_picture
 from semedit.datasets.celebamask import IMAGES, read_folder, read_label_map
-from semedit.datasets.rendered import HELD_OUT, Folder
+from semedit.datasets.rendered import Folder
+from semedit.datasets.split import held_out
 from semedit.errors import InputError
 
 
@@ -68,7 +69,7 @@ def read_labelled(data: Path, resolution: int) -> Labelled:
     for folder in folders:
         n, views = folder.images.shape[:2]
         parts.append((_flat(folder.images), _flat(folder.labels)))
-        held.append(_every((np.arange(n * views)) // views, n))
+        held.append(held_out(n, views))
     return _labelled(parts, np.concatenate(held), [folder.about for folder in folders])
 
 
@@ -81,11 +82,6 @@ def _flat(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1, *array.shape[2:])
 
 
-def _every(numbers: np.ndarray, n: int) -> np.ndarray:
-    """Which of n things are held out, by their numbers: bool, like `numbers`."""
-    return numbers % HELD_OUT == HELD_OUT - 1 if n >= HELD_OUT else numbers == n - 1
-
-
 def _labelled(
     parts: list[tuple[np.ndarray, np.ndarray]], held: np.ndarray, about: list[object]
 ) -> Labelled:
@@ -95,22 +91,12 @@ def _labelled(
 def _celebamask(data: Path, size: int) -> Labelled:
     """CelebAMask-HQ; what was resized is kept in the folder's `cache`."""
     numbers = read_folder(data)
-    n, folder = len(numbers), data / "cache"
-    paths = [folder / f"{kind}-{size}-{n}.npy" for kind in ("images", "labels")]
-    if not all(path.exists() for path in paths):
-        folder.mkdir(exist_ok=True)
-        drafts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        arrays = [
-            np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
-            for draft, shape in zip(drafts, [(n, size, size, 3), (n, size, size)], strict=True)
-        ]
-        for i, number in enumerate(numbers):
-            arrays[0][i] = read_picture(data / IMAGES / f"{number}.jpg", size)
-            arrays[1][i] = read_label_map(data, number, size)
-        for array, draft, path in zip(arrays, drafts, paths, strict=True):
-            array.flush()
-            draft.replace(path)
-    images, labels = (np.load(path, mmap_mode="r") for path in paths)
+    n = len(numbers)
+
+    def read(i: int) -> tuple[np.ndarray, np.ndarray]:
+        picture = read_picture(data / IMAGES / f"{numbers[i]}.jpg", size)
+        return picture, read_label_map(data, numbers[i], size)
+
     about: list[object] = [{"name": "CelebAMask-HQ", "n": n}]
-    found = _labelled([(images, labels)], _every(np.arange(n), n), about)
+    found = _labelled([resized(data, str(n), (n,), size, read)], held_out(n), about)
     return replace(found, licence="CelebAMask-HQ: non-commercial research")

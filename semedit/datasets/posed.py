@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from semedit import cameras, weights
+from semedit.datasets.cache import resized
 from semedit.datasets.celebamask import IMAGES
 from semedit.datasets.labelled import read_labelled
 from semedit.datasets.rendered import Views, read_views
@@ -125,23 +125,9 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
 def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Memory maps images uint8 [n,size,size,3] and labels [n,size,size], made at the first call
     and where a file has changed."""
-    folder = data / "cache"
     key = hashlib.sha256("\n".join(_state(data, name) for name in names).encode()).hexdigest()[:12]
-    paths = [folder / f"posed-{kind}-{size}-{key}.npy" for kind in ("images", "labels")]
-    if not all(path.exists() for path in paths):
-        folder.mkdir(exist_ok=True)
-        parts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        shapes = [(len(names), size, size, 3), (len(names), size, size)]
-        arrays = [
-            np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-            for part, shape in zip(parts, shapes, strict=True)
-        ]
-        for i, name in enumerate(names):
-            arrays[0][i], arrays[1][i] = _read(data, name, size)
-        for array, part, path in zip(arrays, parts, paths, strict=True):
-            array.flush()
-            part.replace(path)
-    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+    shape = (len(names),)
+    return resized(data, f"posed-{key}", shape, size, lambda i: _read(data, names[i], size))
 
 
 def _picture_file(data: Path, name: str) -> Path:

@@ -7,7 +7,6 @@ Views   several views of each head, of one folder      (generators, encoders, di
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.datasets.augment import mirrored_labels
+from semedit.datasets.cache import resized
+from semedit.datasets.split import held_out
 from semedit.errors import InputError
 from semedit.heads.dataset import EVALUATION_SEED
-
-HELD_OUT = 20  # every how many-th head of Heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,26 +70,12 @@ def _name(head: int, view: int) -> str:
 
 
 def _resized(data: Path, size: int, n: int, views: int) -> tuple[np.ndarray, np.ndarray]:
-    """Memory maps images [n,V,size,size,3] and labels [n,V,size,size], made at the first call."""
-    folder = data / "cache"
-    paths = [folder / f"{kind}-{size}-{n}.npy" for kind in ("images", "labels")]
-    if not all(path.exists() for path in paths):
-        folder.mkdir(exist_ok=True)
-        # Written where they are mapped from: several gigabytes need not fit into memory.
-        parts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        shapes = [(n, views, size, size, 3), (n, views, size, size)]
-        arrays = [
-            np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-            for part, shape in zip(parts, shapes, strict=True)
-        ]
-        for head in range(n):
-            for view in range(views):
-                found = _read(data, _name(head, view), size)
-                arrays[0][head, view], arrays[1][head, view] = found
-        for array, part, path in zip(arrays, parts, paths, strict=True):
-            array.flush()
-            part.replace(path)
-    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+    """Memory maps images [n,V,size,size,3] and labels [n,V,size,size]."""
+
+    def read(number: int) -> tuple[np.ndarray, np.ndarray]:
+        return _read(data, _name(*divmod(number, views)), size)
+
+    return resized(data, str(n), (n, views), size, read)
 
 
 def _read(data: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +95,7 @@ class Heads:
         parts: (images uint8 [M_i,R,R,3], labels uint8 [M_i,R,R]) of each folder, mapped from disk.
         points: float32 [M,68,2] in sides of the picture; visible: bool [M,68].
         six: float32 [M,6], see cameras.to_six; attributes: float32 [M,A], 0 or 1.
-        train, held: indices of pictures, int64; every HELD_OUT-th head of a folder is held out.
+        train, held: indices of pictures, int64; see split.held_out.
     """
 
     parts: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -162,7 +147,7 @@ def read_heads(data: Path, resolution: int) -> Heads:
     held = []
     for folder in folders:
         n, views = folder.images.shape[:2]
-        held.append((np.arange(n * views) // views) % HELD_OUT == HELD_OUT - 1)
+        held.append(held_out(n, views))
     out = np.concatenate(held)
 
     def flat(name: str, folder: Folder) -> Tensor:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from semedit import weights
 from semedit.errors import LatentError, TraitError, WeightsError
+from semedit.generators.contract import Generator
 from semedit.latents import fingerprint
 from semedit.options import pick_method
 
@@ -108,7 +108,7 @@ class OfRegions:
     chosen: tuple[int, ...]
 
     @classmethod
-    def named(cls, generator: Any, regions: Sequence[str]) -> OfRegions:
+    def named(cls, generator: Generator, regions: Sequence[str]) -> OfRegions:
         """Of regions of a generator's, by the names of labels.REGIONS.
 
         Raises: TraitError: its codes have no regions.  OptionError: no such region.
@@ -145,7 +145,7 @@ class OfRegions:
 def files_of(name: str) -> list[Path]:
     """Where the directions of a generator lie: those that ship, then the user's own."""
     file = f"directions-{name}.safetensors"
-    return [path for path in (weights.DATA / file, own_file(name)) if path.is_file()]
+    return [path for path in (weights.rows.DATA / file, own_file(name)) if path.is_file()]
 
 
 def own_file(name: str) -> Path:
@@ -153,7 +153,7 @@ def own_file(name: str) -> Path:
     return weights.folder() / f"directions-{name}.safetensors"
 
 
-def directions_for(generator: Any) -> Directions:
+def directions_for(generator: Generator) -> Directions:
     """The shipped directions of a generator and the user's, which count where both have a name.
 
     Raises: WeightsError: there are none.  LatentError: they were made for other weights.
@@ -171,7 +171,7 @@ def directions_for(generator: Any) -> Directions:
     return found
 
 
-def require_made_for(found: Directions, generator: Any, path: Path) -> None:
+def require_made_for(found: Directions, generator: Generator, path: Path) -> None:
     """Raise LatentError unless the directions of a file were made for the generator."""
     own = (generator.name, fingerprint(generator))
     if (found.generator, found.fingerprint) != own:

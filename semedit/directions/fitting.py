@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from semedit import cameras
 from semedit.directions.directions import Directions
 from semedit.errors import OptionError
+from semedit.generators.contract import Generator
 from semedit.inverters.descent import Progress
 from semedit.latents import fingerprint
 from semedit.media.labels import ATTRIBUTES
@@ -67,7 +67,7 @@ def shared(codes: Codes) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def sample(
-    generator: Any,
+    generator: Generator,
     count: int,
     seed: int = 0,
     batch: int = 0,
@@ -82,7 +82,7 @@ def sample(
              on the CPU.
     """
     batch = batch or max(1, min(16, PIXELS // generator.resolution**2))
-    device = next(iter(generator.mean_codes().values())).device
+    device = generator.device
     numbers = torch.Generator().manual_seed(seed)
     c = cameras.orbit(0.0, 0.0).to(device)
     codes: list[dict[str, Tensor]] = []
@@ -188,7 +188,7 @@ def accuracy(along: Tensor, positive: Tensor) -> float:
 
 
 def fit_boundaries(
-    generator: Any,
+    generator: Generator,
     codes: Codes,
     scores: Tensor,
     names: Sequence[str] = ATTRIBUTES,
@@ -226,7 +226,11 @@ def fit_boundaries(
 
 
 def regress(
-    generator: Any, codes: Codes, scores: Tensor, names: Sequence[str], loose: Loose | None = None
+    generator: Generator,
+    codes: Codes,
+    scores: Tensor,
+    names: Sequence[str],
+    loose: Loose | None = None,
 ) -> Directions:
     """Directions of attributes: how the codes change with one, the others held; `fit_regression`.
 
@@ -272,7 +276,7 @@ def fit_regression(
 # --- components (GANSpace) -------------------------------------------------------------------
 
 
-def fit_components(generator: Any, codes: Codes, count: int) -> Directions:
+def fit_components(generator: Generator, codes: Codes, count: int) -> Directions:
     """Principal components of codes, the widest first: pc00, pc01, ...
 
         C = cov(w) = sum_i s_i^2 v_i v_i^T,   direction_i = v_i,  deviation_i = s_i

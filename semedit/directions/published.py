@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from semedit import weights
 from semedit.directions.directions import Directions, normal
 from semedit.directions.fitting import sample
 from semedit.errors import InputError, LatentError, TraitError
+from semedit.generators.contract import Generator
 from semedit.latents import fingerprint
 
 SAMPLES = 10_000  # mapped to measure the deviation along a direction
@@ -32,7 +32,7 @@ FOREIGN_SHA256 = {
 
 
 def import_directions(
-    generator: Any, path: Path, name: str | None = None, samples: int = SAMPLES
+    generator: Generator, path: Path, name: str | None = None, samples: int = SAMPLES
 ) -> Directions:
     """Directions of a published file, for a generator with W+ codes.
 
@@ -68,7 +68,7 @@ def _along(ws: Tensor, unit: Tensor) -> Tensor:
     return ws[:, 0] @ unit.sum(0) if ws.shape[1] == 1 else ws.flatten(1) @ unit.flatten()
 
 
-def _refuse_foreign(path: Path, generator: Any) -> None:
+def _refuse_foreign(path: Path, generator: Generator) -> None:
     """Directions that are known to be of another generator's space."""
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
@@ -109,7 +109,7 @@ def _array(path: Path) -> Tensor:
     return torch.from_numpy(value.astype(np.float64))
 
 
-def _fitted(value: Tensor, generator: Any, path: Path) -> Tensor:
+def _fitted(value: Tensor, generator: Generator, path: Path) -> Tensor:
     """The direction as [1 or num_ws, w_dim].
 
     Raises: LatentError: it does not fit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from semedit.editors.parts.composites import keep_outside
 from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import LatentError, MaskError, WeightsError
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.generators.parts.encoder import load_encoder
 from semedit.inverters.codes import check_faces, known_traits
 from semedit.inverters.descent import Progress
@@ -45,7 +46,7 @@ class Canonical:
     strength: float = 1.5  # of the move: encoders say less than what is drawn
     grow: float = 2.0  # the drawn region is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside the region
+    release: float = 1.0  # share of the face's own tuning taken back inside the region
     composite: bool = True  # keep the pixels around it
 
     def weights_of(self, generator: str) -> tuple[str]:
@@ -54,7 +55,7 @@ class Canonical:
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         latent: Latent,
         edited: Tensor,
         labels: Tensor,
@@ -103,7 +104,7 @@ class Canonical:
 
     @torch.no_grad()
     def _moved(
-        self, generator: Any, encoder: nn.Module, face: Latent, edited: Tensor, r: Tensor
+        self, generator: Generator, encoder: nn.Module, face: Latent, edited: Tensor, r: Tensor
     ) -> Tensor:
         """Styles [1,num_ws,w_dim] of one face with what was drawn."""
         tuned = tuned_generator(generator, face)
@@ -143,7 +144,7 @@ def _load(path: str, device: str, own: nn.Module | None) -> nn.Module:
     return load_encoder(path, device, own)
 
 
-def canonical_encoder(name: str, generator: Any) -> nn.Module:
+def canonical_encoder(name: str, generator: Generator) -> nn.Module:
     """The canonical encoder of a generator.
 
     Raises: WeightsError: no such weights, or a part of them that the generator's own encoder does

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from semedit.directions.directions import (
 )
 from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.errors import OptionError
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import layer_axis
 from semedit.inverters.descent import Progress
 from semedit.latents import PLANES, Latent
@@ -43,10 +44,12 @@ class Direction:
     strength: float = 2.0  # standard deviations; negative takes the attribute away
     region: str = ""  # whose codes move, comma between several; empty: all
     layers: str = ""  # layers to move, like 0-5,8; empty: all
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back where the move shows
+    release: float = 1.0  # share of the face's own tuning taken back where the move shows
     directions: str = ""  # weights or file with the directions; empty: the generator's own
 
-    def __call__(self, generator: Any, latent: Latent, progress: Progress | None = None) -> Latent:
+    def __call__(
+        self, generator: Generator, latent: Latent, progress: Progress | None = None
+    ) -> Latent:
         """
         Returns: the moved latent; tuned weights stay, kept pixels around older edits do not.
         Raises:  OptionError: no such direction, region or layer.  TraitError: a region of codes
@@ -72,7 +75,7 @@ class Direction:
             progress(1, 1)
         return after
 
-    def _move(self, generator: Any) -> dict[str, Tensor]:
+    def _move(self, generator: Generator) -> dict[str, Tensor]:
         """Change of each code by one standard deviation."""
         found = self._directions(generator)
         if not self.region:
@@ -83,7 +86,7 @@ class Direction:
             return found.move(fitted)
         return own.only(found.move(self.name))
 
-    def _directions(self, generator: Any) -> Directions:
+    def _directions(self, generator: Generator) -> Directions:
         if not self.directions:
             return directions_for(generator)
         path = Path(self.directions)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from semedit import cameras, losses
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Descended, Progress, Steps, descend
 from semedit.latents import Latent, fingerprint
@@ -43,7 +44,9 @@ class Drawing:
     prior_weight: float = 0.01  # of the squared way from the start
     yaw_deg: float | None = None  # of the drawn view; none: searched for
 
-    def __call__(self, generator: Any, labels: Tensor, progress: Progress | None = None) -> Latent:
+    def __call__(
+        self, generator: Generator, labels: Tensor, progress: Progress | None = None
+    ) -> Latent:
         """
         Args:    labels int64 [N,R,R]: the drawn maps.
         Returns: Latent of N faces, with the cameras that were found.
@@ -62,7 +65,7 @@ class Drawing:
             meta=Descended(final, diverged).told(),
         )
 
-    def _draw(self, generator: Any, labels: Tensor, steps: Steps) -> tuple[Tensor, ...]:
+    def _draw(self, generator: Generator, labels: Tensor, steps: Steps) -> tuple[Tensor, ...]:
         """One face: ws, c, the last loss [1], and whether it diverged [1]."""
         ws, c = self._start(generator, labels)
         scale = spread(generator, c)["ws"].clone()
@@ -71,6 +74,7 @@ class Drawing:
 
         def objective() -> Tensor:
             seg = generator.synthesis(offsets.codes(), c).seg
+            assert seg is not None
             agreement = losses.label_loss(seg, labels, kind="ce")
             return self.label_weight * agreement + self.prior_weight * offsets.size()
 
@@ -78,7 +82,7 @@ class Drawing:
         return offsets.codes()["ws"].detach(), c, final.losses, final.diverged
 
     @torch.no_grad()
-    def _start(self, generator: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _start(self, generator: Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Styles and camera whose face agrees best."""
         z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(self.seed))
         z, shapes = z.to(labels.device), generator.num_shape
@@ -92,6 +96,7 @@ class Drawing:
                 seen = generator.encode(_grey(labels), labels, c)
             ws[:, :shapes] = seen["ws"][:, :shapes]
             seg = generator.synthesis({"ws": ws}, c).seg
+            assert seg is not None
             return float(losses.label_loss(seg, labels, kind="ce")), ws, c
 
         yaws = YAWS_DEG if self.yaw_deg is None else (self.yaw_deg,)

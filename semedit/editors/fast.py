@@ -17,6 +17,7 @@ from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
 from semedit.errors import WeightsError
 from semedit.faces.attributes import load_classifier
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend, marks
 from semedit.latents import Latent, picture, stack, tuned_generator
@@ -51,14 +52,14 @@ class Fast:
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
     soft: float = 3.0  # blur of M and of the blend, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside the regions
+    release: float = 1.0  # share of the face's own tuning taken back inside the regions
     start: Literal["direction", "current"] = "direction"  # where codes start
     composite: bool = True  # keep the pixels where M is 1
     classifier: str = "auto"  # what C is: builtin, branched (semedit train attributes), or auto
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         latent: Latent,
         wanted: Mapping[str, bool],
         labels: Tensor,
@@ -102,7 +103,7 @@ class Fast:
 
     def _edit(
         self,
-        generator: Any,
+        generator: Generator,
         face: Latent,
         question: WantedAttributes,
         image: Tensor,
@@ -176,7 +177,7 @@ class Fast:
             codes = changed_area
         return codes
 
-    def _directions(self, generator: Any) -> Directions | None:
+    def _directions(self, generator: Generator) -> Directions | None:
         """The generator's directions; None where it has none, which meta["start"] tells."""
         if self.start == "current":
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import MaskError
 from semedit.faces import networks
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack
@@ -53,7 +54,7 @@ class Mask:
     prior_weight: float = 0.01  # of the squared way from the start
     grow: float = 2.0  # r is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside r
+    release: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     search: bool = True  # start along directions of attributes whose parts were drawn
     composite: bool = True  # keep the pixels outside r
@@ -61,7 +62,7 @@ class Mask:
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         latent: Latent,
         edited: Tensor,
         labels: Tensor,
@@ -133,7 +134,7 @@ class Mask:
 
     @torch.no_grad()
     def _start(
-        self, generator: Any, latent: Latent, image: Tensor, edited: Tensor, labels: Tensor
+        self, generator: Generator, latent: Latent, image: Tensor, edited: Tensor, labels: Tensor
     ) -> list[dict[str, Tensor]]:
         """Current codes, plus what the drawn map changes in the encoder's eyes."""
         codes = dict(latent.codes)

@@ -17,6 +17,7 @@ from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
 from semedit.errors import ShapeError
 from semedit.faces.attributes import load_classifier
 from semedit.faces.components import COMPONENTS, Segmenter, load_segmenter, of_labels
+from semedit.generators.contract import Generator
 from semedit.inverters.coarse import coarse_steps
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress, Steps, descend, marks
@@ -58,7 +59,7 @@ class Pernus:
     ce_weight: float = 10.0  # of the cross-entropy of each attribute
     start: Literal["mean", "current"] = "mean"  # where codes start: the mean, or the inversion
     samples: int = 10_000  # mapped for the mean
-    fade_tuning: float = 1.0  # share of an inversion's own tuning taken back where M is 0
+    release: float = 1.0  # share of an inversion's own tuning taken back where M is 0
     target: Literal["photo", "current"] = "photo"  # I: the photograph, or the latent's picture
     threshold: float = 0.9  # of the probability that a pixel is held
     blur: int = 51  # pixels that the Gaussian blur of M is wide, at 1024
@@ -76,7 +77,7 @@ class Pernus:
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         latent: Latent,
         wanted: Mapping[str, bool],
         labels: Tensor,
@@ -118,7 +119,7 @@ class Pernus:
 
     def _edit(
         self,
-        generator: Any,
+        generator: Generator,
         face: Latent,
         question: WantedAttributes,
         scene: FaceTarget,
@@ -155,7 +156,7 @@ class Pernus:
         return None if self.segmenter == "labels" else load_segmenter(self.segmenter, device)
 
     @torch.no_grad()
-    def _mean(self, generator: Any, c: Tensor) -> dict[str, Tensor]:
+    def _mean(self, generator: Generator, c: Tensor) -> dict[str, Tensor]:
         """Mean of mapped samples, always the same ones."""
         numbers = torch.Generator().manual_seed(0)
         total: dict[str, Tensor] = {}
@@ -217,7 +218,7 @@ class Search:
     def __init__(
         self,
         method: Pernus,
-        generator: Any,
+        generator: Generator,
         face: Latent,
         question: WantedAttributes,
         scene: FaceTarget,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from semedit.errors import OptionError
+from semedit.generators.contract import Generator
 from semedit.generators.l2sae.layers import smooth
 from semedit.inverters.codes import known_traits
 from semedit.latents import Composite, Latent
@@ -35,7 +36,7 @@ class Restyled:
     alpha: Tensor
     codes: dict[str, Tensor]
 
-    def latent(self, generator: Any, fingerprint: str, c: Tensor) -> Latent:
+    def latent(self, generator: Generator, fingerprint: str, c: Tensor) -> Latent:
         """As a latent of the generator that shows this very picture, at the generator's size.
 
         Args: c: cameras [N,25] of the faces.
@@ -83,7 +84,9 @@ class Roi:
     seed: int = 0  # of the noise
 
     @torch.no_grad()
-    def __call__(self, generator: Any, images: Tensor, reference: Tensor | None = None) -> Restyled:
+    def __call__(
+        self, generator: Generator, images: Tensor, reference: Tensor | None = None
+    ) -> Restyled:
         """
         Args:    images float32 [N,3,S,S] in [-1,1], aligned, of any size; reference [1 or N,3,...]:
                  pictures whose style the region gets.
@@ -128,7 +131,7 @@ class Roi:
                 "give style noise, structure noise, or a face to take the style from",
             )
 
-    def _noisy(self, generator: Any, codes: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _noisy(self, generator: Generator, codes: dict[str, Tensor]) -> dict[str, Tensor]:
         numbers = torch.Generator().manual_seed(self.seed)
         style, structure = codes["style"], codes["structure"]
         if self.style_noise:

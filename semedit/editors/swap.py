@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from semedit import losses
 from semedit.editors.transfer import whole_regions
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress
 from semedit.latents import Latent
@@ -32,7 +33,7 @@ class Swap:
     @torch.no_grad()
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         latent: Latent,
         donor: Latent,
         labels: Tensor,

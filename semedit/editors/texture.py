@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from semedit import losses
 from semedit.editors.parts.composites import keep_outside
 from semedit.errors import MaskError, OptionError
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import known_traits
 from semedit.inverters.descent import Progress
 from semedit.latents import PLANES, Latent, picture, synthesize
@@ -61,7 +62,7 @@ class Texture:
     @torch.no_grad()
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         latent: Latent,
         donor: Latent | None = None,
         labels: Tensor | None = None,
@@ -116,14 +117,14 @@ class Texture:
             return latent.tuned
         return {**latent.tuned, behind: torch.zeros_like(latent.tuned[behind])}
 
-    def _region(self, generator: Any, latent: Latent, labels: Tensor) -> Tensor:
+    def _region(self, generator: Generator, latent: Latent, labels: Tensor) -> Tensor:
         """Where the generator's own label map shows the region: [N,1,R,R], 0 or 1."""
         output = synthesize(generator, latent)
         assert output.seg is not None
         seen = resize(output.seg, generator.resolution).argmax(1, keepdim=True)
         return torch.isin(seen, labels).float()
 
-    def _style(self, generator: Any, latent: Latent, donor: Latent | None) -> Tensor:
+    def _style(self, generator: Generator, latent: Latent, donor: Latent | None) -> Tensor:
         """Styles of texture planes and up-sampler [N,k,w_dim]."""
         if donor is None:
             numbers = torch.Generator().manual_seed(self.seed)

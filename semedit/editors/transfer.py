@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from semedit.editors.parts.tones import Tones
 from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import MaskError, OptionError
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack, synthesize
@@ -72,7 +73,7 @@ class Exchange:
 
 
 @torch.no_grad()
-def seen_by(generator: Any, donor: Latent, c: Tensor) -> tuple[Tensor, Tensor]:
+def seen_by(generator: Generator, donor: Latent, c: Tensor) -> tuple[Tensor, Tensor]:
     """One donor as cameras c [N,25] see it: images [N,3,R,R] and labels int64 [N,R,R].
 
     A generator without cameras shows it as it is.
@@ -120,14 +121,14 @@ class Transfer:
     colours: Literal["regions", "all"] = "regions"  # where in r the donor's colours count
     grow: float = 2.0  # r is widened by this much for the blend, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside r
+    release: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     composite: bool = True  # keep the pixels outside r
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         latent: Latent,
         donor: Latent,
         labels: Tensor,
@@ -218,11 +219,11 @@ class Transfer:
 
     @torch.no_grad()
     def _start(
-        self, generator: Any, latent: Latent, donor: Latent, both: Exchange
+        self, generator: Generator, latent: Latent, donor: Latent, both: Exchange
     ) -> list[dict[str, Tensor]]:
         """Current codes, plus what the donor's regions change in the encoder's eyes."""
         codes = dict(latent.codes)
-        if self.start == "encoder" and hasattr(generator, "borrow"):
+        if self.start == "encoder" and "borrow" in generator.traits:
             codes = generator.borrow(codes, donor.codes, whole_regions(self.regions))
         elif self.start == "encoder" and "encode" in generator.traits:
             own = generator.encode(both.image, both.own, latent.c)

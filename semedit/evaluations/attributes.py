@@ -27,6 +27,7 @@ from semedit.faces import networks
 from semedit.faces.attributes import Judge, load_classifier
 from semedit.faces.identity import ArcFace, similarity
 from semedit.faces.layers import fit
+from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid, Optimize
 from semedit.latents import Latent, picture
@@ -178,7 +179,7 @@ class Comparison:
     def __call__(
         self,
         truths: Sequence[Truth],
-        generator: Any,
+        generator: Generator,
         embed: Embedding,
         progress: Progress | None = None,
     ) -> Figures:
@@ -191,7 +192,7 @@ class Comparison:
         if unknown:
             raise OptionError(f"there is no attribute {unknown[0]}", ", ".join(ATTRIBUTES))
         tell = progress or (lambda part, done, total: None)
-        device = next(iter(generator.mean_codes().values())).device
+        device = generator.device
         heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
         cases = self._cases(heads)
         if not cases:
@@ -218,7 +219,7 @@ class Comparison:
 
     def _pernus(
         self,
-        generator: Any,
+        generator: Generator,
         cases: Sequence[Case],
         invert: Inversions,
         gauge: Gauge,
@@ -234,8 +235,10 @@ class Comparison:
             tell("pernus", i + 1, len(cases))
         return rows
 
-    def _boundaries(self, generator: Any, cases: Sequence[Case], tell: Progress) -> Directions:
-        device = next(iter(generator.mean_codes().values())).device
+    def _boundaries(
+        self, generator: Generator, cases: Sequence[Case], tell: Progress
+    ) -> Directions:
+        device = generator.device
         classify = load_classifier(self.pernus.classifier, str(device))
         codes, scores = sample(
             generator,
@@ -249,7 +252,7 @@ class Comparison:
 
     def _interface(
         self,
-        generator: Any,
+        generator: Generator,
         cases: Sequence[Case],
         found: Directions,
         space: str,
@@ -274,7 +277,7 @@ class Inversions:
     """Each head's codes in a space, found once: "w", "w+" (with all that `hybrid` does, where the
     generator has an encoder), or "mean", which looks at nothing."""
 
-    def __init__(self, generator: Any, steps: int) -> None:
+    def __init__(self, generator: Generator, steps: int) -> None:
         self._generator, self._steps = generator, steps
         self._known: dict[tuple[int, str], Latent] = {}
 
@@ -302,7 +305,7 @@ def moved(latent: Latent, found: Directions, name: str, strength: float) -> Late
 
 
 @torch.no_grad()
-def shown(generator: Any, latent: Latent) -> Tensor:
+def shown(generator: Generator, latent: Latent) -> Tensor:
     """The latent's picture as it would be written: [1,3,R,R] in [-1,1]."""
     return picture(generator, latent).image.clamp(-1, 1)
 

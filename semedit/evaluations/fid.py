@@ -24,7 +24,8 @@ from semedit import cameras, losses, metrics
 from semedit.datasets.labelled import read_labelled
 from semedit.datasets.posed import INDEX, Poses, read_faces
 from semedit.errors import InputError, OptionError
-from semedit.evaluations.styles import deep_features, device_of
+from semedit.evaluations.styles import deep_features
+from semedit.generators.contract import Generator
 
 Progress = Callable[[int, int], None]
 NAMES = {"faces": "the built-in face network", "lpips": "AlexNet as LPIPS weighs it"}
@@ -49,7 +50,7 @@ class FidEvaluation:
     seed: int = 0
 
     def __call__(
-        self, generator: Any, data: Path, progress: Progress | None = None
+        self, generator: Generator, data: Path, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Compare.
 
@@ -64,10 +65,10 @@ class FidEvaluation:
         if len(true) < 2:
             raise InputError(f"{data} holds {len(true)} pictures: too few to compare")
         tell = progress or (lambda done, total: None)
-        features = _features(self.features, device_of(generator))
+        features = _features(self.features, generator.device)
         real, fake = [], []
         for part in true.split(self.batch):
-            real.append(features(part.to(device_of(generator))).cpu())
+            real.append(features(part.to(generator.device)).cpu())
         for images in self._drawn(generator, len(true), poses):
             fake.append(features(images).cpu())
             tell(sum(map(len, fake)), len(true))
@@ -81,7 +82,7 @@ class FidEvaluation:
         }
 
     @torch.no_grad()
-    def _drawn(self, generator: Any, count: int, poses: Poses | None) -> Iterator[Tensor]:
+    def _drawn(self, generator: Generator, count: int, poses: Poses | None) -> Iterator[Tensor]:
         """Random faces [b,3,R,R] seen by random cameras, as files would hold them."""
         numbers = torch.Generator().manual_seed(self.seed)
         for begin in range(0, count, self.batch):
@@ -93,7 +94,7 @@ class FidEvaluation:
                 c = cameras.orbit(yaw, pitch)
             else:
                 c = cameras.from_six(poses.mean + six @ poses.factor.t())
-            z, c = z.to(device_of(generator)), c.to(device_of(generator))
+            z, c = z.to(generator.device), c.to(generator.device)
             codes = generator.mapping(z, c, truncation_psi=self.psi)
             yield generator.synthesis(codes, c).image.clamp(-1, 1)
 

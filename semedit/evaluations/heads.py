@@ -25,6 +25,7 @@ from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
 from semedit.faces.networks import six, traits
 from semedit.faces.parsing import BuiltinParser
 from semedit.faces.pose import camera
+from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
 from semedit.latents import Latent, picture, synthesize
@@ -85,7 +86,10 @@ class HeadsEvaluation:
     attribute_editor: Fast = field(default_factory=Fast)
 
     def __call__(
-        self, truths: Sequence[Truth], generator: Any = None, progress: Progress | None = None
+        self,
+        truths: Sequence[Truth],
+        generator: Generator | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, float]:
         """Evaluate.
 
@@ -106,7 +110,9 @@ class HeadsEvaluation:
         if "faces" in self.parts:
             figures |= face_figures(truths, tell)
         if set(self.parts) - {"faces"}:
-            device = next(iter(generator.mean_codes().values())).device
+            if generator is None:
+                raise OptionError("There is no generator, and only `faces` needs none.")
+            device = generator.device
             heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
             latents, seconds = self._invert(generator, heads, tell)
             if "inversion" in self.parts:
@@ -121,7 +127,7 @@ class HeadsEvaluation:
         return {key: round(value, 4) for key, value in figures.items()}
 
     def _invert(
-        self, generator: Any, heads: Sequence[HeadAtSize], tell: Progress
+        self, generator: Generator, heads: Sequence[HeadAtSize], tell: Progress
     ) -> tuple[list[Latent], float]:
         """One latent a head, and the seconds a head it took (wall clock, batches of `batch`)."""
         found: list[Latent] = []
@@ -231,7 +237,7 @@ def proposal(truth: Truth) -> np.ndarray:
 
 @torch.no_grad()
 def inversion_figures(
-    generator: Any, heads: Sequence[HeadAtSize], latents: Sequence[Latent]
+    generator: Generator, heads: Sequence[HeadAtSize], latents: Sequence[Latent]
 ) -> dict[str, float]:
     """Inverted heads against what they were inverted from, and against views never seen.
 
@@ -272,7 +278,7 @@ def mask_edits(heads: Sequence[HeadAtSize], each: int) -> Iterator[tuple[int, st
 
 
 def mask_figures(
-    generator: Any,
+    generator: Generator,
     heads: Sequence[HeadAtSize],
     latents: Sequence[Latent],
     editor: Callable[..., Latent],
@@ -346,7 +352,7 @@ def flip(truth: Truth) -> dict[str, bool]:
 
 
 def attribute_figures(
-    generator: Any,
+    generator: Generator,
     heads: Sequence[HeadAtSize],
     latents: Sequence[Latent],
     editor: Fast,

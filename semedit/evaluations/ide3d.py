@@ -27,6 +27,7 @@ from semedit.errors import MaskError, OptionError
 from semedit.evaluations.attributes import Embedding
 from semedit.evaluations.heads import HeadAtSize, at_resolution, mask_figures
 from semedit.faces.identity import similarity
+from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
 from semedit.latents import Latent, synthesize
@@ -64,7 +65,7 @@ class IDE3DEvaluation:
     def __call__(
         self,
         truths: Sequence[Truth],
-        generator: Any,
+        generator: Generator,
         embed: Embedding | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class IDE3DEvaluation:
                 else "There are no heads to evaluate."
             )
         tell = progress or (lambda part, done, total: None)
-        device = next(iter(generator.mean_codes().values())).device
+        device = generator.device
         heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
         figures: dict[str, Any] = {}
         if "inversion" in self.parts:
@@ -104,7 +105,11 @@ class IDE3DEvaluation:
         return figures
 
     def _masks(
-        self, generator: Any, heads: Sequence[HeadAtSize], latents: Sequence[Latent], tell: Progress
+        self,
+        generator: Generator,
+        heads: Sequence[HeadAtSize],
+        latents: Sequence[Latent],
+        tell: Progress,
     ) -> dict[str, float]:
         """The figures of edits by label map, and canonical_edit_seconds: wall clock of an edit,
         the median over the heads."""
@@ -122,7 +127,11 @@ class IDE3DEvaluation:
 
 
 def inverted(
-    generator: Any, heads: Sequence[HeadAtSize], inverter: Hybrid, tell: Progress, batch: int = 4
+    generator: Generator,
+    heads: Sequence[HeadAtSize],
+    inverter: Hybrid,
+    tell: Progress,
+    batch: int = 4,
 ) -> list[Latent]:
     """One latent a head."""
     found: list[Latent] = []
@@ -166,7 +175,7 @@ class _Start(nn.Module):
 
 
 def inversion_figures(
-    generator: Any,
+    generator: Generator,
     heads: Sequence[HeadAtSize],
     encoders: dict[str, nn.Module],
     inverter: Hybrid,
@@ -203,13 +212,13 @@ def inversion_figures(
     return figures
 
 
-def _latent(generator: Any, ws: Tensor, c: Tensor) -> Latent:
+def _latent(generator: Generator, ws: Tensor, c: Tensor) -> Latent:
     return Latent({"ws": ws}, c, generator.name, "", "encoder")
 
 
 @torch.no_grad()
 def _decibels(
-    generator: Any, heads: Sequence[HeadAtSize], latents: Sequence[Latent]
+    generator: Generator, heads: Sequence[HeadAtSize], latents: Sequence[Latent]
 ) -> tuple[list[float], list[float]]:
     """PSNR in the heads' own view and in their others."""
     own: list[float] = []
@@ -226,7 +235,7 @@ def _decibels(
 
 @torch.no_grad()
 def canonical_figures(
-    generator: Any,
+    generator: Generator,
     heads: Sequence[HeadAtSize],
     encoder: nn.Module,
     count: int,
@@ -268,7 +277,7 @@ def canonical_figures(
     return {"figure4": table, **whole}
 
 
-def _mixed(generator: Any, seen: Tensor, numbers: torch.Generator) -> Tensor:
+def _mixed(generator: Generator, seen: Tensor, numbers: torch.Generator) -> Tensor:
     """Styles [1,num_ws,w_dim]: the shape of one of `seen` [M,num_ws,w_dim], another's texture."""
     shape, texture = torch.randint(len(seen), (2,), generator=numbers).tolist()
     cut = generator.num_shape
@@ -276,7 +285,7 @@ def _mixed(generator: Any, seen: Tensor, numbers: torch.Generator) -> Tensor:
 
 
 def _three_ways(
-    generator: Any,
+    generator: Generator,
     encoder: nn.Module,
     ws: Tensor,
     yaw_deg: float,
@@ -291,9 +300,9 @@ def _three_ways(
     shown = generator.render(generator.planes({"ws": ws}), views)
     images, labels = shown.image.clamp(-1, 1), _labels(shown.seg, generator.resolution)
     found = {}
-    for name, network, view in zip(
-        SETTINGS, (generator.encoder, generator.encoder, encoder), (0, 1, 1), strict=True
-    ):
+    own = generator.encoder
+    assert own is not None  # SETTINGS ask for it
+    for name, network, view in zip(SETTINGS, (own, own, encoder), (0, 1, 1), strict=True):
         row = slice(view, view + 1)
         codes = network(images[row], labels[row], views[row])
         drawn = generator.render(generator.planes({"ws": codes}), views[2:])
@@ -319,7 +328,7 @@ def _agreement(drawn: Any, image: Tensor, labels: Tensor, perceptual: losses.Per
 
 @torch.no_grad()
 def texture_figures(
-    generator: Any, heads: Sequence[HeadAtSize], latents: Sequence[Latent], tell: Progress
+    generator: Generator, heads: Sequence[HeadAtSize], latents: Sequence[Latent], tell: Progress
 ) -> dict[str, float]:
     """One region of each head gets the texture of the next head, REGIONS in turn.
 
@@ -378,7 +387,7 @@ def _colour(image: Tensor, mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def identity_figures(
-    generator: Any, embed: Embedding, pairs: int, seed: int, tell: Progress
+    generator: Generator, embed: Embedding, pairs: int, seed: int, tell: Progress
 ) -> dict[str, Any]:
     """Mean cosine of a face's embeddings from two cameras drawn from within its limits.
 

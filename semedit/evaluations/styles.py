@@ -21,6 +21,7 @@ from semedit.errors import MaskError, OptionError
 from semedit.evaluations.heads import HeadAtSize, at_resolution, mask_edits
 from semedit.faces import networks
 from semedit.faces.parsing import BuiltinParser
+from semedit.generators.contract import Generator
 from semedit.generators.l2sae.l2sae import ROIS
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
@@ -53,7 +54,7 @@ class StylesEvaluation:
     def __call__(
         self,
         truths: Sequence[Truth],
-        generator: Any,
+        generator: Generator,
         rival: Any = None,
         edited: Sequence[Truth] = (),
         progress: Progress | None = None,
@@ -74,7 +75,7 @@ class StylesEvaluation:
             raise OptionError("the table needs a generator of the same size to compare with")
         tell = progress or (lambda part, done, total: None)
         figures: dict[str, Any] = {}
-        heads = [at_resolution(t, generator.resolution, device_of(generator)) for t in truths]
+        heads = [at_resolution(t, generator.resolution, generator.device) for t in truths]
         if "regions" in self.parts:
             figures |= region_figures(generator, heads, tell)
         if "styles" in self.parts:
@@ -92,20 +93,14 @@ class StylesEvaluation:
                 )
 
     def _table(
-        self, edited: Sequence[Truth], generator: Any, rival: Any, tell: Progress
+        self, edited: Sequence[Truth], generator: Generator, rival: Any, tell: Progress
     ) -> dict[str, Any]:
-        device = device_of(generator)
+        device = generator.device
         heads = [at_resolution(truth, rival.resolution, device) for truth in edited[: self.rivals]]
         return table_figures(self, generator, rival, heads, tell)
 
 
-def device_of(generator: Any) -> torch.device:
-    """Where a generator computes."""
-    return next(iter(generator.mean_codes().values())).device
-
-
-@torch.no_grad()
-def region_figures(generator: Any, heads: Sequence[HeadAtSize], tell: Progress) -> Figures:
+def region_figures(generator: Generator, heads: Sequence[HeadAtSize], tell: Progress) -> Figures:
     """The SMPN's regions against true label maps.
 
     region_miou      mean of the regions' IoU, each from one count over all pixels of the set
@@ -121,7 +116,7 @@ def region_figures(generator: Any, heads: Sequence[HeadAtSize], tell: Progress) 
 
 @torch.no_grad()
 def style_figures(
-    generator: Any, heads: Sequence[HeadAtSize], editor: Roi, tell: Progress
+    generator: Generator, heads: Sequence[HeadAtSize], editor: Roi, tell: Progress
 ) -> Figures:
     """Every region of every head restyled, every head by noise of its own.
 
@@ -160,7 +155,7 @@ def style_figures(
 
 def table_figures(
     evaluation: StylesEvaluation,
-    generator: Any,
+    generator: Generator,
     rival: Any,
     heads: Sequence[HeadAtSize],
     tell: Progress,
@@ -197,7 +192,7 @@ def _nth(editor: Roi, name: str, i: int) -> Roi:
 
 
 def _restyle(
-    editor: Roi, generator: Any, images: Sequence[Tensor]
+    editor: Roi, generator: Generator, images: Sequence[Tensor]
 ) -> tuple[list[float], list[Tensor]]:
     """Seconds of each edit, the regions in turn, and the pictures."""
     names = list(ROIS)

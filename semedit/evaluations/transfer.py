@@ -33,6 +33,7 @@ from semedit.editors.transfer import seen_by, whole_regions
 from semedit.errors import OptionError
 from semedit.evaluations.heads import HeadAtSize, at_resolution
 from semedit.faces.parsing import BuiltinParser
+from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid, Pivotal
 from semedit.latents import Latent, picture, synthesize
@@ -56,7 +57,7 @@ class TransferEvaluation:
     inverter: Any = None
 
     def __call__(
-        self, truths: Sequence[Truth], generator: Any, progress: Progress | None = None
+        self, truths: Sequence[Truth], generator: Generator, progress: Progress | None = None
     ) -> dict[str, float]:
         """Evaluate; the figures are the module's.
 
@@ -66,7 +67,7 @@ class TransferEvaluation:
         if len(truths) < 2:
             raise OptionError("a transfer takes two heads")
         whole_regions(self.regions)
-        device = next(iter(generator.mean_codes().values())).device
+        device = generator.device
         heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
         inverter = self.inverter or (Hybrid() if "encode" in generator.traits else Pivotal())
         found = []
@@ -81,7 +82,7 @@ class TransferEvaluation:
     def _region(
         self,
         name: str,
-        generator: Any,
+        generator: Generator,
         heads: Sequence[HeadAtSize],
         found: Sequence[Latent],
         tell: Progress,
@@ -109,7 +110,7 @@ class TransferEvaluation:
     def _compare(
         self,
         name: str,
-        generator: Any,
+        generator: Generator,
         head: HeadAtSize,
         face: Latent,
         donor: Latent,

@@ -22,6 +22,7 @@ from semedit.editors import Swap
 from semedit.editors.transfer import whole_regions
 from semedit.errors import OptionError
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import known_traits
 from semedit.latents import Latent, fingerprint, picture
 from semedit.media.masks import colorize
@@ -58,7 +59,7 @@ class ViewsEvaluation:
     rows: list[tuple[str, list[np.ndarray]]] = field(default_factory=list, compare=False)
 
     @torch.no_grad()
-    def __call__(self, generator: Any, progress: Progress | None = None) -> dict[str, Any]:
+    def __call__(self, generator: Generator, progress: Progress | None = None) -> dict[str, Any]:
         """Evaluate; pictures for `grid` are kept in `rows`.
 
         Returns: figures; see `reprojection`, `diversity` and `swaps`.
@@ -82,7 +83,9 @@ class ViewsEvaluation:
             figures |= self._swaps(generator, tell)
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
 
-    def _views(self, generator: Any, codes: Sequence[dict[str, Tensor]], tell: Progress) -> Figures:
+    def _views(
+        self, generator: Generator, codes: Sequence[dict[str, Tensor]], tell: Progress
+    ) -> Figures:
         """Mean reprojection errors by angle, and how much the fronts differ."""
         found: dict[float, list[tuple[float, float]]] = {}
         fronts = []
@@ -106,7 +109,7 @@ class ViewsEvaluation:
             figures[f"reprojection_{angle:.0f}_seen"] = share
         return figures | (diversity(fronts) if "diversity" in self.parts else {})
 
-    def _swaps(self, generator: Any, tell: Progress) -> Figures:
+    def _swaps(self, generator: Generator, tell: Progress) -> Figures:
         """Regions exchanged between faces, the regions in turn.
 
         swap_outside  mean change of the pixels that are outside the region before and after, as
@@ -156,16 +159,16 @@ class ViewsEvaluation:
         )
 
 
-def random_codes(generator: Any, count: int, seed: int) -> list[dict[str, Tensor]]:
+def random_codes(generator: Generator, count: int, seed: int) -> list[dict[str, Tensor]]:
     """Codes of random faces, one at a time."""
-    device = next(iter(generator.mean_codes().values())).device
+    device = generator.device
     numbers = torch.Generator().manual_seed(seed)
     z = torch.randn(count, generator.z_dim, generator=numbers).to(device)
     c = cameras.canonical().to(device)
     return [generator.mapping(one[None], c) for one in z]
 
 
-def seen_from(generator: Any, codes: dict[str, Tensor], yaw_deg: float) -> Output:
+def seen_from(generator: Generator, codes: dict[str, Tensor], yaw_deg: float) -> Output:
     """One face, seen from the side."""
     device = next(iter(codes.values())).device
     output: Output = generator.synthesis(codes, _camera(yaw_deg).to(device))
@@ -177,7 +180,7 @@ def _camera(yaw_deg: float) -> Tensor:
 
 
 def reprojection(
-    generator: Any, front: Output, view: Output, yaw_deg: float
+    generator: Generator, front: Output, view: Output, yaw_deg: float
 ) -> tuple[float, float]:
     """How far a view differs from the front where both show the same point.
 
@@ -217,7 +220,7 @@ def diversity(images: Sequence[Tensor]) -> dict[str, Any]:
     return {"diversity": sum(found) / len(found), "diversity_by": perceptual.name}
 
 
-def drawn(generator: Any, region: str) -> bool:
+def drawn(generator: Generator, region: str) -> bool:
     """Whether a generator whose codes have regions draws this one."""
     try:
         return bool(generator.covering([region]))
@@ -226,7 +229,7 @@ def drawn(generator: Any, region: str) -> bool:
 
 
 def exchanged(
-    generator: Any, pair: Sequence[dict[str, Tensor]], region: str
+    generator: Generator, pair: Sequence[dict[str, Tensor]], region: str
 ) -> tuple[Output, Output, Output]:
     """A face, its donor, and the face with a region of the donor, from the front."""
     c = _camera(0.0).to(next(iter(pair[0].values())))

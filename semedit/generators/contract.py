@@ -11,16 +11,21 @@ Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise" (`noises
 synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode",
 "slices" (of a code's channels, each of which answers for a region: `region_logits`), "texture"
 (the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others),
-"field" (density and colour at points of the box: `field`, `sigma`).
+"field" (density and colour at points of the box: `field`, `sigma`), "borrow" (codes take a donor's
+regions: `borrow`).
 To add a generator: write its file, add its line to GENERATORS.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Self
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from semedit.errors import TraitError
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,107 @@ class Output:
     low: Output | None = None
 
 
-class Generator(Protocol):
-    """What every generator offers; those with the trait "camera" also `planes` and `render`."""
+class Generator(nn.Module):
+    """What every generator offers, and what its traits add.
 
-    traits: ClassVar[frozenset[str]]
+    A method that belongs to a trait raises TraitError in a generator without it. Cameras c [N,25].
+
+    Attributes:
+        traits: what it offers besides mapping and synthesis, by the names above.
+        name: of its weights. resolution: pixels a side. z_dim: entries of z.
+        num_ws, w_avg: "ws": styles of W+, and the mean style [w_dim] (or one a layer).
+        regions: "regions": names along the axis of its codes.
+        num_shape: "texture": how many of the first styles shape a face.
+        config: its sizes.
+        view_limit_deg: "camera": yaw and pitch to either side that training saw, degrees.
+        all_round: "camera": whether it may be seen from beside and behind.
+    """
+
+    traits: frozenset[str] = frozenset()
     name: str
-    resolution: int  # pixels a side
+    resolution: int
     z_dim: int
+    num_ws: int
+    num_shape: int
+    regions: tuple[str, ...]
+    w_avg: Any
+    config: Any
+    view_limit_deg: tuple[float, float] = (180.0, 90.0)
+    all_round: ClassVar[bool] = True
 
-    def mapping(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> dict[str, Tensor]: ...
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(iter(self.mean_codes().values())).device
 
-    def synthesis(self, codes: dict[str, Tensor], c: Tensor, noise: str = "const") -> Output: ...
+    def mapping(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> dict[str, Tensor]:
+        """z [N,z_dim] -> codes."""
+        raise NotImplementedError
 
-    def mean_codes(self) -> dict[str, Tensor]: ...
+    def synthesis(self, *args: Any, **kwargs: Any) -> Output:
+        """(codes, c, noise="const") -> Output."""
+        raise NotImplementedError
+
+    def mean_codes(self) -> dict[str, Tensor]:
+        """Codes [1, ...] of the mean face."""
+        raise NotImplementedError
+
+    def optional_codes(self) -> dict[str, Tensor]:
+        """Codes that a latent may have besides, [1, ...], with any number of layers on axis 1."""
+        return {}
+
+    def planes(self, *args: Any, **kwargs: Any) -> Any:
+        """Trait "camera": what is computed once per face, from its codes."""
+        raise self._lacks("camera")
+
+    def render(self, *args: Any, **kwargs: Any) -> Output:
+        """Trait "camera": (planes, c) -> Output; c [N*k,25]: k views of each face."""
+        raise self._lacks("camera")
+
+    def encode(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Trait "encode": (images [N,3,R,R], labels [N,R,R], c) -> codes."""
+        raise self._lacks("encode")
+
+    def attach(self, encoder: nn.Module | Callable[[], nn.Module]) -> Self:
+        """Let `encode` use an encoder, or one that a function reads when it is first needed."""
+        raise self._lacks("encode")
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """What `encode` uses, where that is a network of its own."""
+        return None
+
+    def viewed(self, images: Tensor, labels: Tensor, c: Tensor) -> Tensor:
+        """Trait "encode": cameras c [N,25] with yaw and pitch as the encoder sees them."""
+        raise self._lacks("encode")
+
+    def noises(self) -> dict[str, Tensor]:
+        """Trait "noise": layer -> its own noise map [1,1,H,W]."""
+        raise self._lacks("noise")
+
+    def field(self, *args: Any, **kwargs: Any) -> Any:
+        """Trait "field": (planes, points [M,3], face [M]) -> density and colour."""
+        raise self._lacks("field")
+
+    def borrow(self, *args: Any, **kwargs: Any) -> Any:
+        """Trait "borrow": codes with those of the donor's regions."""
+        raise self._lacks("borrow")
+
+    def covering(self, regions: Sequence[str]) -> tuple[str, ...]:
+        """Trait "regions": the generator's own regions that cover some of labels.REGIONS."""
+        raise self._lacks("regions")
+
+    def style(self, codes: dict[str, Tensor]) -> Tensor:
+        """Trait "texture": the styles [N,k,w_dim] of colour."""
+        raise self._lacks("texture")
+
+    def region_logits(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Trait "slices": (images, names) -> logits [N,K,R,R] of regions."""
+        raise self._lacks("slices")
+
+    def channels(self, region: str) -> Tensor:
+        """Trait "slices": indices of the structure's channels that answer for a region."""
+        raise self._lacks("slices")
+
+    def _lacks(self, trait: str) -> TraitError:
+        return TraitError(f"{self.name} has no trait {trait!r}", "semedit methods lists traits")

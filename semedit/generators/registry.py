@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from semedit import weights
 from semedit.errors import WeightsError
 from semedit.generators.cnerf.cnerf import CNeRF
 from semedit.generators.cnerf.config import CNeRFConfig
+from semedit.generators.contract import Generator
 from semedit.generators.l2sae.l2sae import L2SAE, L2SAEConfig
 from semedit.generators.parts.encoder import load_encoder
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -24,7 +24,7 @@ from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
 from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
 from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 
-GENERATORS: dict[str, type[nn.Module]] = {
+GENERATORS: dict[str, type[Generator]] = {
     "triplane": Triplane,
     "stylegan2": StyleGAN2,
     "l2sae": L2SAE,
@@ -48,7 +48,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
 }
 
 
-def build_generator(kind: str, config: dict[str, Any], name: str) -> nn.Module:
+def build_generator(kind: str, config: dict[str, Any], name: str) -> Generator:
     """A generator with random weights; config: fields of its configuration, as JSON gives them."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return GENERATORS[kind](CONFIGS[kind](**values), name=name)
@@ -78,7 +78,7 @@ def traits_of(name: str) -> frozenset[str]:
     return traits | {"encode"} if encoders else traits
 
 
-def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
+def load_generator(name: str, device: str | torch.device = "cpu") -> Generator:
     """The generator of a weight file, in eval mode, its parameters not trainable.
 
     The encoder that the file names is attached when it lies beside the file.
@@ -91,7 +91,7 @@ def load_generator(name: str, device: str | torch.device = "cpu") -> Any:
     kind = metadata.get("kind", "")
     if kind not in GENERATORS:
         raise WeightsError(f"{name} is no generator", hint=f"its kind is {kind or 'not given'}")
-    generator: Any = build_generator(kind, json.loads(metadata["config"]), path.stem)
+    generator = build_generator(kind, json.loads(metadata["config"]), path.stem)
     weights.fill(generator, tensors, name)
     for encoder in encoders:
         generator.attach(partial(load_encoder, str(encoder), device))

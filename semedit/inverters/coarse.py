@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import known_traits
 from semedit.media.pixels import resize
 from semedit.options import check_traits
@@ -33,7 +33,7 @@ class _Coarse:
     requires = frozenset({"coarse"})
 
 
-def coarse_steps(generator: Any, steps: int, coarse: int) -> int:
+def coarse_steps(generator: Generator, steps: int, coarse: int) -> int:
     """How many of the steps draw at `coarse` pixels a side: 0 where that is no lower resolution.
 
     Raises: TraitError: the generator draws at one resolution only.
@@ -43,7 +43,9 @@ def coarse_steps(generator: Any, steps: int, coarse: int) -> int:
     return max(0, min(round(SHARE * steps), steps - 1)) if 0 < coarse < generator.resolution else 0
 
 
-def phases(generator: Any, images: Tensor, labels: Tensor, steps: int, coarse: int) -> list[Phase]:
+def phases(
+    generator: Generator, images: Tensor, labels: Tensor, steps: int, coarse: int
+) -> list[Phase]:
     """One phase, or where `coarse` is a lower resolution two, the last one at full resolution.
 
     Raises: TraitError: the generator draws at one resolution only.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +12,7 @@ from torch import Tensor
 from semedit import weights
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
+from semedit.generators.contract import Generator
 from semedit.inverters.descent import Descended, descend
 from semedit.losses import Loss
 
@@ -21,7 +21,7 @@ SAMPLES = 512  # mapped to measure the spread of codes
 SPACES = ("w", "w+")
 
 
-def spread(generator: Any, c: Tensor) -> dict[str, Tensor]:
+def spread(generator: Generator, c: Tensor) -> dict[str, Tensor]:
     """Standard deviation of each entry of each code over random samples, [1, ...] like mean_codes.
 
     The samples are always the same, so that a step means the same in every run.
@@ -79,7 +79,7 @@ class Offsets:
 
     def fitted(
         self,
-        generator: Any,
+        generator: Generator,
         c: Tensor,
         loss: Loss,
         prior_weight: float,
@@ -105,7 +105,7 @@ def known_traits() -> dict[str, frozenset[str]]:
     """Traits of every generator on this disk, by the name of its weights, for messages about
     misfits; "encode" where the encoder lies beside that `load_generator` attaches."""
     found = {}
-    for path in (*weights.DATA.glob("*.safetensors"), *weights.folder().glob("*.safetensors")):
+    for path in (*weights.rows.DATA.glob("*.safetensors"), *weights.folder().glob("*.safetensors")):
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
@@ -118,7 +118,7 @@ def known_traits() -> dict[str, frozenset[str]]:
     return found
 
 
-def check_faces(generator: Any, images: Tensor, labels: Tensor, c: Tensor) -> None:
+def check_faces(generator: Generator, images: Tensor, labels: Tensor, c: Tensor) -> None:
     """Raise ShapeError unless images [N,3,R,R], labels [N,R,R], c [N,25] suit the generator."""
     n, size = len(images), generator.resolution
     wanted = ((n, 3, size, size), (n, size, size), (n, 25))

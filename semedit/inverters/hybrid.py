@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from semedit import losses
+from semedit.generators.contract import Generator
 from semedit.inverters.coarse import phases
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
 from semedit.inverters.descent import Progress, Steps
@@ -52,7 +53,7 @@ class Hybrid:
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         images: Tensor,
         labels: Tensor,
         c: Tensor,

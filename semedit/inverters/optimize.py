@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from semedit import losses
+from semedit.generators.contract import Generator
 from semedit.inverters.coarse import phases
 from semedit.inverters.codes import Offsets, check_faces, spread
 from semedit.inverters.descent import Progress, Steps
@@ -40,7 +41,7 @@ class Optimize:
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         images: Tensor,
         labels: Tensor,
         c: Tensor,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from semedit import losses
+from semedit.generators.contract import Generator
 from semedit.inverters.descent import Descended, Progress, Steps
 from semedit.inverters.optimize import Optimize
 from semedit.inverters.tuning import WEIGHTS, Tuning, chosen, only_planes
@@ -51,7 +52,7 @@ class Pivotal:
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         images: Tensor,
         labels: Tensor,
         c: Tensor,
@@ -94,7 +95,7 @@ class Pivotal:
 
 def tune_faces(
     tuning: Tuning,
-    generator: Any,
+    generator: Generator,
     latent: Latent,
     images: Tensor,
     labels: Tensor,

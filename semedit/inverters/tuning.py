@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import Tensor
 from semedit import cameras
 from semedit.errors import OptionError
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.inverters.descent import Descended, descend
 from semedit.latents import PLANES, TunedGenerator, shapes_of
 
@@ -47,7 +47,7 @@ class Tuning:
 
     def __call__(
         self,
-        generator: Any,
+        generator: Generator,
         codes: dict[str, Tensor],
         c: Tensor,
         loss: Callable[[Output], Tensor],
@@ -108,7 +108,7 @@ class Tuning:
 
     @torch.no_grad()
     def _asides(
-        self, generator: Any, codes: dict[str, Tensor], c: Tensor
+        self, generator: Generator, codes: dict[str, Tensor], c: Tensor
     ) -> list[tuple[dict[str, Tensor], Tensor, Tensor]]:
         """Codes, camera and untuned image of what shall stay as it is."""
         if self.locality <= 0:
@@ -133,7 +133,7 @@ def _towards(code: Tensor, other: Tensor) -> Tensor:
     return difference / size.view(-1, *[1] * (code.ndim - 1))
 
 
-def chosen(generator: Any, layers: str) -> dict[str, tuple[int, ...]]:
+def chosen(generator: Generator, layers: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what tuning may change: parameters, and "planes.NAME" for what is added
     to an entry of the planes.
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import TraitError
+from semedit.generators.contract import Generator
 from semedit.latents.latent import PLANES, Codes, Latent, require_same, stack
 
 Part = Literal["all", "shape", "texture"]
 MASK = ("style", "where")  # the codes of a style mask
 
 
-def between(generator: Any, first: Latent, second: Latent, share: float, part: Part) -> Latent:
+def between(
+    generator: Generator, first: Latent, second: Latent, share: float, part: Part
+) -> Latent:
     """A face on the straight line of codes, and of what was tuned, from one face to another.
 
     Args:    first, second: one face each. share: in [0,1], how far. part: what moves: all (camera
@@ -65,7 +68,7 @@ def _mask(first: Codes, second: Codes, share: float) -> Codes:
     return {"style": torch.cat(styles, 1), "where": torch.cat(wheres, 1)}
 
 
-def _code(generator: Any, values: Tensor, share: float, part: Part) -> Tensor:
+def _code(generator: Generator, values: Tensor, share: float, part: Part) -> Tensor:
     """One code of both faces [2, ...] -> of the one between them [1, ...]."""
     mixed = torch.lerp(values[:1], values[1:], share)
     if part == "all":

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from semedit import weights
 from semedit.errors import LatentError
+from semedit.generators.contract import Generator
 
 CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
 
@@ -212,7 +213,7 @@ def require_same(latent: Latent, name: str, print_: str) -> None:
     )
 
 
-def load(path: Path, generator: nn.Module | None = None) -> Latent:
+def load(path: Path, generator: Generator | None = None) -> Latent:
     """Read a latent; with a generator given, refuse one that it did not make.
 
     Raises: LatentError: not a latent, cut short, NaN or infinity in it, wrong shapes, or made by
@@ -250,14 +251,13 @@ def load(path: Path, generator: nn.Module | None = None) -> Latent:
     return latent
 
 
-def check(latent: Latent, generator: nn.Module, label: str = "latent") -> None:
+def check(latent: Latent, generator: Generator, label: str = "latent") -> None:
     """Raise LatentError unless every tensor of the latent fits the generator."""
     require_same(latent, str(generator.name), fingerprint(generator))
     n = len(latent)
-    expected = {k: (n, *v.shape[1:]) for k, v in generator.mean_codes().items()}  # type: ignore[operator]
+    expected = {k: (n, *v.shape[1:]) for k, v in generator.mean_codes().items()}
     found = {k: tuple(v.shape) for k, v in latent.codes.items()}
-    optional: Any = getattr(generator, "optional_codes", dict)
-    for k, v in optional().items():  # of any number of layers
+    for k, v in generator.optional_codes().items():  # of any number of layers
         if k in found:
             expected[k] = (n, *found[k][1:2], *v.shape[2:])
     if found != expected:
@@ -271,7 +271,7 @@ def check(latent: Latent, generator: nn.Module, label: str = "latent") -> None:
 
 
 @torch.no_grad()
-def shapes_of(generator: Any, planes: bool) -> dict[str, tuple[int, ...]]:
+def shapes_of(generator: Generator, planes: bool) -> dict[str, tuple[int, ...]]:
     """Shape of everything that tuning may change: parameters, entries of the planes, noise."""
     shapes = {k: tuple(v.shape) for k, v in generator.named_parameters()}
     if planes and "noise" in generator.traits:

@@ -12,13 +12,14 @@ from torch.func import functional_call
 
 from semedit.errors import LatentError
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.latents.latent import NOISE, PLANES, Codes, Latent, _swapping, _under
 
 
 class _Call(nn.Module):
     """Makes any method of a generator a `forward`, which is what functional_call runs."""
 
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
 
@@ -37,7 +38,7 @@ class TunedGenerator:
           "noise.LAYER" -> what is added to the generator's own map, unless a call names noise.
     """
 
-    def __init__(self, generator: nn.Module, differences: Mapping[str, Tensor]) -> None:
+    def __init__(self, generator: Generator, differences: Mapping[str, Tensor]) -> None:
         self._call = _Call(generator)
         self._generator = generator
         apart = (PLANES, NOISE)
@@ -62,7 +63,7 @@ class TunedGenerator:
 
     def synthesis(self, codes: Codes, c: Tensor, **kwargs: Any) -> Output:
         if self._noise and "noise" not in kwargs:
-            own = self._generator.noises()  # type: ignore[operator]
+            own = self._generator.noises()
             kwargs["noise"] = {k: own[k] + v.to(own[k]) for k, v in self._noise.items()}
         if self._added:
             return self.render(self.planes(codes), c, **kwargs)
@@ -90,7 +91,7 @@ class TunedGenerator:
         return self._run("labels", *args, **kwargs)
 
 
-def tuned_generator(generator: Any, latent: Latent) -> Any:
+def tuned_generator(generator: Generator, latent: Latent) -> Any:
     """The generator for a latent: itself, or wrapped with the faces' differences.
 
     Raises: LatentError: several faces with weights of their own; take one of them.
@@ -105,7 +106,7 @@ def tuned_generator(generator: Any, latent: Latent) -> Any:
     return TunedGenerator(generator, own)
 
 
-def synthesize(generator: Any, latent: Latent, c: Tensor | None = None) -> Output:
+def synthesize(generator: Generator, latent: Latent, c: Tensor | None = None) -> Output:
     """The generator's Output of every face, each with its own tuned weights; no composite.
 
     Args: c: cameras [N,25] instead of the latent's own.
@@ -120,7 +121,7 @@ def synthesize(generator: Any, latent: Latent, c: Tensor | None = None) -> Outpu
     return join_outputs(outputs)
 
 
-def picture(generator: Any, latent: Latent) -> Output:
+def picture(generator: Generator, latent: Latent) -> Output:
     """What the latent looks like in its own camera, kept pixels included."""
     output = synthesize(generator, latent)
     if latent.composite is None:

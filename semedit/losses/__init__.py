@@ -4,7 +4,7 @@ Every loss returns [N], so that faces optimised as one batch do not touch each o
 """
 
 from semedit.losses.adversarial import discriminator_loss, generator_loss, path_lengths, r1
-from semedit.losses.perceptual import (
+from semedit.losses.features import (
     LPIPS_SIDE,
     Lpips,
     NetworkFeatures,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit.generators import Output
-from semedit.losses.perceptual import NoPerceptual, Perceptual, distance
+from semedit.losses.features import NoPerceptual, Perceptual, distance
 
 
 def image_loss(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import OptionError, TraitError
+from semedit.generators.contract import Generator
 from semedit.latents import Latent, tuned_generator
 from semedit.media import provenance
 from semedit.media.files import atomic_path
@@ -54,7 +54,7 @@ def camera_path(c: Tensor, path: str, frames: int, yaw: float, pitch: float) -> 
 
 @torch.no_grad()
 def render_frames(
-    generator: Any,
+    generator: Generator,
     latent: Latent,
     c: Tensor,
     seg: bool = False,

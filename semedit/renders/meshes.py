@@ -19,6 +19,7 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import InputError, OptionError, TraitError
+from semedit.generators.contract import Generator
 from semedit.generators.parts import volume
 from semedit.latents import Latent, tuned_generator
 from semedit.media.files import atomic_path
@@ -65,7 +66,7 @@ class DensityField:
     Raises: TraitError: the generator is no field of density and colour.
     """
 
-    def __init__(self, generator: Any, latent: Latent) -> None:
+    def __init__(self, generator: Generator, latent: Latent) -> None:
         if "field" not in generator.traits:
             raise TraitError(
                 f"{generator.name} is no field of density and colour",

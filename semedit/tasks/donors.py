@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from semedit import latents
 from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, OptionError, TraitError
 from semedit.faces.estimates import estimates
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.decoding import read_photo
 from semedit.media.pixels import resize, to_tensor
@@ -64,7 +64,7 @@ def read_aligned(path: Path) -> Tensor:
 
 
 @torch.no_grad()
-def read_donor(path: Path, generator: Any) -> Latent:
+def read_donor(path: Path, generator: Generator) -> Latent:
     """The latent of a file, or what the generator's encoder makes of a picture, whose label map
     and camera the built-in face networks estimate.
 

@@ -20,6 +20,7 @@ from semedit.errors import InputError, NothingMatchedError
 from semedit.faces import Face
 from semedit.faces.align import square_quad
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels
 from semedit.media.files import write_bytes
@@ -56,7 +57,7 @@ class Draw:
         return latent_bytes(self.generator_name) + 4 * 256**2
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.directions.directions import files_of
 from semedit.errors import LatentError, MaskError, NothingMatchedError, OptionError
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
 from semedit.media.masks import fit_labels, write_labels
@@ -84,7 +85,7 @@ class Edit:
         return latent_bytes(self.generator_name) + 4 * 256**2
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:

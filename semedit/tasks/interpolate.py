@@ -15,6 +15,7 @@ from semedit import latents, renders
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.latents.interpolation import Part, between
 from semedit.media.photographs import write_image
@@ -55,7 +56,7 @@ class Interpolate:
         return 100_000 + self.frames * renders.FRAME_BYTES[self.format]
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from semedit import metrics
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import LatentError
+from semedit.generators.contract import Generator
 from semedit.latents import Latent, picture
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
@@ -62,7 +63,7 @@ class Invert:
         return latent_bytes(self.generator_name)
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from semedit import cameras, latents
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.renders.meshes import (
     LEVEL,
@@ -61,7 +62,7 @@ class MeshFaces:
         return f"mesh-{self.format}"
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:

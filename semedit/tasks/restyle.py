@@ -16,6 +16,7 @@ from semedit import cameras, latents
 from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.editors import Roi
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.photographs import write_image
 from semedit.media.pixels import resize, to_tensor, to_uint8
@@ -62,7 +63,7 @@ class Restyle:
         return latent_bytes(self.generator_name)
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     @cached_property

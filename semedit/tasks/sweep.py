@@ -15,6 +15,7 @@ from semedit import latents
 from semedit.batch import Item, Result, Run
 from semedit.editors import Direction
 from semedit.errors import OptionError
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
@@ -68,7 +69,7 @@ class Sweep:
         return 40_000 * len(self.strengths)
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:

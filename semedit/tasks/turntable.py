@@ -15,6 +15,7 @@ from semedit import latents, renders, weights
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
+from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.tasks import load_generator, planned, used
 
@@ -60,14 +61,13 @@ class Turntable:
         return f"turntable-{self.format}"
 
     @cached_property
-    def generator(self) -> Any:
+    def generator(self) -> Generator:
         return load_generator(self.generator_name, self.device)
 
     @property
     def limit_deg(self) -> tuple[float, float]:
         """Yaw and pitch to either side that the generator knows."""
-        limit: tuple[float, float] = getattr(self.generator, "view_limit_deg", ALL_ROUND)
-        return limit
+        return self.generator.view_limit_deg
 
     @property
     def angles_deg(self) -> tuple[float, float]:
@@ -100,7 +100,7 @@ class Turntable:
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
-        if self.path == "orbit" and not getattr(self.generator, "all_round", True):
+        if self.path == "orbit" and not self.generator.all_round:
             raise OptionError(
                 f"{self.generator.name} draws on surfaces that nobody beside or behind a head sees",
                 "take --path swing",

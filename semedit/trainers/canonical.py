@@ -23,7 +23,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from semedit import cameras
+from semedit import cameras, metrics
 from semedit.datasets.posed import read_faces
 from semedit.datasets.rendered import Pair, Views
 from semedit.generators.parts.encoder import KIND, Encoder
@@ -34,7 +34,7 @@ from semedit.trainers.encoder import begin_as_own, editable_generator, new_encod
 from semedit.trainers.loop import write_weights
 from semedit.trainers.parts.loss_terms import report, total
 from semedit.trainers.parts.synthesis import Faces, SyntheticViews
-from semedit.trainers.triplane import PictureTask, PictureTrainer, decibels
+from semedit.trainers.triplane import PictureTask, PictureTrainer
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class CanonicalTask(PictureTask):
                     if encoder is None:
                         continue
                     ws = encoder(true.images[:, 0], true.labels[:, 0], true.c[:, 0])
-                    errors = decibels(self.faces.show(ws, true.c).images, true.images)
+                    errors = metrics.psnr(self.faces.show(ws, true.c).images, true.images)
                     sums.setdefault(f"{name}front_db", []).extend(errors[:, 0].tolist())
                     sums.setdefault(f"{name}other_db", []).extend(errors[:, 1].tolist())
         return {name: round(sum(v) / len(v), 4) for name, v in sums.items()}

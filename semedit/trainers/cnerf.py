@@ -182,6 +182,7 @@ class CNeRFTask(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
 
     kind = KIND
+    generator: CNeRF
 
     def __init__(self, trainer: CNeRFTrainer, views: Views, generator: CNeRF) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator

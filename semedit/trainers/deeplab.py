@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from semedit import metrics, weights
 from semedit.datasets.celeba import read_picture
 from semedit.datasets.celebamask import IMAGES, read_components, read_folder
+from semedit.datasets.split import held_out
 from semedit.errors import InputError
 from semedit.faces.components import COMPONENTS
 from semedit.faces.deeplab import WEIGHTS, DeepLab
@@ -33,7 +34,7 @@ class DeepLabTask:
         self.options, self.data = options, data
         self.device = device_of(options.device)
         numbers = np.array(read_folder(data))
-        held = np.arange(len(numbers)) % 20 == 0 if len(numbers) > 1 else np.zeros(1, bool)
+        held = held_out(len(numbers))
         self.train, self.held = numbers[~held], numbers[held]
         self.network = DeepLab(len(COMPONENTS), options.size, options.body)
         if options.backbone:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from semedit.datasets.rendered import read_views
 from semedit.directions.directions import Directions
 from semedit.directions.fitting import regress
 from semedit.errors import InputError, TraitError
+from semedit.generators.contract import Generator
 from semedit.heads.parameters import IDENTITIES, NAMES
 from semedit.media.labels import ATTRIBUTES
 
@@ -39,7 +39,7 @@ CAUSES = {"male": ("masculine", 1.0), "pale_skin": ("melanin", -1.0)}
 
 @torch.no_grad()
 def from_heads(
-    generator: Any,
+    generator: Generator,
     data: Path,
     n: int = 2000,
     batch: int = 16,

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from semedit import cameras, losses
+from semedit import cameras, losses, metrics
 from semedit.datasets.posed import read_faces
 from semedit.datasets.rendered import Pair, Views
 from semedit.errors import OptionError
@@ -33,7 +33,7 @@ from semedit.generators.triplane.triplane import Triplane
 from semedit.inverters.codes import spread
 from semedit.trainers.parts.loss_terms import report, total
 from semedit.trainers.parts.synthesis import Faces, SyntheticViews
-from semedit.trainers.triplane import PictureTask, PictureTrainer, decibels, encoder_config
+from semedit.trainers.triplane import PictureTask, PictureTrainer, encoder_config
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class EncoderTask(PictureTask):
             c = batch.c[:, :views].flatten(0, 1)
             output = self.generator.render(self.generator.planes({"ws": ws}), c)
             assert output.seg is not None
-            errors = decibels(output.image.unflatten(0, (-1, views)), batch.images[:, :views])
+            errors = metrics.psnr(output.image.unflatten(0, (-1, views)), batch.images[:, :views])
             right = output.seg.unflatten(0, (-1, views)).argmax(2) == batch.labels[:, :views]
             found = {"own_db": errors[:, 0], "own_labels": right[:, 0].float().mean((1, 2))}
             if views > 1:

@@ -47,6 +47,7 @@ from semedit.trainers.parts.discriminators import DualDiscriminator, Memory
 from semedit.trainers.parts.held_out import held_out_figures
 from semedit.trainers.parts.image_label_pairs import drawn_pair, true_pair
 from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.mean_style import set_mean_style
 from semedit.trainers.parts.start_from import start_from_file, whole_training
 from semedit.trainers.stylegan2 import lazy_adam
 from semedit.trainers.triplane import class_weights, opacity_loss, small_parts
@@ -133,7 +134,8 @@ def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any], dict[str, s
             f"{file} is no generator that this trainer knows",
             hint="begin with one of `semedit train heads-128` or `semedit train ide3d`",
         )
-    generator: Any = build_generator(metadata["kind"], json.loads(metadata["config"]), name)
+    made = build_generator(metadata["kind"], json.loads(metadata["config"]), name)
+    generator = cast(Triplane, made)
     named = {key: metadata[key] for key in ("encoder",) if key in metadata}
     return generator, start_from_file(generator, path), named
 
@@ -380,7 +382,10 @@ class IDE3DTask(GeneratorTask):
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """On held-out heads; see `mapped_figures`."""
         generator = cast(Triplane, modules["generator"])
-        centre(generator, self.poses)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            c = self.poses.sample(4096).to(generator.w_avg)
+        set_mean_style(generator.w_avg, lambda z: generator.mapping_network(z, c), generator.z_dim)
         guided = None if self.encoder is None else self._encoded
         return held_out_figures(generator, self.views, self.held, guided)
 
@@ -398,13 +403,3 @@ class IDE3DTask(GeneratorTask):
     ) -> None:
         """Write the generator; its record tells of the run that it began with."""
         super().export(modules, figures, folder, whole_training(record, self.before))
-
-
-@torch.no_grad()
-def centre(generator: Triplane, poses: Poses, samples: int = 4096) -> None:
-    """Set w_avg to the mean style of random z under random cameras; always the same ones."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        z, c = torch.randn(samples, generator.z_dim), poses.sample(samples)
-    z, c = z.to(generator.w_avg), c.to(generator.w_avg)
-    generator.w_avg.copy_(generator.mapping_network(z, c).mean(0))

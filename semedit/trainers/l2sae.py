@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import losses
+from semedit import losses, metrics
 from semedit.datasets.augment import mirrored_labels
 from semedit.datasets.labelled import Labelled, read_labelled
 from semedit.errors import OptionError
@@ -55,7 +55,7 @@ from semedit.trainers.parts.region_losses import (
     region_masks,
 )
 from semedit.trainers.stylegan2 import lazy_adam
-from semedit.trainers.triplane import class_weights, decibels, differences, small_parts
+from semedit.trainers.triplane import class_weights, differences, small_parts
 
 KIND = "l2sae"
 PRIOR = 512  # pictures that the prior of codes is fitted to
@@ -171,7 +171,7 @@ class L2SAEBatch:
     """Pictures x and their twins [B,3,R,R], labels [B,R,R]."""
 
     images: Tensor
-    recoloured: Tensor
+    twins: Tensor
     labels: Tensor
 
 
@@ -354,8 +354,8 @@ class L2SAETask:
                 mixed = {"structure": other["structure"], "style": own["style"]}
                 drawn = [network.synthesis(codes).image for codes in (own, mixed)]
                 counts.append(region_counts(network.region_logits(images), labels))
-            rec.append(decibels(drawn[0], images))
-            swapped.append(decibels(drawn[1], images))
+            rec.append(metrics.psnr(drawn[0], images))
+            swapped.append(metrics.psnr(drawn[1], images))
         self._fit(network)
         mean, each = region_ious(torch.stack(counts).sum(0))
         return {

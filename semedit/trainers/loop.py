@@ -358,7 +358,7 @@ class GeneratorTask:
 
     kind: ClassVar[str]  # of the weight file
     more: Mapping[str, str] = MappingProxyType({})  # other entries of its metadata
-    generator: Any
+    generator: Any  # each task names its own class
     views: Any
     optimisers: dict[str, torch.optim.Optimizer]
 

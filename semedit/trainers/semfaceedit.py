@@ -192,6 +192,7 @@ class SemFaceEditTask(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
 
     kind = KIND
+    generator: Manifolds
 
     def __init__(
         self,

@@ -26,14 +26,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semedit import cameras, losses
+from semedit import cameras, losses, metrics
 from semedit.datasets.rendered import View, Views, read_views
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.parts.discriminators import Augment, Discriminator, Memory
 from semedit.trainers.parts.guide import Guide, followed
 from semedit.trainers.parts.loss_terms import report, total
-from semedit.trainers.triplane import decibels, differences, small_parts
+from semedit.trainers.parts.mean_style import set_mean_style
+from semedit.trainers.triplane import differences, small_parts
 
 KIND = "stylegan2"
 WIDTHS = (32, 64, 96, 128, 160, 192, 192)  # channels of the encoder at half, quarter, ... of R
@@ -107,6 +108,7 @@ class StyleGAN2Task(GeneratorTask):
     """The networks, their optimisers and their losses; see loop.Task."""
 
     kind = KIND
+    generator: StyleGAN2
 
     def __init__(self, trainer: StyleGAN2Trainer, views: Views, generator: StyleGAN2) -> None:
         self.trainer, self.views, self.generator = trainer, views, generator
@@ -256,7 +258,8 @@ class StyleGAN2Task(GeneratorTask):
         """Decibels of held-out heads: mapped_db, drawn from their parameters; encoded_db, from
         the style that the encoder finds."""
         generator = cast(StyleGAN2, modules["generator"])
-        centre(generator)
+        mapping = generator.mapping_network
+        set_mean_style(mapping.w_avg, lambda z: mapping(z, z), generator.z_dim, 10_000)
         found: dict[str, list[Tensor]] = {"mapped_db": [], "encoded_db": []}
         for heads in torch.arange(self.size, len(self.views)).split(16):
             batch = self._batch(self.views.one(heads, torch.zeros_like(heads)))
@@ -264,7 +267,7 @@ class StyleGAN2Task(GeneratorTask):
             encoded = self._spread(modules["encoder"](batch.images, batch.labels))
             for name, ws in zip(found, (mapped, encoded), strict=True):
                 image = generator.synthesis({"ws": ws}, batch.z).image
-                found[name].append(decibels(image, batch.images))
+                found[name].append(metrics.psnr(image, batch.images))
         return {name: round(float(torch.cat(values).mean()), 4) for name, values in found.items()}
 
 
@@ -282,11 +285,3 @@ def lazy_adam(parameters: list[nn.Parameter], lr: float, every: int) -> torch.op
     """
     c = every / (every + 1)
     return torch.optim.Adam(parameters, lr * c, betas=(0.0, 0.99**c), eps=1e-8)
-
-
-@torch.no_grad()
-def centre(generator: StyleGAN2, samples: int = 10_000) -> None:
-    """Set w_avg to the mean style of random z."""
-    numbers = torch.Generator().manual_seed(0)
-    z = torch.randn(samples, generator.z_dim, generator=numbers)
-    generator.mapping_network.w_avg.copy_(generator.mapping_network(z, z).mean(0))

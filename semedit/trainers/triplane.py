@@ -23,12 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semedit import metrics
 from semedit.datasets.rendered import Pair, Views, read_views
 from semedit.generators.parts.encoder import KIND, Encoder, EncoderConfig
 from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 from semedit.media.labels import LABELS
 from semedit.trainers.loop import write_weights
 from semedit.trainers.parallel import device_of
+from semedit.trainers.parts.mean_style import set_mean_style
 from semedit.trainers.parts.start_from import start_from_file, whole_training
 
 SMALL = ("nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
@@ -231,7 +233,7 @@ class HeadsTask(PictureTask):
         generator = cast(Triplane, modules.get("generator", self.generator))
         encoder = modules.get("encoder", self.encoder)
         if "generator" in modules:
-            centre(generator)
+            set_mean_style(generator.w_avg, generator.mapping_network, generator.z_dim)
         sums: dict[str, list[float]] = {}
         for heads in torch.arange(self.size, len(self.views)).split(8):
             batch = self._pair(heads, torch.zeros_like(heads), torch.ones_like(heads))
@@ -239,11 +241,11 @@ class HeadsTask(PictureTask):
             encoded = encoder(batch.images[:, 0], batch.labels[:, 0], batch.c[:, 0])
             output = generator.render(generator.planes({"ws": encoded}), c)
             assert output.seg is not None
-            errors = decibels(output.image.unflatten(0, (-1, 2)), batch.images)
+            errors = metrics.psnr(output.image.unflatten(0, (-1, 2)), batch.images)
             right = output.seg.unflatten(0, (-1, 2)).argmax(2) == batch.labels
             mapped = generator.mapping(batch.z, c)
             output = generator.render(generator.planes(mapped), c)
-            regressed = decibels(output.image.unflatten(0, (-1, 2)), batch.images)
+            regressed = metrics.psnr(output.image.unflatten(0, (-1, 2)), batch.images)
             for name, values in (
                 ("own_db", errors[:, 0]),
                 ("other_db", errors[:, 1]),
@@ -264,14 +266,6 @@ def encoder_config(generator: Triplane) -> EncoderConfig:
         w_dim=generator.config.w_dim,
         resolution=generator.resolution,
     )
-
-
-@torch.no_grad()
-def centre(generator: Triplane, samples: int = 4096) -> None:
-    """Set w_avg to the mean style of random z."""
-    numbers = torch.Generator().manual_seed(0)
-    z = torch.randn(samples, generator.z_dim, generator=numbers).to(generator.w_avg)
-    generator.w_avg.copy_(generator.mapping_network(z).mean(0))
 
 
 def class_weights(labels: Any) -> Tensor:
@@ -296,12 +290,6 @@ def opacity_loss(opacity: Tensor | None, labels: Tensor) -> Tensor:
 def differences(x: Tensor) -> tuple[Tensor, Tensor]:
     """Differences of neighbouring pixels, across and down."""
     return x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
-
-
-def decibels(image: Tensor, true: Tensor) -> Tensor:
-    """PSNR over the last three dimensions, images in [-1,1], clamped first."""
-    error = (image.clamp(-1, 1) - true).square().mean((-3, -2, -1))
-    return 10 * torch.log10(4 / error.clamp(min=1e-10))
 
 
 def wobble(labels: Tensor, pixels: float = 1.5) -> Tensor:

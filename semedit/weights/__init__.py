@@ -7,9 +7,9 @@ runs. No library that semedit uses downloads anything by itself: `place` puts th
 where the library looks.
 """
 
-from semedit.weights.fetch import Progress, add, download, fetch
 from semedit.weights.files import CHUNK, file_sha256, on_disk, place, refuse_impostors, resolve
-from semedit.weights.table import DATA, Row, folder, how_to_get, read_table, row, table
+from semedit.weights.remote import Progress, add, download, fetch
+from semedit.weights.rows import Row, folder, how_to_get, read_table, row, table
 from semedit.weights.tensors import (
     fill,
     imported,
@@ -23,7 +23,6 @@ from semedit.weights.tensors import (
 
 __all__ = [
     "CHUNK",
-    "DATA",
     "Progress",
     "Row",
     "add",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from semedit.errors import WeightsError
 from semedit.media.files import atomic_path
-from semedit.weights.table import DATA, _library_folders, folder, how_to_get, row, table
+from semedit.weights import rows
+from semedit.weights.rows import _library_folders, folder, how_to_get, row, table
 
 if TYPE_CHECKING:
     pass
@@ -38,8 +39,8 @@ def resolve(name: str | Path) -> Path:
     if text not in table() and own.is_file():
         return own
     entry = row(text)
-    if entry.kind == "builtin" and (DATA / entry.file).is_file():
-        return DATA / entry.file
+    if entry.kind == "builtin" and (rows.DATA / entry.file).is_file():
+        return rows.DATA / entry.file
     for place in (folder(), *_library_folders(entry)):
         if (place / entry.file).is_file():
             if entry.kind != "checkpoint":  # whose digest is the source's

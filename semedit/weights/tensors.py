@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from semedit.errors import WeightsError
 from semedit.media.files import write_bytes
 from semedit.weights.files import refuse_impostors, resolve
-from semedit.weights.table import _check_path, folder, table
+from semedit.weights.rows import _check_path, folder, table
 
 if TYPE_CHECKING:
     import torch

@@ -25,7 +25,7 @@ def test_an_edit_takes_at_most_half_a_second_on_two_cores() -> None:
     # The generator's own encoder costs as much, where no canonical one is shipped.
     named = "canonical-heads-128"
     method = Canonical(
-        encoder=named if weights.on_disk(named) else str(weights.DATA / "encoder.safetensors")
+        encoder=named if weights.on_disk(named) else str(weights.rows.DATA / "encoder.safetensors")
     )
     head = at_resolution(read_truths()[2], generator.resolution)
     latent = Hybrid(steps=2, tune_steps=2)(generator, head.image, head.labels, head.c)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.inverters.codes import Offsets
 from semedit.inverters.descent import descend
 from semedit.latents import NOISE, PLANES, Latent, tuned_generator
@@ -17,7 +17,7 @@ WEIGHT_RATE = 4e-3  # a weight's step, where codes take one of 1
 
 
 def descend_codes(
-    generator: Any,
+    generator: Generator,
     face: Latent,
     start: Mapping[str, Tensor],
     scale: Mapping[str, Tensor],

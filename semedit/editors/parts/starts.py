@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from semedit.directions.directions import Directions, directions_for
 from semedit.editors.parts.attribute_regions import ATTRIBUTE_REGIONS
 from semedit.errors import WeightsError
 from semedit.generators import Output
+from semedit.generators.contract import Generator
 from semedit.latents import Latent, tuned_generator
 from semedit.media.labels import REGIONS
 
@@ -35,7 +35,7 @@ def drawn_attributes(labels: Tensor, edited: Tensor) -> list[str]:
 
 @torch.no_grad()
 def nearest_start(
-    generator: Any,
+    generator: Generator,
     face: Latent,
     start: Mapping[str, Tensor],
     attributes: Iterable[str],
@@ -67,7 +67,7 @@ def nearest_start(
     return codes
 
 
-def _known(generator: Any) -> Directions | None:
+def _known(generator: Generator) -> Directions | None:
     try:
         return directions_for(generator)
     except WeightsError:

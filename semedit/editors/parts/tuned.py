@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from semedit.generators.contract import Generator
 from semedit.latents import PLANES, Latent, TunedGenerator
 from semedit.losses import dilate, feather
 
 PROBES = 2  # random signs per side of the mask
 
 
-def fade_tuning(generator: Any, latent: Latent, mask: Tensor, share: float = 1.0) -> Latent:
+def fade_tuning(generator: Generator, latent: Latent, mask: Tensor, share: float = 1.0) -> Latent:
     """The latent with what was added to its planes faded where the mask's pixels read them.
 
         added' = added * (1 - share * f),  f = |d image[mask] / d planes|^2 / |d image / d planes|^2
@@ -38,7 +38,9 @@ def fade_tuning(generator: Any, latent: Latent, mask: Tensor, share: float = 1.0
 
 
 @torch.enable_grad()
-def _reach(generator: Any, latent: Latent, names: list[str], mask: Tensor) -> dict[str, Tensor]:
+def _reach(
+    generator: Generator, latent: Latent, names: list[str], mask: Tensor
+) -> dict[str, Tensor]:
     """Squared derivatives of masked pixels for each place of the planes, summed over channels.
 
     Channels are the last axis of an entry [N,3,H,W,C] and the second of one [N,C,H,W].
@@ -66,7 +68,9 @@ def _reach(generator: Any, latent: Latent, names: list[str], mask: Tensor) -> di
 
 
 @torch.no_grad()
-def changed_area(generator: Any, before: Latent, after: Latent, threshold: float = 0.06) -> Tensor:
+def changed_area(
+    generator: Generator, before: Latent, after: Latent, threshold: float = 0.06
+) -> Tensor:
     """Where an edit without a region changes the untuned picture: soft mask [N,1,R,R].
 
     Args: threshold: change of a pixel, as a fraction of the range, from which it counts.

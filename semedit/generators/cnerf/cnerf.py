@@ -40,7 +40,7 @@ from semedit.errors import OptionError, ShapeError
 from semedit.generators.cnerf.config import CNeRFConfig
 from semedit.generators.cnerf.march import Local, march
 from semedit.generators.cnerf.rays import Rays
-from semedit.generators.contract import Output
+from semedit.generators.contract import Generator, Output
 from semedit.generators.parts.layers import SLOPE
 from semedit.generators.parts.superresolution import Superresolution
 from semedit.generators.stylegan2.stylegan2 import Noise
@@ -57,14 +57,14 @@ RAYS = 512  # rays marched together
 MEMORY = 3 << 29  # bytes kept for a backward pass; beyond it, values are computed anew
 
 
-class CNeRF(nn.Module):
+class CNeRF(Generator):
     """CNeRF: regions that are small radiance fields, each with codes of its own.
 
     codes["ws"] is [N, regions, 5, w_dim]: along axis 2 styles of shape, then of texture (`SHAPE`,
     `TEXTURE`); with stage 2, codes["up"] [N, layers, 512] are its styles.
     """
 
-    traits: frozenset[str] = frozenset({"ws", "camera", "seg", "regions"})
+    traits: frozenset[str] = frozenset({"ws", "camera", "seg", "regions", "borrow"})
     tunable: ClassVar[tuple[str, ...]] = ("local.*",)
     view_limit_deg: tuple[float, float] = (35.0, 15.0)  # yaw, pitch to either side in training
     w_avg: Tensor

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from semedit.errors import OptionError, ShapeError, TraitError
-from semedit.generators.contract import Output
+from semedit.generators.contract import Generator, Output
 from semedit.generators.l2sae.layers import (
     Layer,
     Modulation,
@@ -114,7 +114,7 @@ class L2SAEConfig:
         )
 
 
-class L2SAE(nn.Module):
+class L2SAE(Generator):
     """Latents2Semantics: structure and style of a picture, and its regions."""
 
     traits: frozenset[str] = frozenset({"encode", "slices"})

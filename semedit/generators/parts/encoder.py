@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from semedit import cameras, weights
 from semedit.errors import TraitError, WeightsError
+from semedit.generators.contract import Generator
 from semedit.generators.parts.layers import Conv, Linear, activate
 from semedit.generators.stylegan2 import e4e
 from semedit.generators.triplane import ide3d_encoder
@@ -127,11 +128,8 @@ class Tower(nn.Module):
         return out[:, :styles].unflatten(1, self.shape), out[:, styles:]
 
 
-class WithEncoder(nn.Module):
+class WithEncoder(Generator):
     """A generator that an encoder can be attached to; the encoder is no part of its weights."""
-
-    name: str
-    traits: frozenset[str]
 
     def __init__(self) -> None:
         super().__init__()

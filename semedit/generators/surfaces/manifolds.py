@@ -89,7 +89,7 @@ class ManifoldsConfig:
 class Manifolds(OnSurfaces):
     """SemFaceEdit: labels and density on surfaces first, then the colours of each region."""
 
-    traits: frozenset[str] = frozenset({"ws", "camera", "seg"})
+    traits: frozenset[str] = frozenset({"ws", "camera", "seg", "borrow"})
     tunable: ClassVar[tuple[str, ...]] = ("geometry.*", "appearance.*")
     w_avg: Tensor
     club_of: Tensor

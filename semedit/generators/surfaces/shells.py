@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semedit import cameras
-from semedit.generators.contract import Output
+from semedit.generators.contract import Generator, Output
 from semedit.generators.surfaces.intersections import Intersections, Meetings, composite
 
 RAYS = 4096  # marched together
@@ -82,7 +82,7 @@ class Sparse:
         return Sparse(index, self.shape, [len(index)], self.behind)
 
 
-class OnSurfaces(nn.Module):
+class OnSurfaces(Generator):
     """A generator whose rays are marched from surface to surface."""
 
     view_limit_deg: tuple[float, float] = (35.0, 15.0)  # yaw, pitch to either side in training

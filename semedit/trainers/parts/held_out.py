@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from semedit import metrics
 from semedit.datasets.rendered import View, Views
+from semedit.generators.contract import Generator
 from semedit.media.labels import LABELS
-from semedit.trainers.triplane import decibels
 
 TOGETHER = 4  # heads drawn in one go
 
 
 @torch.no_grad()
 def held_out_figures(
-    generator: Any,
+    generator: Generator,
     views: Views,
     heads: Tensor,
     guided: Callable[[View], dict[str, Tensor]] | None = None,
@@ -39,13 +38,14 @@ def held_out_figures(
     for part in heads.split(TOGETHER):
         view = views.one(part, torch.zeros_like(part)).to(place)
         output = generator.synthesis(generator.mapping(view.z, view.c), view.c)
-        found.append(decibels(output.image, view.images))
+        found.append(metrics.psnr(output.image, view.images))
+        assert output.seg is not None
         labels = output.seg.argmax(1)
         right.append(metrics.label_accuracy(labels, view.labels))
         counts += metrics.confusion(labels.cpu(), view.labels.cpu())
         if guided is not None:
             codes = guided(views.one(part, torch.full_like(part, last)).to(place))
-            encoded.append(decibels(generator.synthesis(codes, view.c).image, view.images))
+            encoded.append(metrics.psnr(generator.synthesis(codes, view.c).image, view.images))
     figures = {"mapped_db": found, "mapped_labels": right, "encoded_db": encoded}
     means = {k: float(torch.cat(v).mean()) for k, v in figures.items() if v}
     return {k: round(v, 4) for k, v in (means | {"mapped_miou": metrics.mean_iou(counts)}).items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from semedit import cameras
 from semedit.datasets.posed import Poses
+from semedit.generators.contract import Generator
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Faces:
             encoder. swapped: chance of another face's texture.
     """
 
-    generator: Any
+    generator: Generator
     encoder: nn.Module | None
     poses: Poses
     mapped: float = 0.25
     swapped: float = 0.5
 
     @classmethod
-    def of(cls, generator: Any, c: Tensor, mapped: float, swapped: float) -> Faces:
+    def of(cls, generator: Generator, c: Tensor, mapped: float, swapped: float) -> Faces:
         """With a copy of the generator's own encoder; c [M,25]: the cameras of the data."""
         encoder = copy.deepcopy(generator.encoder)
         if encoder is not None:
@@ -76,6 +76,7 @@ class Faces:
         """Codes [B,num_ws,w_dim] as cameras c [B,V,25] see them."""
         output = self.generator.render(self.generator.planes({"ws": ws}), c.flatten(0, 1))
         views = c.shape[:2]
+        assert output.seg is not None
         labels = output.seg.argmax(1)
         if labels.shape[-1] != output.image.shape[-1]:
             labels = F.interpolate(output.seg, output.image.shape[-2:]).argmax(1)

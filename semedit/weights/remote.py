@@ -13,7 +13,7 @@ from typing import Any
 from semedit.errors import WeightsError
 from semedit.media.files import atomic_path
 from semedit.weights.files import CHUNK, _verify, file_sha256, on_disk, refuse_impostors, resolve
-from semedit.weights.table import _check_path, folder, row, table
+from semedit.weights.rows import _check_path, folder, row, table
 from semedit.weights.tensors import load
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all
