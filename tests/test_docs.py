@@ -46,13 +46,12 @@ def check(line: str) -> None:
 
 def methods_table() -> str:
     """The README's table of inverters and editors."""
-    from semedit.editors import EDITORS, FIELD_EDITORS, PICTURE_EDITORS
+    from semedit.editors import EDITORS
     from semedit.inverters import INVERTERS
     from semedit.options import method_rows
 
     lines = ["| | name | what it does | needs |", "|-|-|-|-|"]
-    editors = EDITORS | FIELD_EDITORS | PICTURE_EDITORS
-    for kind, registry in (("inverter", INVERTERS), ("editor", editors)):
+    for kind, registry in (("inverter", INVERTERS), ("editor", EDITORS)):
         for row in method_rows(registry):
             needs = ", ".join(row.requires) or "-"
             lines.append(f"| {kind} | `{row.name}` | {row.summary} | {needs} |")

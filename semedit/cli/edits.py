@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,9 @@ from semedit.cli.common import From, Made, Method, command, run
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES
 
-MASK_METHODS = ("mask", "canonical")  # editors that `edit --mask` offers
+if TYPE_CHECKING:
+    from semedit.editors import Editor, Way
+
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 
 
@@ -115,7 +117,7 @@ def edit(
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
         _restyle(common, {"region": region, **noise}, as_published, style_from, start)
     elif way == "--mask":
-        _mask(common, Path(str(mask)), method or "mask", start)
+        _mask(common, Path(str(mask)), method, start)
     else:
         _direction(common, str(direction), region, strength, layers, start)
 
@@ -159,16 +161,14 @@ def _way(
     return way
 
 
-def _mask(common: Made, mask: Path, method: str, start: str | None) -> None:
+def _mask(common: Made, mask: Path, method: str | None, start: str | None) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
-    if method not in MASK_METHODS:
-        raise OptionError(f"no method {method!r}", f"--mask takes {' or '.join(MASK_METHODS)}")
     if start == "none":
         between_and_mesh.draw(common, mask)
         return
-    _edit(common, "edit", method, list(common.options or ()), start, mask=mask)
+    _edit(common, "mask", method, list(common.options or ()), start, mask=mask)
 
 
 def _direction(
@@ -186,24 +186,18 @@ def _direction(
         _sweep(common, strength, settings, start)
         return
     settings = [*([] if strength is None else [f"strength={strength}"]), *settings]
-    _edit(common, "edit", "direction", settings, start)
+    _edit(common, "direction", None, settings, start)
 
 
 def _transfer(common: Made, donor: str, region: str | None, start: str | None) -> None:
     """Regions of one face for others, by the first editor that suits the generator."""
-    from semedit.editors import EDITORS, TRANSFER_EDITORS
     from semedit.editors.transfer import whole_regions
-    from semedit.generators import traits_of
 
     names = [name.strip() for name in (region or "").split(",") if name.strip()]
     whole_regions(names)
-    offered = traits_of(common.generator)
-    kinds: dict[str, Any] = {name: EDITORS[name] for name in TRANSFER_EDITORS}
-    fitting = [name for name, kind in kinds.items() if kind.requires <= offered]
-    name = (fitting or TRANSFER_EDITORS)[0]  # one that does not fit says what it lacks
     settings = [f"regions={','.join(names)}", *(common.options or ())]
     label = f"{'+'.join(names)}-from-{donor.replace('/', '-')}"[:80]
-    _edit(common, "edit", name, settings, start, label=label, donor=donor)
+    _edit(common, "transfer", None, settings, start, label=label, donor=donor)
 
 
 def _texture(
@@ -218,7 +212,7 @@ def _texture(
     settings += [] if seed is None else [f"seed={seed}"]
     source = f"seed-{seed}" if donor is None else f"from-{Path(donor).stem}"
     label = f"{region.replace(',', '+').replace(' ', '')}-texture-{source}"[:80]
-    _edit(common, "edit", "texture", settings, start, label=label, donor=donor)
+    _edit(common, "texture", None, settings, start, label=label, donor=donor)
 
 
 def _restyle(
@@ -289,32 +283,34 @@ def attr(
         raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
     words = [_flag(name, value).removeprefix("--") for name, value in wanted.items()]
     settings = [*([] if steps is None else [f"steps={steps}"]), *(common.options or ())]
-    _edit(common, "attr", method, settings, start, label="+".join(words)[:80], wanted=wanted)
+    _edit(common, "attributes", method, settings, start, label="+".join(words)[:80], wanted=wanted)
 
 
 def _edit(
     common: Made,
-    command: Literal["edit", "attr"],
-    name: str,
+    way: Way,
+    name: str | None,
     settings: Sequence[str],
     start: str | None,
     label: str | None = None,
     **given: Any,
 ) -> None:
-    """Run an editor; without a label its steps are called after the editor or the direction."""
+    """Run an editor of one way, by name or the first that suits the generator; without a label
+    its steps are called after the editor or the direction."""
+    command: Literal["edit", "attr"] = "attr" if way == "attributes" else "edit"
 
     def make(device: str, progress: Any) -> Any:
-        from semedit.editors import ATTRIBUTE_EDITORS, EDITORS, FIELD_EDITORS
+        from semedit.editors import editors_of
         from semedit.options import build_method, pick_method
         from semedit.tasks.edit import Edit
 
-        known = {**EDITORS, **FIELD_EDITORS}
-        fit = {k: v for k, v in known.items() if command == "edit" or k in ATTRIBUTE_EDITORS}
-        method: Any = build_method(pick_method(fit, name, "attribute editor"), settings)
-        called = f"{method.name}{method.strength:+g}" if name == "direction" else name
+        known = editors_of(way)
+        chosen = name or _fitting(known, common.generator)
+        method: Any = build_method(pick_method(known, chosen, f"editor by {way}"), settings)
+        called = f"{method.name}{method.strength:+g}" if way == "direction" else chosen
         return Edit(
             command,
-            name,
+            chosen,
             method,
             label or called,
             generator_name=common.generator,
@@ -328,6 +324,17 @@ def _edit(
         )
 
     run(common, command, make)
+
+
+def _fitting(known: Mapping[str, type[Editor]], generator: str) -> str:
+    """The first editor that suits a generator, else the first, which says what it lacks."""
+    from semedit.generators import traits_of
+
+    if len(known) == 1:
+        return next(iter(known))
+    offered = traits_of(generator)
+    fitting = [name for name, editor in known.items() if editor.requires <= offered]
+    return (fitting or list(known))[0]
 
 
 def _flag(name: str, value: bool) -> str:

@@ -138,14 +138,13 @@ def list_methods(
 ) -> None:
     """Generators, inverters, editors and trainers, with their options."""
     with reported():
-        from semedit.editors import EDITORS, FIELD_EDITORS, PICTURE_EDITORS
+        from semedit.editors import EDITORS
         from semedit.generators import GENERATORS
         from semedit.inverters import INVERTERS
         from semedit.options import method_rows, pick_method, summary_of
         from semedit.trainers import TRAINERS
 
-        editors = {**EDITORS, **FIELD_EDITORS, **PICTURE_EDITORS}
-        known = {**GENERATORS, **INVERTERS, **editors, **TRAINERS}
+        known = {**GENERATORS, **INVERTERS, **EDITORS, **TRAINERS}
         if name is not None:
             pick_method(known, name, "method")
         for kind, entry in GENERATORS.items():
@@ -154,7 +153,7 @@ def list_methods(
                 _show("generator", kind, summary_of(entry), traits, (), as_json)
         for title, registry in (
             ("inverter", INVERTERS),
-            ("editor", editors),
+            ("editor", EDITORS),
             ("trainer", TRAINERS),
         ):
             for row in method_rows(registry):

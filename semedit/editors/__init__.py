@@ -1,6 +1,7 @@
-"""Editors by name. Add one: write its file, add its line."""
+"""Editors by name. Add one: write its file, add its line; it declares how users ask for it."""
 
 from semedit.editors.canonical import Canonical
+from semedit.editors.contract import Editor, Way
 from semedit.editors.direction import Direction
 from semedit.editors.drawing import Drawing
 from semedit.editors.fast import Fast
@@ -11,35 +12,31 @@ from semedit.editors.swap import Swap
 from semedit.editors.texture import Texture
 from semedit.editors.transfer import Transfer
 
-EDITORS: dict[str, type] = {
+EDITORS: dict[str, type[Editor]] = {
     "direction": Direction,
     "mask": Mask,
+    "canonical": Canonical,
     "fast": Fast,
     "pernus": Pernus,
-    "transfer": Transfer,
     "swap": Swap,
-}
-# Which need a field of labels and colours, and take more than a latent.
-FIELD_EDITORS: dict[str, type] = {
-    "canonical": Canonical,
+    "transfer": Transfer,
     "texture": Texture,
     "drawing": Drawing,
+    "roi": Roi,
 }
-PICTURE_EDITORS: dict[str, type] = {"roi": Roi}  # which need no inversion
-ATTRIBUTE_EDITORS = ("fast", "pernus")  # those that `semedit attr` offers
-# Those that `semedit edit --transfer-from` offers: the first that suits the generator is taken.
-# They are called with generator, latents, the donor's latent and the faces' own label maps.
-TRANSFER_EDITORS = ("swap", "transfer")
+
+
+def editors_of(way: Way) -> dict[str, type[Editor]]:
+    """The editors that users ask for in one way, by name."""
+    return {name: editor for name, editor in EDITORS.items() if editor.way == way}
+
 
 __all__ = [
-    "ATTRIBUTE_EDITORS",
     "EDITORS",
-    "FIELD_EDITORS",
-    "PICTURE_EDITORS",
-    "TRANSFER_EDITORS",
     "Canonical",
     "Direction",
     "Drawing",
+    "Editor",
     "Fast",
     "Mask",
     "Pernus",
@@ -47,4 +44,6 @@ __all__ = [
     "Swap",
     "Texture",
     "Transfer",
+    "Way",
+    "editors_of",
 ]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras, losses, weights
+from semedit.editors.contract import Editor, Way
 from semedit.editors.parts.composites import keep_outside
 from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import LatentError, MaskError, WeightsError
@@ -28,7 +29,7 @@ STOPPED = 0.5  # share of a ray from which it shows a surface
 
 
 @dataclass(frozen=True)
-class Canonical:
+class Canonical(Editor):
     """Give a face the label map that was drawn for it in one forward pass, seen from the front.
 
         w' = w + strength (E_can(I_0, S_0') - E_can(I_0, S_0))
@@ -41,6 +42,8 @@ class Canonical:
     inversion; one may draw in the face's own view; pixels around the drawing stay (`composite`).
     """
 
+    way: ClassVar[Way] = "mask"
+    takes: ClassVar[tuple[str, ...]] = ("edited", "labels")
     requires: ClassVar[frozenset[str]] = frozenset({"camera", "seg", "texture"})
     encoder: str = ""  # its weights, by name or path; empty: canonical-GENERATOR
     strength: float = 1.5  # of the move: encoders say less than what is drawn

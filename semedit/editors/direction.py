@@ -17,6 +17,7 @@ from semedit.directions.directions import (
     regional,
     require_made_for,
 )
+from semedit.editors.contract import Editor, Way
 from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.errors import OptionError
 from semedit.generators.contract import Generator
@@ -26,7 +27,7 @@ from semedit.latents import PLANES, Latent
 
 
 @dataclass(frozen=True)
-class Direction:
+class Direction(Editor):
     """Move codes along a linear direction, say of an attribute.
 
         codes' = codes + strength * deviation * direction
@@ -39,7 +40,7 @@ class Direction:
     along its part of the whole one.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
+    way: ClassVar[Way] = "direction"
     name: str = "smiling"  # of the direction; see `semedit directions list`
     strength: float = 2.0  # standard deviations; negative takes the attribute away
     region: str = ""  # whose codes move, comma between several; empty: all

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semedit import cameras, losses
+from semedit.editors.contract import Editor, Way
 from semedit.generators.contract import Generator
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Descended, Progress, Steps, descend
@@ -22,7 +23,7 @@ MOVES = (0.09, 0.12, 0.05, 0.06, 0.02, 0.02)
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(Editor):
     """Make a face whose label map is the drawn one; its texture is a random one.
 
         w_s* = argmin  label_weight CE(S'(w_s, w_t), S) + prior_weight |(w_s - E_s(S)) / std|^2
@@ -35,6 +36,8 @@ class Drawing:
     best.
     """
 
+    way: ClassVar[Way] = "drawing"
+    takes: ClassVar[tuple[str, ...]] = ("labels",)
     requires: ClassVar[frozenset[str]] = frozenset({"camera", "seg", "texture"})
     seed: int = 0  # of the texture
     truncation: float = 1.0  # of the texture: 0 is the mean, 1 any

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from semedit import losses
 from semedit.directions.directions import Directions, directions_for
+from semedit.editors.contract import Editor, Way
 from semedit.editors.parts.attribute_regions import attribute_region
 from semedit.editors.parts.composites import keep_outside
 from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
 from semedit.errors import WeightsError
-from semedit.faces.attributes import load_classifier
+from semedit.faces.attributes import classifier_weights, load_classifier
 from semedit.generators.contract import Generator
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import Progress, Steps, descend, marks
@@ -27,7 +28,7 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # of a start along a direction,
 
 
 @dataclass(frozen=True)
-class Fast:
+class Fast(Editor):
     """Move an inversion until a classifier sees the attributes, holding the face around them.
 
         L(w) = mse_weight |M (G(w) - I)|^2 + ce_weight sum_a BCE(y_a, C_a(G(w)))
@@ -41,7 +42,8 @@ class Fast:
     (`composite`).
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
+    way: ClassVar[Way] = "attributes"
+    takes: ClassVar[tuple[str, ...]] = ("wanted", "labels")
     steps: int = 30  # Adam updates, at most
     lr: float = 0.05  # standard deviations per update
     mse_weight: float = 100.0  # of the masked squared error
@@ -56,6 +58,10 @@ class Fast:
     start: Literal["direction", "current"] = "direction"  # where codes start
     composite: bool = True  # keep the pixels where M is 1
     classifier: str = "auto"  # what C is: builtin, branched (semedit train attributes), or auto
+
+    def weights_of(self, generator: str) -> tuple[str, ...]:
+        """The classifier's."""
+        return (classifier_weights(self.classifier),)
 
     def __call__(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from semedit import losses
+from semedit.editors.contract import Editor, Way
 from semedit.editors.parts.codes import descend_codes
 from semedit.editors.parts.composites import keep_outside
 from semedit.editors.parts.starts import drawn_attributes, nearest_start
@@ -26,7 +27,7 @@ from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
-class Mask:
+class Mask(Editor):
     """Give a face the label map that was drawn for it, and leave the rest as it is.
 
         L(dw) = label_weight L_s(S', S_ed) + image_weight |(I' - I) (1 - r)|^2
@@ -42,6 +43,8 @@ class Mask:
     stay outside r, feathered within it, in the face's own view (`composite`).
     """
 
+    way: ClassVar[Way] = "mask"
+    takes: ClassVar[tuple[str, ...]] = ("edited", "labels")
     requires: ClassVar[frozenset[str]] = frozenset({"seg"})
     steps: int = 40  # Adam updates
     lr: float = 0.05  # standard deviations per update; larger steps find what fools the parser

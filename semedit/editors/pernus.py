@@ -11,12 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit import losses
+from semedit.editors.contract import Editor, Way
 from semedit.editors.parts.attribute_regions import freed_components
 from semedit.editors.parts.tuned import fade_tuning
 from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
 from semedit.errors import ShapeError
-from semedit.faces.attributes import load_classifier
-from semedit.faces.components import COMPONENTS, Segmenter, load_segmenter, of_labels
+from semedit.faces.attributes import classifier_weights, load_classifier
+from semedit.faces.components import (
+    COMPONENTS,
+    Segmenter,
+    load_segmenter,
+    of_labels,
+    segmenter_weights,
+)
 from semedit.generators.contract import Generator
 from semedit.inverters.coarse import coarse_steps
 from semedit.inverters.codes import known_traits
@@ -31,7 +38,7 @@ BETAS = (0.9, 0.999)  # of Adam, as its paper has them
 
 
 @dataclass(frozen=True)
-class Pernus:
+class Pernus(Editor):
     """Optimise codes and noise until a classifier sees the attributes, holding the other parts.
 
         L(w, n) = mse_weight |M (G(w, n) - I)|^2
@@ -50,7 +57,8 @@ class Pernus:
     attributes add up.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
+    way: ClassVar[Way] = "attributes"
+    takes: ClassVar[tuple[str, ...]] = ("wanted", "labels", "image")
     steps: int = 2000  # Adam updates; warm-up and decay are shares of them
     lr: float = 0.01  # of codes and noise, per update
     warmup: float = 0.05  # share of the steps in which the rate rises
@@ -74,6 +82,15 @@ class Pernus:
     perceptual_weight: float = 0.0  # of the perceptual distance under M
     noise_weight: float = 0.0  # of the noise's correlation with itself
     composite: bool = False  # keep the pixels of I where M is 1
+
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """Without the photograph where it keeps to the latent's picture."""
+        return self.takes if self.target == "photo" else self.takes[:-1]
+
+    def weights_of(self, generator: str) -> tuple[str, ...]:
+        """The classifier's, and the segmenter's."""
+        return (classifier_weights(self.classifier), *segmenter_weights(self.segmenter))
 
     def __call__(
         self,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semedit.editors.contract import Editor, Way
 from semedit.errors import OptionError
 from semedit.generators.contract import Generator
 from semedit.generators.l2sae.layers import smooth
@@ -54,7 +55,7 @@ class Restyled:
 
 
 @dataclass(frozen=True)
-class Roi:
+class Roi(Editor):
     """Restyle or reshape one region in one pass, straight from the picture.
 
         S, T = E(x);  S', T' = S + structure_noise slice N(0,1), T + style_noise N(0,1)
@@ -75,6 +76,7 @@ class Roi:
     faces.
     """
 
+    way: ClassVar[Way] = "region"
     requires: ClassVar[frozenset[str]] = frozenset({"encode", "slices"})
     region: Literal["hair", "skin", "nose", "eyes", "lips"] = "hair"  # what is edited
     style_noise: float = 0.0  # standard deviations of noise on the style, of unit length as it is

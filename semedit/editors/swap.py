@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semedit import losses
+from semedit.editors.contract import Editor, Way
 from semedit.editors.transfer import whole_regions
 from semedit.generators.contract import Generator
 from semedit.inverters.codes import known_traits
@@ -18,7 +19,7 @@ from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
-class Swap:
+class Swap(Editor):
     """Give a face the donor's codes of regions: nothing is optimised, the generator draws once.
 
         w'_k = donor's w_k for the regions k that are taken, w_k for all others
@@ -26,6 +27,8 @@ class Swap:
     Source: Ma et al. 2023 (CNeRF), arXiv:2302.01579, semantic manipulation.
     """
 
+    way: ClassVar[Way] = "transfer"
+    takes: ClassVar[tuple[str, ...]] = ("donor", "labels")
     requires: ClassVar[frozenset[str]] = frozenset({"regions"})
     regions: tuple[str, ...] = ("hair",)  # what is taken from the donor, comma between them
     part: Literal["both", "shape", "texture"] = "both"  # what of them

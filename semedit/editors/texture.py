@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semedit import losses
+from semedit.editors.contract import Editor, Way
 from semedit.editors.parts.composites import keep_outside
 from semedit.errors import MaskError, OptionError
 from semedit.generators.contract import Generator
@@ -21,7 +22,7 @@ from semedit.options import check_traits, pick_method
 
 
 @dataclass(frozen=True)
-class Texture:
+class Texture(Editor):
     """Give regions of a face the texture of another one, or a random one, in every view.
 
         colour(x) = Phi_t(planes(shape, style') at x)  where argmax labels(x) is in the region
@@ -36,6 +37,8 @@ class Texture:
     the region stay as they were (`composite`).
     """
 
+    way: ClassVar[Way] = "texture"
+    takes: ClassVar[tuple[str, ...]] = ("donor", "labels")
     requires: ClassVar[frozenset[str]] = frozenset({"texture"})
     region: str = "hair"  # regions or labels, comma between them
     seed: int = 0  # of the random texture, where no face is given to take it from

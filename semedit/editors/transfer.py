@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from semedit import losses
+from semedit.editors.contract import Editor, Way
 from semedit.editors.mask import ParserLoss, Shown, together
 from semedit.editors.parts.codes import descend_codes
 from semedit.editors.parts.composites import keep_outside
@@ -88,7 +89,7 @@ def seen_by(generator: Generator, donor: Latent, c: Tensor) -> tuple[Tensor, Ten
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(Editor):
     """Give a face regions of another one, in shape and colour, and leave the rest as it is.
 
         L(dw) = label_weight (L_s(S' (1 - r), S_s (1 - r)) + L_s(S' r, S_t r))
@@ -107,6 +108,8 @@ class Transfer:
     codes have regions; pixels outside r stay the face's, feathered within it, in its own view.
     """
 
+    way: ClassVar[Way] = "transfer"
+    takes: ClassVar[tuple[str, ...]] = ("donor", "labels")
     requires: ClassVar[frozenset[str]] = frozenset({"seg"})
     regions: tuple[str, ...] = ("hair",)  # what is taken from the donor, comma between them
     steps: int = 40  # Adam updates

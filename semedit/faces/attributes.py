@@ -63,8 +63,20 @@ def load_classifier(name: str = "auto", device: str = "cpu") -> Any:
 
     Raises: OptionError: no such classifier.  WeightsError: its weights are not there.
     """
+    return CLASSIFIERS[_chosen(name)](device)
+
+
+def classifier_weights(name: str = "auto") -> str:
+    """The name of the weights that `load_classifier` reads.
+
+    Raises: OptionError: no such classifier.
+    """
+    return {"builtin": "traits", "branched": branched.WEIGHTS}[_chosen(name)]
+
+
+def _chosen(name: str) -> str:
     if name == "auto":
         name = "branched" if weights.on_disk(branched.WEIGHTS) else "builtin"
     if name not in STEERING:
         raise OptionError(f"no classifier is called {name!r}", f"auto, {', '.join(STEERING)}")
-    return CLASSIFIERS[name](device)
+    return name

@@ -79,8 +79,22 @@ def load_segmenter(name: str = "auto", device: str = "cpu") -> Segmenter:
 
     Raises: OptionError: no such segmenter.  WeightsError: its weights are not there.
     """
+    return SEGMENTERS[_chosen(name)](device)
+
+
+def segmenter_weights(name: str = "auto") -> tuple[str, ...]:
+    """Names of the weights that `load_segmenter` reads; none for "labels", the face's own map.
+
+    Raises: OptionError: no such segmenter.
+    """
+    if name == "labels":
+        return ()
+    return ({"builtin": "faces", "deeplab": deeplab.WEIGHTS}[_chosen(name)],)
+
+
+def _chosen(name: str) -> str:
     if name == "auto":
         name = "deeplab" if weights.on_disk(deeplab.WEIGHTS) else "builtin"
     if name not in SEGMENTERS:
         raise OptionError(f"no segmenter is called {name!r}", f"auto, {', '.join(SEGMENTERS)}")
-    return SEGMENTERS[name](device)
+    return name

@@ -17,6 +17,7 @@ from semedit import latents, weights
 from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.directions.directions import files_of
+from semedit.editors import Editor
 from semedit.errors import LatentError, MaskError, NothingMatchedError, OptionError
 from semedit.generators.contract import Generator
 from semedit.latents import Latent
@@ -30,7 +31,6 @@ from semedit.tasks.donors import donor_file, read_donor, receivers
 from semedit.tasks.invert import PERCEPTUAL
 
 FIGURES = ("probability", "error", "region")  # what editors tell that receipts keep
-CHOSEN = ("attributes", "deeplab")  # the user's weights that "auto" prefers, where there are any
 SURE = 0.5  # a mask belongs to the face it differs from least, if that is less than half of others
 
 
@@ -67,7 +67,7 @@ class Edit:
 
     command: Literal["edit", "attr"]
     name: str
-    method: Any
+    method: Editor
     label: str
     generator_name: str = "heads-128"
     mask: Path | None = None
@@ -98,9 +98,8 @@ class Edit:
         }
 
     def weights(self) -> dict[str, str]:
-        own: Any = getattr(self.method, "weights_of", lambda generator: ())
-        read = used_by(self.generator_name) | used(*PERCEPTUAL, *CHOSEN)
-        read |= used(*own(weights.resolve(self.generator_name).stem))
+        own = self.method.weights_of(weights.resolve(self.generator_name).stem)
+        read = used_by(self.generator_name) | used(*PERCEPTUAL, *own)
         return read | directions_read(self.generator_name, self.method)
 
     def items(self, run: Run) -> list[Item]:
@@ -123,7 +122,7 @@ class Edit:
             inputs["mask"] = masks[name]
         if self.donor is not None:
             inputs["donor"] = donor_file(run.workspace, self.donor)
-        if getattr(self.method, "target", None) == "photo":
+        if "image" in self.method.looks_at:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
@@ -180,16 +179,17 @@ class Edit:
         # What is told of a face stays its own: faces of unlike histories share a batch.
         latent = latents.stack([replace(one.latent, meta={}) for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
-        arguments: list[Any] = []
-        if self.mask is not None:
-            drawn = [one.drawn for one in loaded if one.drawn is not None]
-            arguments = [torch.cat(drawn).to(self.device), labels]
-        elif self.wanted:
-            arguments = [dict(self.wanted), labels]
-        elif loaded[0].donor is not None:  # the same for all
-            arguments = [loaded[0].donor.to(self.device), labels]
-        given = self._kept(items, loaded)
-        edited = self.method(self.generator, latent, *arguments, progress=self.progress, **given)
+        drawn = [one.drawn for one in loaded if one.drawn is not None]
+        donor = loaded[0].donor  # the same for all
+        known: dict[str, Any] = {
+            "labels": labels,
+            "edited": torch.cat(drawn).to(self.device) if drawn else None,
+            "wanted": dict(self.wanted),
+            "donor": None if donor is None else donor.to(self.device),
+            **self._kept(items, loaded),
+        }
+        given = {name: known[name] for name in self.method.looks_at}
+        edited = self.method(self.generator, latent, **given, progress=self.progress)
         results = []
         for i, (item, one) in enumerate(zip(items, loaded, strict=True)):
             after = replace(
