@@ -31,32 +31,50 @@ from semedit.version import __version__
 if TYPE_CHECKING:
     from semedit.errors import SemeditError
     from semedit.faces import Face
-    from semedit.generators import Output, load_generator
+    from semedit.generators import Generator, Output, load_generator
     from semedit.latents import Latent
     from semedit.media.masks import read_labels, write_labels
     from semedit.media.photographs import read_photo, write_image
+    from semedit.notebook import Faces, edit, invert, load_faces, show, turntable
+    from semedit.renders import write_animation
 
 _HOMES = {
     "Face": "faces",
+    "Faces": "notebook",
+    "Generator": "generators",
     "Latent": "latents",
     "Output": "generators",
     "SemeditError": "errors",
+    "edit": "notebook",
+    "invert": "notebook",
+    "load_faces": "notebook",
     "load_generator": "generators",
     "read_labels": "media.masks",
     "read_photo": "media.photographs",
+    "show": "notebook",
+    "turntable": "notebook",
+    "write_animation": "renders",
     "write_image": "media.photographs",
     "write_labels": "media.masks",
 }
 
 __all__ = [
-    "__version__",
     "Face",
+    "Faces",
+    "Generator",
     "Latent",
     "Output",
     "SemeditError",
+    "__version__",
+    "edit",
+    "invert",
+    "load_faces",
     "load_generator",
     "read_labels",
     "read_photo",
+    "show",
+    "turntable",
+    "write_animation",
     "write_image",
     "write_labels",
 ]

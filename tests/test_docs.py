@@ -1,6 +1,6 @@
-"""The README's commands exist, and what it says about methods is what the registries hold.
+"""Commands and files that the pages name exist; what they say of methods and weights is so.
 
-`python tests/test_docs.py` writes the generated parts of the README anew.
+`python tests/test_docs.py` writes the generated parts anew.
 """
 
 import json
@@ -14,7 +14,12 @@ import typer
 from semedit.cli.app import app
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-PAGES = (README, *sorted((README.parent / "examples").glob("*.md")))
+ROOT = README.parent
+PAGES = (
+    README,
+    *sorted((ROOT / "examples").glob("*.md")),
+    *sorted((ROOT / ".github").glob("*.md")),
+)
 
 
 def commands(text: str) -> list[str]:
@@ -93,7 +98,10 @@ def weights_table() -> str:
     return "\n".join(lines)
 
 
-SECTIONS = {"methods": methods_table, "weights": weights_table}
+SECTIONS = {
+    "methods": (README, methods_table),
+    "weights": (ROOT / "examples" / "training.md", weights_table),
+}
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -118,9 +126,28 @@ def test_the_check_can_fail(line):
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_generated_parts_of_the_readme_are_current(name):
-    begin, end = marks(name)
+    (begin, end), (page, section) = marks(name), SECTIONS[name]
+    assert page.read_text("utf-8").split(begin)[1].split(end)[0].strip() == section()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_the_pages_name_are_there(page):
+    """Modules in code spans, pictures and links."""
+    text = page.read_text("utf-8")
+    modules = re.findall(r"`((?:[a-z0-9_]+/)+(?:[a-z0-9_]+\.py)?)`", text)
+    rooms = {path.name for path in (ROOT / "semedit").iterdir()}
+    for module in modules:
+        if module.split("/")[0] in rooms:
+            assert (ROOT / "semedit" / module).exists(), module
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+def test_the_readme_is_short_and_shows_pictures():
     text = README.read_text("utf-8")
-    assert text.split(begin)[1].split(end)[0].strip() == SECTIONS[name]()
+    assert len(text.split()) <= 1500
+    assert len(re.findall(r"!\[", text)) >= 4
 
 
 def test_what_weights_were_made_from_reads_as_a_phrase():
@@ -143,9 +170,7 @@ def test_every_command_and_option_has_help():
 
 
 if __name__ == "__main__":
-    text = README.read_text("utf-8")
-    for name, section in SECTIONS.items():
+    for name, (page, section) in SECTIONS.items():
         begin, end = marks(name)
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n\n{section()}\n\n{end}{rest.split(end)[1]}"
-    README.write_text(text, "utf-8")
+        before, rest = page.read_text("utf-8").split(begin)
+        page.write_text(f"{before}{begin}\n\n{section()}\n\n{end}{rest.split(end)[1]}", "utf-8")

@@ -30,6 +30,7 @@ ORDER = (
     "batch",
     "tasks",
     "evaluations",
+    "notebook",
     "cli",
     "__init__",
 )

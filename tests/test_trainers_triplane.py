@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semedit import metrics
-from semedit import cameras
+from semedit import cameras, metrics
 from semedit.datasets.rendered import read_views
 from semedit.errors import InputError
 from semedit.generators import load_generator

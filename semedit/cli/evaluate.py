@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -44,6 +44,11 @@ def eval_heads(
         str, typer.Option(help="faces,inversion,masks,attributes or some of them.")
     ] = "faces,inversion,masks,attributes",
     batch: Annotated[int, typer.Option(min=1, help="Heads inverted together.")] = 4,
+    inputs: Annotated[
+        Literal["truth", "estimates"],
+        typer.Option(help="Cameras and label maps: the true ones, or estimates, as users have."),
+    ] = "truth",
+    edits: Annotated[int, typer.Option(min=1, help="Mask edits of each head, at most.")] = 1,
 ) -> None:
     """Measure face networks, inversion and edits against heads whose truth is known.
 
@@ -57,7 +62,9 @@ def eval_heads(
     chosen = device(common)
     with StepBar("eval heads") as steps:
         truths = render_truths(n, first_seed(common.seed), progress=steps) if n else read_truths()
-        evaluation = HeadsEvaluation(parts=tuple(parts.split(",")), batch=batch)
+        evaluation = HeadsEvaluation(
+            parts=tuple(parts.split(",")), batch=batch, inputs=inputs, edits=edits
+        )
         figures = evaluation(
             truths,
             None if parts == "faces" else load_generator(generator, chosen),
