@@ -61,12 +61,13 @@ def _plain(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: str | Path) -> Checkpoint:
     """Read a file; what kind it is, its first bytes say.
 
     Raises: WeightsError: no file, a web page, an LFS pointer, damaged or cut short, of no known
             format, or a pickle that would have to run code.
     """
+    path = Path(path)
     if not path.is_file():
         raise WeightsError(f"no file at {path}")
     weights.refuse_impostors(path, "checkpoint")

@@ -46,11 +46,12 @@ class Listed:
     held: np.ndarray
 
 
-def read_celeba(data: Path) -> Listed:
+def read_celeba(data: str | Path) -> Listed:
     """Read the lists of a CelebA folder; the pictures themselves are read when used.
 
     Raises: InputError: a list or the pictures are missing, or a list is damaged.
     """
+    data = Path(data)
     names, files, values = _attributes(_find(data, "list_attr_celeba.txt", ("", "Anno")))
     places = ("img_align_celeba", "Img/img_align_celeba", "images")
     folder = next((data / p for p in places if (data / p / files[0]).is_file()), None)

@@ -51,11 +51,12 @@ class Labelled:
         return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, labels.long()
 
 
-def read_labelled(data: Path, resolution: int) -> Labelled:
+def read_labelled(data: str | Path, resolution: int) -> Labelled:
     """Read a data set of either layout.
 
     Raises: InputError: it is neither, or its heads are reserved for evaluation.
     """
+    data = Path(data)
     if (data / IMAGES).is_dir():
         return _celebamask(data, resolution)
     places = [data] if (data / "heads.json").is_file() else _folders(data)

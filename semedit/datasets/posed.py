@@ -39,11 +39,12 @@ INDEX = "dataset.json"
 BATCH = 32  # pictures whose cameras are estimated together
 
 
-def read_faces(data: Path, resolution: int) -> Views:
+def read_faces(data: str | Path, resolution: int) -> Views:
     """Rendered heads, or pictures of a folder as above: one view each, z without entries.
 
     Raises: InputError: neither, or a picture without label map or camera.
     """
+    data = Path(data)
     if (data / "heads.json").is_file():
         return read_views(data, resolution)
     if (data / IMAGES).is_dir():

@@ -133,11 +133,12 @@ class Heads:
         return np.stack(rows)
 
 
-def read_heads(data: Path, resolution: int) -> Heads:
+def read_heads(data: str | Path, resolution: int) -> Heads:
     """Read a folder of rendered heads, or all such folders in it (say, one of each look).
 
     Raises: InputError: no such data set, or one made from seeds reserved for evaluation.
     """
+    data = Path(data)
     places = [data] if (data / "heads.json").is_file() else sorted(data.glob("*/heads.json"))
     folders = [
         Folder.read(place if place == data else place.parent, resolution) for place in places
@@ -258,11 +259,12 @@ class Pair:
         return Pair(*(x.to(device) for x in vars(self).values()))
 
 
-def read_views(data: Path, resolution: int) -> Views:
+def read_views(data: str | Path, resolution: int) -> Views:
     """Read a folder written by `semedit heads`.
 
     Raises: InputError: no such data set, or its heads are reserved for evaluation.
     """
+    data = Path(data)
     folder = Folder.read(data, resolution)
     c, z = (torch.from_numpy(folder.arrays[name]) for name in ("c", "z"))
     return Views(folder.images, folder.labels, c, z, folder.about)

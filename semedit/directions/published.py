@@ -32,7 +32,7 @@ FOREIGN_SHA256 = {
 
 
 def import_directions(
-    generator: Generator, path: Path, name: str | None = None, samples: int = SAMPLES
+    generator: Generator, path: str | Path, name: str | None = None, samples: int = SAMPLES
 ) -> Directions:
     """Directions of a published file, for a generator with W+ codes.
 
@@ -44,6 +44,7 @@ def import_directions(
     Raises: InputError: no array of numbers.  LatentError: of another space or width.
             TraitError: the generator has no W+.  WeightsError: damaged, or it needs code to load.
     """
+    path = Path(path)
     mean = generator.mean_codes()
     if set(mean) != {"ws"} or mean["ws"].ndim != 3:
         raise TraitError(f"{generator.name} has no W+ codes, which published directions move.")

@@ -114,8 +114,9 @@ def render_truths(
     return found
 
 
-def write_truths(path: Path, truths: Sequence[Truth]) -> None:
+def write_truths(path: str | Path, truths: Sequence[Truth]) -> None:
     """Write a set as one file."""
+    path = Path(path)
     arrays: dict[str, np.ndarray] = {"seeds": np.array([t.seed for t in truths])}
     for i, truth in enumerate(truths):
         arrays[f"{i}/image"] = _picture(truth.image)
@@ -137,11 +138,12 @@ def first_seed(seed: int, least: int = EVALUATION_SEED) -> int:
     return seed if seed >= EVALUATION_SEED else seed + least
 
 
-def read_truths(path: Path = SHIPPED) -> list[Truth]:
+def read_truths(path: str | Path = SHIPPED) -> list[Truth]:
     """Read a set.
 
     Raises: InputError: the file is not there or not a set.
     """
+    path = Path(path)
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}

@@ -110,8 +110,9 @@ class Latent:
             composite=None if box is None else Composite(box.image.to(device), box.mask.to(device)),
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write as safetensors, atomically."""
+        path = Path(path)
         tensors = {CODE + k: v.detach().float().cpu().contiguous() for k, v in self.codes.items()}
         tensors["c"] = self.c.detach().float().cpu().contiguous()
         for name, value in (self.tuned or {}).items():
@@ -213,12 +214,13 @@ def require_same(latent: Latent, name: str, print_: str) -> None:
     )
 
 
-def load(path: Path, generator: Generator | None = None) -> Latent:
+def load(path: str | Path, generator: Generator | None = None) -> Latent:
     """Read a latent; with a generator given, refuse one that it did not make.
 
     Raises: LatentError: not a latent, cut short, NaN or infinity in it, wrong shapes, or made by
             another generator (both are named).
     """
+    path = Path(path)
     tensors, metadata = _read(path)
     if metadata.get("kind") != "latent":
         raise LatentError(f"{path.name} is a safetensors file but not a latent.")

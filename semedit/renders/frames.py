@@ -91,12 +91,13 @@ def _labels(seg: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(seg, (size, size), mode="bilinear").argmax(1).cpu()
 
 
-def write_animation(path: Path, frames: Pixels, fps: float = 24.0, mark: bool = True) -> None:
+def write_animation(path: str | Path, frames: Pixels, fps: float = 24.0, mark: bool = True) -> None:
     """Write frames as the path's suffix says; GIF and WebP loop for ever.
 
     Args:   mark: record in the file that a trained model made the pictures.
     Raises: OptionError: a suffix other than .gif, .webp, .mp4.
     """
+    path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     writers = {"gif": _write_gif, "webp": _write_webp, "mp4": _write_mp4}
     if kind not in writers:

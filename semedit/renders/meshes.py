@@ -161,11 +161,12 @@ def without_specks(
     return vertices[kept], place[triangles[kept[triangles[:, 0]]]], normals[kept]
 
 
-def write_mesh(path: Path, mesh: Mesh) -> None:
+def write_mesh(path: str | Path, mesh: Mesh) -> None:
     """Write a mesh as the path's suffix says: binary PLY, or OBJ with colours behind vertices.
 
     Raises: OptionError: a suffix other than .ply and .obj.
     """
+    path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     writers = {"ply": _ply, "obj": _obj}
     if kind not in writers:
@@ -221,8 +222,9 @@ def depth_map(field: DensityField, c: Tensor, size: int) -> tuple[Tensor, Tensor
     return depth.view(size, size), opacity.view(size, size)
 
 
-def write_depth(path: Path, depth: Tensor, opacity: Tensor) -> None:
+def write_depth(path: str | Path, depth: Tensor, opacity: Tensor) -> None:
     """Write a depth map [H,W] as a grey PNG of 16 bits: depth / UNIT, 0 where rays pass."""
+    path = Path(path)
     steps = (depth / UNIT).round().clamp(1, 65535) * (opacity > 0.5)
     with atomic_path(path) as partial:
         Image.fromarray(steps.numpy().astype(np.uint16)).save(partial, "PNG")

@@ -58,8 +58,9 @@ def on_disk(name: str) -> bool:
     return True
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: str | Path) -> str:
     """sha256 of a file, hex; remembered while size and time of change stay."""
+    path = Path(path)
     status = path.stat()
     return _digest(path, status.st_size, status.st_mtime_ns)
 
