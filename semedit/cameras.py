@@ -31,6 +31,7 @@ RADIUS = 2.7  # world units from the origin to the camera
 # Aligned crops: their middle shows the point of the head's axis that lies so many picture sides
 # before the origin, at this many times the focal length; measured on rendered heads.
 FRONT, ZOOM = 0.31, 1.05
+SLACK, FARTHEST = 0.01, 1000.0  # how far entries of c may be off, and how large they may be
 FOCAL = 4.2647  # in sides of the picture: 13.4 degrees of view at the crop of an aligned face
 
 
@@ -82,6 +83,24 @@ def join(cam2world: Tensor, k: Tensor) -> Tensor:
 def split(c: Tensor) -> tuple[Tensor, Tensor]:
     """cam2world [N,4,4] and intrinsics [N,3,3] of c [N,25]."""
     return c[:, :16].reshape(-1, 4, 4), c[:, 16:].reshape(-1, 3, 3)
+
+
+def proper(c: Tensor) -> Tensor:
+    """Whether c [N,25] are cameras, bool [N]: a rotation, a place not far off, focal lengths above
+    zero."""
+    cam2world, k = split(c)
+    rotation = cam2world[:, :3, :3]
+    last = torch.tensor([0.0, 0.0, 0.0, 1.0]).to(c)
+    turned = (rotation @ rotation.transpose(1, 2) - last.new_ones(3).diag()).abs() < SLACK
+    focal = k.diagonal(dim1=1, dim2=2)[:, :2]
+    alike = [
+        turned.flatten(1).all(1) & (torch.linalg.det(rotation) > 0),
+        ((cam2world[:, 3] - last).abs() < SLACK).all(1),
+        ((k[:, 2] - last[1:]).abs() < SLACK).all(1) & (k[:, 1, 0].abs() < SLACK),
+        (focal > 1 / FARTHEST).all(1) & (k.abs() < FARTHEST).flatten(1).all(1),
+        (cam2world[:, :3, 3].abs() < FARTHEST).all(1),
+    ]
+    return torch.stack(alike).all(0)
 
 
 def angles(c: Tensor) -> Tensor:

@@ -78,9 +78,9 @@ def _key(name: str) -> str:
 def _matching(given: Path) -> Iterator[tuple[Path, str]]:
     if os.path.isdir(given):  # noqa: PTH112  too long a path makes Path.is_dir raise
         closed: list[OSError] = []
-        for folder, folders, files in os.walk(given, onerror=closed.append):
+        for folder, folders, reading in os.walk(given, onerror=closed.append):
             folders.sort()
-            for path in (Path(folder, file) for file in sorted(files)):
+            for path in (Path(folder, file) for file in sorted(reading)):
                 if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
                     yield path, _bare(path.relative_to(given))
         for error in closed:

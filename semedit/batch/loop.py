@@ -40,13 +40,15 @@ from semedit.errors import (
     SemeditError,
     WorkspaceError,
 )
-from semedit.media import decoding
+from semedit.media import decoding, reading
 from semedit.media.files import write_bytes
-from semedit.weights import file_sha256
 
 # What the system says when nothing at all can be written, now or for the next item.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
+# What it says when something else is in the place of one item's files.
+_TAKEN = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
 WRITERS = 2
+LONGEST = 2000  # characters of an error that are told; some list what a file holds
 
 Load = Callable[[Item], Any]
 Work = Callable[[list[Item], list[Any]], Sequence[Result]]
@@ -160,17 +162,22 @@ class Loop:
         """Whether an item is to be done; if so, load it."""
         run, started = self.run, time.perf_counter()
         seen = InputDigests.of(item)
-        settled = run.settled(item, seen.sha256)
-        if settled is not None and not run.due(settled):
-            return _Ready(item, seen, started, settled, self._kept(item, settled))
-        before = run.workspace.receipt(run.command, item.name)
-        if before and not run.overwrite and (edited := next(run.edited(before), None)):
-            error = EditedError(
-                f"{edited} was changed by hand since it was made, and is kept",
-                "--overwrite makes it anew",
-            )
-            return _Ready(item, seen, started, before=before, error=error)
-        return self._loaded(_Ready(item, seen, started, before=before, error=item.error))
+        before: Receipt | None = None
+        error: SemeditError | None = item.error
+        try:
+            settled = run.settled(item, seen.sha256)
+            if settled is not None and not run.due(settled):
+                return _Ready(item, seen, started, settled, self._kept(item, settled))
+            before = run.workspace.receipt(run.command, item.name)
+            if before and not run.overwrite and (edited := next(run.edited(before), None)):
+                error = EditedError(
+                    f"{edited} was changed by hand since it was made, and is kept",
+                    "--overwrite makes it anew",
+                )
+        except InputError as unreadable:
+            kept = f"{unreadable.message}, so what it holds is kept"
+            error = EditedError(kept, "--overwrite makes it anew")
+        return self._loaded(_Ready(item, seen, started, before=before, error=error))
 
     def _loaded(self, one: _Ready) -> _Ready:
         if one.error is not None:
@@ -284,7 +291,7 @@ class Loop:
             # An old receipt goes first: it must never vouch for a mixture of old and new files.
             with _writing():
                 space.receipt_path(self.run.command, item.name).unlink(missing_ok=True)
-                outputs = {space.relative(path): file_sha256(path) for path in result.write()}
+                outputs = {space.relative(path): reading.digest(path) for path in result.write()}
         except SemeditError as error:
             if error.fatal:
                 raise
@@ -295,7 +302,7 @@ class Loop:
 
     def _fail(self, one: _Ready, error: BaseException, warnings: Sequence[str] = ()) -> Outcome:
         if isinstance(error, SemeditError):
-            told = {"code": error.code, "message": error.message, "hint": error.hint}
+            told = {"code": error.code, "message": error.message[:LONGEST], "hint": error.hint}
         else:
             told = {"code": "memory", "message": "not enough memory", "hint": None}
         status: Status = "skipped" if isinstance(error, NoFaceError) else "error"
@@ -312,11 +319,15 @@ class Loop:
         """The receipt; then what an earlier state of the item left and this one has not goes."""
         run, item = self.run, one.item
         text = run.receipt(item, one.seen, outcome, outputs, batch)
-        with _writing():
-            write_bytes(run.workspace.receipt_path(run.command, item.name), text)
-            if outcome.status != "error" and one.before:
-                for old in one.before["outputs"].keys() - outputs.keys():
-                    (run.workspace.root / old).unlink(missing_ok=True)
+        try:
+            with _writing():
+                write_bytes(run.workspace.receipt_path(run.command, item.name), text)
+                if outcome.status != "error" and one.before:
+                    for old in one.before["outputs"].keys() - outputs.keys():
+                        (run.workspace.root / old).unlink(missing_ok=True)
+        except InputError as error:  # then the failure is told, and left to the next run
+            told = {"code": error.code, "message": error.message, "hint": error.hint}
+            return replace(outcome, status="error", outputs=(), error=outcome.error or told)
         return outcome
 
     # Telling
@@ -377,6 +388,10 @@ def _writing() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError("its name is too long for the files to be made of it") from error
+        if error.errno in _TAKEN:
+            raise InputError(
+                f"{error.filename} is in the way: {error.strerror}", "move it away"
+            ) from error
         if error.errno not in _DISK:
             raise
         where = f" in {Path(error.filename).parent}" if error.filename else ""

@@ -26,7 +26,7 @@ from typing import Any
 from semedit import errors
 from semedit.batch.loop import Loop, chunks
 from semedit.batch.receipts import InputDigests, Item, Observer, Outcome, Run, Tally
-from semedit.errors import FailuresError, OptionError, SemeditError, WorkspaceError
+from semedit.errors import FailuresError, InputError, OptionError, SemeditError, WorkspaceError
 
 ROUNDS = 16  # blocks of batches for each actor: what a lost node must do again is one block
 STORE = 256 << 20  # bytes of shared memory for a cluster of our own: only names travel
@@ -74,14 +74,20 @@ def _pending(
 ) -> Iterator[list[Item]]:
     """Batches in which something is to be done; of the others, what is up to date is told."""
     for chunk in chunks(items, batch):
-        due = [run.due(run.settled(item, InputDigests.of(item).sha256)) for item in chunk]
-        if any(due):
+        if any(_due(run, item) for item in chunk):
             yield chunk
             continue
         with Loop(run, _never, _never, observer) as loop:
             loop.go([chunk])
         for status in ("done", "uptodate", "skipped", "error"):
             setattr(tally, status, getattr(tally, status) + getattr(loop.tally, status))
+
+
+def _due(run: Run, item: Item) -> bool:
+    try:
+        return run.due(run.settled(item, InputDigests.of(item).sha256))
+    except InputError:  # the actor will tell
+        return True
 
 
 def _never(*_: Any) -> Any:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from semedit.batch.workspace import FORMAT, Workspace, step_number
-from semedit.errors import OptionError, SemeditError
+from semedit.errors import InputError, OptionError, SemeditError
 from semedit.faces import photo_of
-from semedit.media.photographs import MAX_BYTES
-from semedit.weights import file_sha256
+from semedit.media import reading
 
 Status = Literal["done", "uptodate", "skipped", "error"]
 Receipt = dict[str, Any]
@@ -184,12 +182,15 @@ class Run:
 
         Args:
             sha256: of the item's inputs, by role.
+
+        Raises:
+            InputError: an output of it cannot be read.
         """
         receipt = self.workspace.receipt(self.command, item.name)
         if receipt is None or receipt["fingerprint"] != self.fingerprint(item, sha256):
             return None
         space, outputs = self.workspace, receipt["outputs"]
-        if not all((space.root / path).is_file() for path in outputs):
+        if not all(reading.there(space.root / path) for path in outputs):
             return None
         fates = (space.fate(path, sha256) for path, sha256 in outputs.items())
         return None if item.refines and "replaced" in fates else receipt
@@ -201,10 +202,14 @@ class Run:
         return self.retry_failed and receipt["status"] == "error"
 
     def edited(self, receipt: Receipt) -> Iterator[str]:
-        """Outputs of a receipt that were changed by hand since."""
+        """Outputs of a receipt that were changed by hand since.
+
+        Raises:
+            InputError: one cannot be read.
+        """
         space = self.workspace
         for path, sha256 in receipt["outputs"].items():
-            if (space.root / path).is_file() and space.fate(path, sha256) == "edited":
+            if reading.there(space.root / path) and space.fate(path, sha256) == "edited":
                 yield path
 
     def receipt(
@@ -251,8 +256,8 @@ class InputDigests:
         sha256, times = {}, _times(item)  # times first: what changes later is noticed
         for role, path in item.inputs.items():
             try:
-                sha256[role] = _digest(path)
-            except OSError:
+                sha256[role] = reading.digest(path)
+            except InputError:
                 sha256[role] = ""
         return cls(sha256, times)
 
@@ -261,24 +266,13 @@ class InputDigests:
         return self.status == _times(item)
 
 
-def _digest(path: Path) -> str:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        return ""
-    if status.st_size == 0:  # so say also files of /proc, some of which never come to an end
-        return hashlib.sha256().hexdigest()
-    if status.st_size > MAX_BYTES:
-        return f"{status.st_size} bytes of {status.st_mtime_ns}"
-    return file_sha256(path)
-
-
 def _times(item: Item) -> dict[str, tuple[int, int]]:
     times = {}
     for role, path in item.inputs.items():
         times[role] = (0, 0)
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):
             continue
         times[role] = (status.st_size, status.st_mtime_ns)
     return times

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,12 +22,15 @@ from typing import Any, Literal
 
 from semedit.errors import InputError, LockedError, NothingMatchedError, OptionError, WorkspaceError
 from semedit.faces import photo_of
+from semedit.media import reading
 from semedit.media.files import TEMPORARY, write_bytes
 from semedit.media.photographs import SUFFIXES
 from semedit.options import suggestion
-from semedit.weights import file_sha256
 
 FORMAT = 1  # of receipts and folders; part of every fingerprint
+
+
+STEP = re.compile(r"[0-9]{2,9}-")  # how the name of a step begins
 
 
 STEPS = ("edit", "attr")  # commands whose outputs are steps of a chain of edits
@@ -42,11 +45,18 @@ LONGEST_FOLDER = 2000  # bytes of its folders; systems allow 4096 with the works
 PHOTO_SUFFIXES = frozenset(SUFFIXES) | {".heic", ".heif"}
 
 
-# What every receipt has.
-RECEIPT = {"fingerprint": str, "status": str, "inputs": dict, "outputs": dict, "figures": dict}
-
-
-RECEIPT |= {"warnings": list, "batch": list}
+# What every receipt has, as semedit.media.reading describes it.
+RECEIPT = {
+    "format": frozenset({FORMAT}),
+    "status": frozenset({"done", "skipped", "error"}),
+    "fingerprint": str,
+    "inputs": {str: (reading.path, str)},
+    "outputs": {reading.path: str},
+    "warnings": [str],
+    "figures": {str: reading.plain},
+    "error": reading.Maybe({"code": str, "message": str, "hint": reading.Maybe(str)}),
+    "batch": [(str, str)],
+}
 
 
 _held: set[Path] = set()  # folders that this process works in
@@ -160,21 +170,22 @@ class Workspace:
     def receipt(self, command: str, name: str) -> dict[str, Any] | None:
         """The receipt of an item, None if there is none or it is not readable as one."""
         try:
-            found = json.loads(self.receipt_path(command, name).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            found = reading.parse(reading.read(self.receipt_path(command, name)), RECEIPT)
+        except (InputError, ValueError):
             return None
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            return None
-        whole = all(isinstance(found.get(key), kind) for key, kind in RECEIPT.items())
-        return found if whole else None
+        told = found.get("error") is not None
+        return found if told == (found["status"] != "done") else None
 
     def fate(self, path: str, sha256: str) -> Literal["kept", "replaced", "edited"]:
         """What became of an output: "replaced" by another command's, or "edited" by hand.
 
         Args:
             path: relative to the workspace; sha256: of the file as a command left it.
+
+        Raises:
+            InputError: it cannot be read.
         """
-        found = file_sha256(self.root / path)
+        found = reading.digest(self.root / path)
         if found == sha256:
             return "kept"
         return "replaced" if found in self._written(path) else "edited"
@@ -182,6 +193,8 @@ class Workspace:
     def _written(self, path: str) -> set[str]:
         """Digests of an output, path relative to the workspace, that any command left there."""
         _, _, file = path.partition("/")
+        if not Path(file).name:
+            return set()
         name = str(Path(file).with_suffix(""))
         found = set()
         for command in (self.root / "receipts").iterdir():
@@ -202,7 +215,8 @@ class Workspace:
     def steps(self, face: str) -> list[str]:
         """Finished edit steps of a face, oldest first: "face/01-smiling", ..."""
         folder = self.root / "edits" / face
-        names = sorted(f"{face}/{p.stem}" for p in folder.glob("[0-9][0-9]*-*.safetensors"))
+        stems = sorted(p.stem for p in folder.glob("*.safetensors") if STEP.match(p.stem))
+        names = [f"{face}/{stem}" for stem in stems]
         return sorted((n for n in names if self._made_from(n)), key=step_number)
 
     def source(self, face: str, chosen: str | None = None, photo: bool = False) -> Path:
@@ -221,7 +235,7 @@ class Workspace:
         base = self.path("latents", face, ".safetensors")
         if photo:
             base = self.path("faces", face, ".png")
-        elif not base.is_file():
+        elif not reading.there(base):
             raise InputError(f"{face} has no latent", "run `semedit invert` first")
         steps = self.steps(face)
         if chosen == "latents":
@@ -249,12 +263,21 @@ class Workspace:
         """The steps that led to a latent, its own first: none, [], for an inversion.
 
         None when an ancestor is gone or was changed since: say, the face was inverted anew.
+
+        Raises:
+            InputError: an ancestor cannot be read, or a step is said to be made of itself.
         """
         found = []
         while latent.is_relative_to(self.root / "edits"):
-            found.append(_name_of(latent, self.root / "edits"))
-            made = self._made_from(found[-1])
-            if made is None or not made[0].is_file() or file_sha256(made[0]) != made[1]:
+            step = _name_of(latent, self.root / "edits")
+            if step in found:
+                raise InputError(
+                    f"the receipt of {step} says that it was made of itself",
+                    "delete that step, or start with --from latents",
+                )
+            found.append(step)
+            made = self._made_from(step)
+            if made is None or not reading.there(made[0]) or reading.digest(made[0]) != made[1]:
                 return None
             latent = made[0]
         return found
@@ -263,7 +286,7 @@ class Workspace:
         """The latent that a finished step was made from, and its digest then."""
         for command in STEPS:
             receipt = self.receipt(command, step)
-            if receipt and receipt["status"] == "done":
+            if receipt and receipt["status"] == "done" and "latent" in receipt["inputs"]:
                 path, sha256 = receipt["inputs"]["latent"]
                 return self.root / path, sha256
         return None

@@ -1,8 +1,12 @@
 """The command line: thin commands over tasks and the library; torch loads only on use."""
 
+import os
 import signal
 import sys
+import threading
 from typing import Any
+
+GRACE = 15.0  # seconds that a run has to write what is finished when it is told to end
 
 
 def main() -> None:
@@ -16,4 +20,9 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: Any) -> None:
+    """End as on Ctrl-C; and after the grace all the same, should a thread wait for what never
+    comes."""
+    end = threading.Timer(GRACE, os._exit, [128 + number])
+    end.daemon = True
+    end.start()
     sys.exit(128 + number)

@@ -19,7 +19,6 @@ A step's other keys are the command's options, by the names they have on the com
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,7 +28,8 @@ import typer
 
 from semedit.cli import settings
 from semedit.cli.common import ON_FOLDERS, Common, command, data, say
-from semedit.errors import OptionError
+from semedit.errors import InputError, OptionError
+from semedit.media.reading import read_toml
 from semedit.options import suggestion
 from semedit.version import __version__
 
@@ -103,10 +103,9 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
     from semedit.batch.workspace import Workspace
 
     try:
-        text = recipe.read_text("utf-8")
-        values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OptionError(f"{recipe}: {error}") from error
+        text, values = read_toml(recipe)
+    except InputError as error:
+        raise OptionError(error.message) from error
     steps = list(_steps(recipe, values, given, group))
     resolved = [{"command": step.name, **step.resolved()} for step in steps]
     space = Workspace(Path(str(resolved[0]["work"])))

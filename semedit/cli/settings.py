@@ -13,12 +13,12 @@ SEMEDIT_COMMAND_NAME from the environment, ./semedit.toml, the user's own config
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from semedit.errors import OptionError
+from semedit.errors import InputError, OptionError
+from semedit.media.reading import read_toml
 from semedit.options import suggestion
 
 FILE = Path("semedit.toml")
@@ -45,9 +45,9 @@ def defaults(group: Any) -> dict[str, Any]:
 
 def _of_file(path: Path, group: Any) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OptionError(f"{path}: {error}") from error
+        _, values = read_toml(path)
+    except InputError as error:
+        raise OptionError(error.message) from error
     everywhere = {k: v for k, v in values.items() if not isinstance(v, dict)}
     known = {name for command in _commands(group) for name in parameters(command)}
     for key in everywhere:

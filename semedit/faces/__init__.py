@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from semedit.errors import InputError
+from semedit.media import reading
 
 VERSION = 1  # of the sidecar's layout
 FLAGS = {
@@ -24,6 +25,21 @@ FLAGS = {
     "cut": "partly outside the photograph",
 }
 _NUMBER = re.compile(r"@[1-9][0-9]*$")
+_POINT = (float, float)
+# What a record holds, as semedit.media.reading describes it.
+RECORD = {
+    "name": reading.path,
+    "source": str,
+    "source_sha256": str,
+    "index": int,
+    "size": int,
+    "quad": (_POINT,) * 4,
+    "landmarks": (_POINT,) * 68,
+    "c": (float,) * 25,
+    "attributes": reading.Maybe({str: float}),
+    "backends": {str: str},
+    "flags": [str],
+}
 
 
 def numbered(photo: str, index: int) -> str:
@@ -86,21 +102,22 @@ class Face:
         """
         again = "run `semedit align --overwrite`"
         try:
-            record: dict[str, Any] = json.loads(text)
-            version = record.pop("version")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            version = reading.parse(text, {"version": int})["version"]
+        except ValueError as error:
             raise InputError(f"not a face record: {error}", again) from error
         if version != VERSION:  # first: a record of another layout may lack or add anything
             raise InputError(
                 f"face record of layout {version}, this program reads {VERSION}", again
             )
         try:
-            shaped = {
-                "quad": np.asarray(record["quad"], np.float64).reshape(4, 2),
-                "landmarks": np.asarray(record["landmarks"], np.float32).reshape(68, 2),
-                "c": np.asarray(record["c"], np.float32).reshape(25),
-                "flags": tuple(record["flags"]),
-            }
-            return cls(**{**record, **shaped})
-        except (ValueError, TypeError, KeyError) as error:
+            found = reading.parse(text, RECORD)
+        except ValueError as error:
             raise InputError(f"damaged face record: {error}", again) from error
+        record: dict[str, Any] = {key: found[key] for key in RECORD if key in found}
+        shaped = {
+            "quad": np.asarray(record["quad"], np.float64),
+            "landmarks": np.asarray(record["landmarks"], np.float32),
+            "c": np.asarray(record["c"], np.float32),
+            "flags": tuple(record["flags"]),
+        }
+        return cls(**{**record, **shaped})

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from semedit import weights
-from semedit.errors import LatentError
+from semedit import cameras, weights
+from semedit.errors import InputError, LatentError
 from semedit.generators.contract import Generator
+from semedit.media import reading
 
 CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
 
@@ -28,6 +30,24 @@ CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
 # Held while a generator draws with a face's own weights in the place of its own: other threads,
 # which read latents, shall not take those for the generator's.
 _swapping = threading.RLock()
+
+
+HEADER_BYTES = 8 << 20  # of a file's names, shapes and metadata
+
+
+LONGEST_NAME = 255  # of a generator
+
+
+MOST_LAYERS = 1000  # of optional codes: one for each edit of a chain
+
+
+LARGEST = 1e4  # of codes and differences; those of networks are far below
+
+
+PARTS = (CODE, TUNED, COMPOSITE)
+
+
+STORED = {CODE: "F32", TUNED: "F16", COMPOSITE: "F16", "c": "F32"}  # by how their names begin
 
 
 PLANES, NOISE = "planes.", "noise."  # in `tuned`: what is added to planes and to noise maps
@@ -217,40 +237,87 @@ def require_same(latent: Latent, name: str, print_: str) -> None:
 def load(path: str | Path, generator: Generator | None = None) -> Latent:
     """Read a latent; with a generator given, refuse one that it did not make.
 
-    Raises: LatentError: not a latent, cut short, NaN or infinity in it, wrong shapes, or made by
-            another generator (both are named).
+    Names, types and shapes are looked at before any tensor is read.
+
+    Raises: LatentError: not a latent, cut short, NaN or infinity in it, wrong types or shapes, or
+            made by another generator (both are named).
     """
     path = Path(path)
-    tensors, metadata = _read(path)
-    if metadata.get("kind") != "latent":
-        raise LatentError(f"{path.name} is a safetensors file but not a latent.")
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        if metadata.get("kind") != "latent":
+            raise LatentError(f"{path.name} is a safetensors file but not a latent.")
+        stored = {k: file.get_slice(k) for k in file.keys() if k == "c" or k.startswith(PARTS)}
+        shapes = {k: tuple(v.get_shape()) for k, v in stored.items()}
+        _check_stored(path.name, {k: v.get_dtype() for k, v in stored.items()}, shapes)
+        if generator is not None:
+            hollow = {k: torch.empty(shape, device="meta") for k, shape in shapes.items()}
+            check(_assembled(path.name, hollow, metadata), generator, path.name)
+        tensors = {k: file.get_tensor(k) for k in shapes}
     for name, value in tensors.items():
-        if not torch.isfinite(value).all():
+        low, high = value.aminmax()
+        if not (torch.isfinite(low) and torch.isfinite(high)):
             raise LatentError(f"{path.name}: {name} holds NaN or infinity.")
-    codes = _under(tensors, CODE)
-    box = _under(tensors, COMPOSITE)
-    c = tensors.get("c")
-    if c is None or not codes or c.ndim != 2 or c.shape[1] != 25:
-        raise LatentError(f"{path.name} lacks codes or a camera label [N,25].")
+        if max(-low, high) > LARGEST:
+            raise LatentError(f"{path.name}: {name} holds numbers above {LARGEST:g}.")
+    latent = _assembled(path.name, tensors, metadata)
+    _check_cameras(path.name, latent.c, generator is not None and "camera" in generator.traits)
+    return latent
+
+
+def _assembled(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Latent:
+    """A latent of what its file holds.
+
+    Raises: LatentError: its metadata are damaged.
+    """
+    names = {key: metadata.get(key, "?") for key in ("generator", "fingerprint", "method")}
+    if any(len(names[key]) > LONGEST_NAME for key in ("generator", "fingerprint")):
+        raise LatentError(f"{label}: damaged metadata: too long a name of its generator")
     try:
-        meta = json.loads(metadata.get("meta", "{}"))
+        meta = reading.parse(metadata.get("meta", "{}"), {str: reading.plain})
     except ValueError as error:
-        raise LatentError(f"{path.name}: damaged meta: {error}") from error
-    if box and box.keys() != {"image", "mask"}:
-        raise LatentError(f"{path.name} holds half a composite.")
-    latent = Latent(
-        codes=codes,
-        c=c,
-        generator=metadata.get("generator", "?"),
-        fingerprint=metadata.get("fingerprint", "?"),
-        method=metadata.get("method", "?"),
+        raise LatentError(f"{label}: damaged meta: {error}") from error
+    box = _under(tensors, COMPOSITE)
+    return Latent(
+        codes=_under(tensors, CODE),
+        c=tensors["c"],
         tuned=_under(tensors, TUNED) or None,
         composite=Composite(box["image"].float(), box["mask"].float()) if box else None,
         meta=meta,
+        **names,
     )
-    if generator is not None:
-        check(latent, generator, path.name)
-    return latent
+
+
+def _check_stored(
+    label: str, types: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise LatentError unless a file's tensors are those of a latent of some faces."""
+    if not any(k.startswith(CODE) for k in shapes) or shapes.get("c", ())[1:] != (25,):
+        raise LatentError(f"{label} lacks codes or a camera label [N,25].")
+    faces = shapes["c"][0]
+    for name, shape in shapes.items():
+        wanted = next(kind for part, kind in STORED.items() if name.startswith(part))
+        if types[name] != wanted:
+            raise LatentError(f"{label}: {name} is stored as {types[name]}, not as {wanted}.")
+        if 0 in shape or shape[:1] != (faces,):
+            raise LatentError(f"{label}: {name} {shape} is not of {faces} faces, one at least.")
+    box = _under(shapes, COMPOSITE)
+    if box and box.keys() != {"image", "mask"}:
+        raise LatentError(f"{label} holds half a composite.")
+    if box and (box["image"][1:2], box["mask"][1:]) != ((3,), (1, *box["image"][2:])):
+        raise LatentError(f"{label}: its composite is of two sizes.")
+
+
+def _check_cameras(label: str, c: Tensor, needed: bool) -> None:
+    """Raise LatentError unless c [N,25] are cameras, or all zero where none is needed."""
+    known = cameras.proper(c)
+    if not (known | ~c.any(1)).all():
+        raise LatentError(f"{label}: its camera label is none.")
+    if needed and not known.all():
+        raise LatentError(
+            f"{label} has no camera, and its generator needs one.",
+            "run `semedit pose`, then `semedit invert --overwrite`",
+        )
 
 
 def check(latent: Latent, generator: Generator, label: str = "latent") -> None:
@@ -259,12 +326,20 @@ def check(latent: Latent, generator: Generator, label: str = "latent") -> None:
     n = len(latent)
     expected = {k: (n, *v.shape[1:]) for k, v in generator.mean_codes().items()}
     found = {k: tuple(v.shape) for k, v in latent.codes.items()}
-    for k, v in generator.optional_codes().items():  # of any number of layers
-        if k in found:
-            expected[k] = (n, *found[k][1:2], *v.shape[2:])
+    extra = generator.optional_codes()
+    if extra.keys() & found.keys():  # all of them, of one number of layers
+        layers = next(found[k][1:2] for k in extra if k in found)
+        if layers > (MOST_LAYERS,):
+            raise LatentError(f"{label}: codes of {layers[0]} layers, {MOST_LAYERS} at most.")
+        expected |= {k: (n, *layers, *v.shape[2:]) for k, v in extra.items()}
     if found != expected:
         raise LatentError(f"{label}: codes {found}, but {generator.name} takes {expected}.")
     shapes = shapes_of(generator, any(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()))
+    box, side = latent.composite, generator.resolution
+    if box is not None and tuple(box.image.shape) != (n, 3, side, side):
+        raise LatentError(
+            f"{label}: a composite {tuple(box.image.shape)} does not fit {generator.name}."
+        )
     for name, value in (latent.tuned or {}).items():
         if tuple(value.shape) != (n, *shapes.get(name, (-1,))):
             raise LatentError(
@@ -289,15 +364,23 @@ def _entries(planes: Any) -> dict[str, Tensor]:
     return planes if isinstance(planes, dict) else {}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, whose header has a size that can be.
+
+    Raises: LatentError: it is none, cut short, or too large.
+    """
+    if not reading.there(path):
         raise LatentError(f"{path} is not a file.")
     try:
+        with reading.opened(path, reading.MAX_BYTES) as (start, _):
+            if int.from_bytes(start.read(8), "little") > HEADER_BYTES:
+                raise LatentError(f"{path.name} is not a latent: too long a header.")
         with safe_open(str(path), "pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
+            yield file
+    except (InputError, SafetensorError, OSError) as error:
         raise LatentError(f"{path.name} is cut short or not a latent: {error}") from None
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _under(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -21,13 +20,10 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from semedit.errors import InputError, MaskError
-from semedit.media import provenance
+from semedit.media import provenance, reading
 from semedit.media.files import atomic_path
 
 MAX_PIXELS = 64_000_000  # larger photographs are refused before they are decoded
-
-
-MAX_BYTES = 1 << 29  # larger files are refused before they are read
 
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
@@ -98,20 +94,11 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """The whole of a regular file; pipes and devices are never opened."""
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            path.read_bytes()  # says why not
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB", "no picture is so large")
-        if status.st_size == 0:
-            raise InputError(f"{path}: the file is empty")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    """The whole of a regular file, which must not be empty."""
+    data = reading.read(path, reading.MAX_BYTES)
+    if not data:
+        raise InputError(f"{path}: the file is empty")
+    return data
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from semedit import generators, weights
+from semedit import cameras, generators, latents, weights
 from semedit.batch import Item, Observer, Result, Run, Tally, for_each
 from semedit.batch.plan import Plan, plan
 from semedit.batch.ray import Cluster, for_each_on_ray
@@ -24,6 +24,7 @@ from semedit.errors import InputError, LatentError, SemeditError
 from semedit.faces import Face
 from semedit.generators import files_of
 from semedit.latents import Latent
+from semedit.media import reading
 from semedit.media.decoding import read_labels, read_photo
 from semedit.media.masks import fit_labels
 from semedit.media.pixels import resize, to_tensor
@@ -119,9 +120,9 @@ _loading = threading.Lock()
 
 def load_generator(name: str, device: str) -> Any:
     """`generators.load_generator`, which keeps the last two: the steps of a recipe share them."""
-    files = tuple((path, weights.file_sha256(path)) for path in files_of(name))
+    read = tuple((path, weights.file_sha256(path)) for path in files_of(name))
     with _loading:
-        return _generator(name, device, files)
+        return _generator(name, device, read)
 
 
 @lru_cache(maxsize=2)
@@ -180,11 +181,28 @@ def face_inputs(space: Workspace, name: str) -> dict[str, Path]:
 
 
 def read_face(path: Path) -> Face:
-    """The sidecar of a crop."""
+    """The sidecar of a crop.
+
+    Raises: InputError: it cannot be read, is damaged, or its camera is none.
+    """
     try:
-        return Face.from_json(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        face = Face.from_json(reading.read(path).decode())
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    if face.c.any() and not cameras.proper(torch.from_numpy(face.c)[None]).all():
+        raise InputError(f"{path}: its camera label is none", "run `semedit align --overwrite`")
+    return face
+
+
+def read_latent(path: Path, generator: Any) -> Latent:
+    """The latent of one face.
+
+    Raises: LatentError: as `latents.load`; or it holds several faces.
+    """
+    latent = latents.load(path, generator)
+    if len(latent) != 1:
+        raise LatentError(f"{path.name} holds {len(latent)} faces, not one")
+    return latent
 
 
 def load_face(item: Item, camera: bool = True) -> Aligned:

@@ -147,7 +147,8 @@ def _item(space: Workspace, one: Found) -> Item:
     """A photograph, or the error that its face's name is another photograph's already."""
     name, error = one.name, None
     receipt = space.receipt("align", name)
-    before = Path(receipt["inputs"]["photo"][0]) if receipt else one.path
+    photo = receipt["inputs"].get("photo") if receipt else None
+    before = Path(photo[0]) if photo else one.path
     if one.twin is None and _another(before, one.path):
         name, one = name + one.path.suffix, replace(one, twin=before)
     if one.twin:

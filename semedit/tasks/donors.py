@@ -17,6 +17,7 @@ from semedit.latents import Latent
 from semedit.media.decoding import read_photo
 from semedit.media.pixels import resize, to_tensor
 from semedit.options import suggestion
+from semedit.tasks import read_latent
 
 
 def donor_file(space: Workspace, given: str, photo: bool = False) -> Path:
@@ -72,7 +73,7 @@ def read_donor(path: Path, generator: Generator) -> Latent:
             TraitError: a picture, but the generator has no encoder.
     """
     if path.suffix == ".safetensors":
-        return latents.load(path, generator)
+        return read_latent(path, generator)
     if "encode" not in generator.traits:
         raise TraitError(
             f"{generator.name} has no encoder that could read {path}",

@@ -26,7 +26,15 @@ from semedit.media.masks import fit_labels, write_labels
 from semedit.media.photographs import write_image
 from semedit.media.pixels import resize, to_tensor, to_uint8
 from semedit.options import parameters_of
-from semedit.tasks import check_finite, latent_bytes, load_generator, planned, used, used_by
+from semedit.tasks import (
+    check_finite,
+    latent_bytes,
+    load_generator,
+    planned,
+    read_latent,
+    used,
+    used_by,
+)
 from semedit.tasks.donors import donor_file, read_donor, receivers
 from semedit.tasks.invert import PERCEPTUAL
 
@@ -137,7 +145,7 @@ class Edit:
         return {_owner(space, names, self.mask): self.mask}
 
     def load(self, item: Item) -> Source:
-        latent = latents.load(item.inputs["latent"], self.generator)
+        latent = read_latent(item.inputs["latent"], self.generator)
         size = self.generator.resolution
         own = read_labels(item.inputs["labels"])
         step = item.inputs["latent"].with_suffix(".labels.png")

@@ -20,7 +20,7 @@ from semedit.latents import Latent
 from semedit.latents.interpolation import Part, between
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
-from semedit.tasks import load_generator, used_by
+from semedit.tasks import load_generator, read_latent, used_by
 
 SHOWN = 9  # pictures of the strip, at most
 
@@ -87,7 +87,7 @@ class Interpolate:
 
     def load(self, item: Item) -> tuple[Latent, Latent]:
         first, second = (
-            latents.load(item.inputs[role], self.generator).to(self.device)
+            read_latent(item.inputs[role], self.generator).to(self.device)
             for role in ("first", "second")
         )
         return first, second

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from semedit import cameras, latents
+from semedit import cameras
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.generators.contract import Generator
@@ -25,7 +25,7 @@ from semedit.renders.meshes import (
     write_depth,
     write_mesh,
 )
-from semedit.tasks import load_generator, planned, used_by
+from semedit.tasks import load_generator, planned, read_latent, used_by
 
 SIDES_DEG = (("", 0.0), ("-left", -30.0), ("-right", 30.0))  # turns of the depth maps
 
@@ -83,7 +83,7 @@ class MeshFaces:
         return Item(name, {"latent": space.source(name, self.start)}, data=space)
 
     def load(self, item: Item) -> Latent:
-        return latents.load(item.inputs["latent"], self.generator).to(self.device)
+        return read_latent(item.inputs["latent"], self.generator).to(self.device)
 
     def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
         (item,), (latent,) = items, loaded

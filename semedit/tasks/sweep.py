@@ -21,7 +21,7 @@ from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.renders import contact_sheet
-from semedit.tasks import load_generator, planned, used
+from semedit.tasks import load_generator, planned, read_latent, used
 from semedit.tasks.edit import directions_read
 
 MOST = 101  # pictures of a strip
@@ -93,7 +93,7 @@ class Sweep:
         return [planned(n, lambda n=n: plan(n)) for n in space.faces(self.names)]  # type: ignore[misc]
 
     def load(self, item: Item) -> Latent:
-        return latents.load(item.inputs["latent"], self.generator)
+        return read_latent(item.inputs["latent"], self.generator)
 
     def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
         return [self._strip(*one) for one in zip(items, loaded, strict=True)]

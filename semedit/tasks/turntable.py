@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from semedit import latents, renders, weights
+from semedit import renders, weights
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
 from semedit.generators.contract import Generator
 from semedit.latents import Latent
-from semedit.tasks import load_generator, planned, used
+from semedit.tasks import load_generator, planned, read_latent, used
 
 ALL_ROUND = (180.0, 90.0)  # yaw and pitch known to a generator that declares no limit, degrees
 
@@ -114,7 +114,7 @@ class Turntable:
         return Item(name, {"latent": space.source(name, self.start)}, data=space)
 
     def load(self, item: Item) -> Latent:
-        return latents.load(item.inputs["latent"], self.generator).to(self.device)
+        return read_latent(item.inputs["latent"], self.generator).to(self.device)
 
     def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
         (item,), (latent,) = items, loaded
