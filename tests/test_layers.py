@@ -38,6 +38,7 @@ ORDER = (
     "transfers",
     "consistency",
     "ide3d",
+    "places",
     "workspace",
     "batch",
     "tasks",

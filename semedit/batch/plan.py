@@ -49,12 +49,13 @@ def plan(run: Run, items: Iterable[Item], item_bytes: float) -> Plan:
     sizes: list[int] = []
     for item in run.shard.of(items):
         receipt = run.settled(item, InputDigests.of(item).sha256)
-        if receipt is not None and not run.due(receipt):
+        obstacle = run.workspace.obstacle(run.command, item.name)
+        if obstacle is None and receipt is not None and not run.due(receipt):
             counts[receipt["status"]] += 1
             if receipt["status"] == "done" and len(sizes) < MEASURED:
-                sizes.append(_size(run, receipt))
+                sizes.append(_size(run, item, receipt))
         else:
-            counts["refused" if item.error else "todo"] += 1
+            counts["refused" if item.error or obstacle else "todo"] += 1
     each = sum(sizes) / len(sizes) if sizes else item_bytes
     return Plan(
         total=sum(counts.values()),
@@ -68,10 +69,10 @@ def plan(run: Run, items: Iterable[Item], item_bytes: float) -> Plan:
     )
 
 
-def _size(run: Run, receipt: Receipt) -> int:
+def _size(run: Run, item: Item, receipt: Receipt) -> int:
     """Bytes of an item's outputs and of its receipt."""
     root = run.workspace.root
-    own = run.workspace.receipt_path(receipt["command"], receipt["name"])
+    own = run.workspace.receipt_path(run.command, item.name)
     return sum(path.stat().st_size for path in (own, *(root / o for o in receipt["outputs"])))
 
 
