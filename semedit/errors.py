@@ -103,6 +103,12 @@ class FailuresError(WorkspaceError):
     code = "failures"
 
 
+class PlaceError(SemeditError):
+    """A path leads out of the folder it belongs to, or what is there is not semedit's."""
+
+    code = "place"
+
+
 class EditedError(SemeditError):
     """An output was changed by hand, and would have to be made anew."""
 

@@ -476,8 +476,11 @@ def test_two_runs_do_not_share_a_workspace(space):
 
 def test_leftovers_of_a_killed_run_are_cleared(space):
     write_bytes(space.root / "faces" / "a.txt", b"x")
-    (space.root / "faces" / ".tmp-0123").write_bytes(b"half")
+    (space.root / "faces" / ".tmp-0123456789abcdef.png").write_bytes(b"half")
+    space.clear()  # does nothing for who does not hold it
+    assert len(list((space.root / "faces").iterdir())) == 2
     with space.locked(make=True):
+        space.clear()
         assert [p.name for p in (space.root / "faces").iterdir()] == ["a.txt"]
 
 

@@ -269,7 +269,7 @@ def test_shards_make_up_the_whole(space, raw, tmp_path):
 
 def test_shards_share_a_folder_and_nothing_else_does(space):
     with space.locked(make=True, shard="1/2"):
-        write_bytes(space.root / "faces" / ".tmp-0123", b"half")
+        write_bytes(space.root / "faces" / ".tmp-0123456789abcdef", b"half")
         held = Workspace(space.root)
         from semedit.batch.workspace import _held
 
@@ -279,10 +279,14 @@ def test_shards_share_a_folder_and_nothing_else_does(space):
             for shard in ("1/2", "1/1"):
                 with pytest.raises(LockedError), held.locked(shard=shard):
                     pass
-        assert (space.root / "faces" / ".tmp-0123").exists()  # another shard may be writing it
+            held.clear()
+        assert (
+            space.root / "faces" / ".tmp-0123456789abcdef"
+        ).exists()  # another shard may be writing it
     _held.clear()
     with space.locked():
-        assert not (space.root / "faces" / ".tmp-0123").exists()
+        space.clear()
+        assert not (space.root / "faces" / ".tmp-0123456789abcdef").exists()
         with space.locked():  # a step of a recipe
             pass
 

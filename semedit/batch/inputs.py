@@ -8,8 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from semedit.batch.places import (
+    lasting,
+)
 from semedit.batch.workspace import PHOTO_SUFFIXES, Workspace, _without_photo_suffix
-from semedit.errors import NothingMatchedError
+from semedit.errors import (
+    NothingMatchedError,
+)
 from semedit.faces import photo_of
 
 # What names of files end with that commands write; folders of that name would be in their way.
@@ -61,6 +66,7 @@ def photographs(inputs: Sequence[str | Path], workspace: Workspace) -> list[Foun
     for path, name in named.values():
         if photo_of(name) != name:
             name += path.suffix or "_"
+        name = lasting(name)
         *folders, last = name.split("/")
         name = "/".join([*(f"{f}_" if f.lower().endswith(WRITTEN) else f for f in folders), last])
         twin = taken.get(_key(name))

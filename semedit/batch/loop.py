@@ -37,6 +37,7 @@ from semedit.errors import (
     FailuresError,
     InputError,
     NoFaceError,
+    PlaceError,
     SemeditError,
     WorkspaceError,
 )
@@ -76,6 +77,8 @@ def for_each(
     """
     if isinstance(items, Sized) and run.shard == Shard():
         observer.start(len(items))
+    if isinstance(items, Sized) and items:
+        run.workspace.clear()
     with Loop(run, load, work, observer) as loop:
         loop.go(chunks(run.shard.of(items), batch))
     return loop.tally
@@ -162,6 +165,8 @@ class Loop:
         """Whether an item is to be done; if so, load it."""
         run, started = self.run, time.perf_counter()
         seen = InputDigests.of(item)
+        if obstacle := run.workspace.obstacle(run.command, item.name):
+            return _Ready(item, seen, started, error=obstacle)
         before: Receipt | None = None
         error: SemeditError | None = item.error
         try:
@@ -309,8 +314,8 @@ class Loop:
         seconds = time.perf_counter() - one.started
         remarks = tuple(warnings)
         outcome = Outcome(one.item.name, status, (), remarks, {}, told, seconds)
-        if isinstance(error, EditedError):
-            return outcome  # the receipt stays: it tells what the file was
+        if isinstance(error, EditedError | PlaceError):
+            return outcome  # a receipt stays: it tells what the file was; or there is no place
         return self._write(one, outcome, {}, [])
 
     def _write(
@@ -323,8 +328,7 @@ class Loop:
             with _writing():
                 write_bytes(run.workspace.receipt_path(run.command, item.name), text)
                 if outcome.status != "error" and one.before:
-                    for old in one.before["outputs"].keys() - outputs.keys():
-                        (run.workspace.root / old).unlink(missing_ok=True)
+                    run.workspace.remove(run.command, item.name, one.before, outputs)
         except InputError as error:  # then the failure is told, and left to the next run
             told = {"code": error.code, "message": error.message, "hint": error.hint}
             return replace(outcome, status="error", outputs=(), error=outcome.error or told)

@@ -54,12 +54,13 @@ def plan(run: Run, items: Iterable[Item], item_bytes: float) -> Plan:
         except InputError:
             counts["refused"] += 1
             continue
-        if receipt is not None and not run.due(receipt):
+        obstacle = run.workspace.obstacle(run.command, item.name)
+        if obstacle is None and receipt is not None and not run.due(receipt):
             counts[receipt["status"]] += 1
             if receipt["status"] == "done" and len(sizes) < MEASURED:
                 sizes.append(_size(run, item, receipt))
         else:
-            counts["refused" if item.error else "todo"] += 1
+            counts["refused" if item.error or obstacle else "todo"] += 1
     each = sum(sizes) / len(sizes) if sizes else item_bytes
     return Plan(
         total=sum(counts.values()),

@@ -57,6 +57,8 @@ def for_each_on_ray(run: Run, task: Any, observer: Observer, cluster: Cluster) -
     """
     items = list(run.shard.of(task.items(run)))
     observer.start(len(items))
+    if items:
+        run.workspace.clear()
     tally = Tally()
     with _connected(cluster.address) as ray:
         batches = list(_pending(run, items, task.batch, observer, tally))

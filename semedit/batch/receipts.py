@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from semedit.batch.workspace import FORMAT, Workspace, step_number
+from semedit.batch.workspace import FORMAT, Receipt, Workspace, step_number
 from semedit.errors import InputError, OptionError, SemeditError
 from semedit.faces import photo_of
 from semedit.media import reading
 
 Status = Literal["done", "uptodate", "skipped", "error"]
-Receipt = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -174,6 +173,8 @@ class Run:
     def fingerprint(self, item: Item, sha256: Mapping[str, str]) -> str:
         """One digest of all that decides about an item's outputs."""
         content = [FORMAT, self.command, self.parameters, item.parameters, self.weights, sha256]
+        if item.error is not None:  # of which there may be several kinds
+            content.append(item.error.message)
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

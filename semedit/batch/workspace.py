@@ -12,28 +12,42 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from semedit.errors import InputError, LockedError, NothingMatchedError, OptionError, WorkspaceError
+from semedit.batch.places import (
+    STEP,
+    STEPS,
+    check_folder,
+    check_receipt,
+    folders_of,
+    leftovers,
+    own,
+)
+from semedit.errors import (
+    InputError,
+    LockedError,
+    NothingMatchedError,
+    OptionError,
+    PlaceError,
+    WorkspaceError,
+)
 from semedit.faces import photo_of
 from semedit.media import reading
-from semedit.media.files import TEMPORARY, write_bytes
+from semedit.media.files import TEMPORARY, check_file, is_temporary
 from semedit.media.photographs import SUFFIXES
 from semedit.options import suggestion
 
 FORMAT = 1  # of receipts and folders; part of every fingerprint
 
 
-STEP = re.compile(r"[0-9]{2,9}-")  # how the name of a step begins
-
-
-STEPS = ("edit", "attr")  # commands whose outputs are steps of a chain of edits
+Receipt = dict[str, Any]
 
 
 LONGEST_RECEIPT = 240  # bytes of a name; file systems allow 255 with the suffix
@@ -59,7 +73,10 @@ RECEIPT = {
 }
 
 
-_held: set[Path] = set()  # folders that this process works in
+log = logging.getLogger(__name__)
+
+
+_held: dict[Path, str] = {}  # folders that this process works in -> its shard of them
 
 
 @dataclass(frozen=True)
@@ -74,10 +91,11 @@ class Workspace:
 
     @contextmanager
     def locked(self, make: bool = False, shard: str = "1/1") -> Iterator[None]:
-        """Hold the folder for this run alone; clear what a killed run left half-written.
+        """Hold the folder for this run alone.
 
-        Shards of one run share the folder: each holds a lock of its own. A run within a run that
-        holds the folder already goes on.
+        Shards of one run share the folder: each holds a lock of its own; of others that are there
+        at the same time a warning is logged. A run within a run that holds the folder already
+        goes on.
 
         Args:
             make: make it if it is not there yet.
@@ -98,35 +116,91 @@ class Workspace:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
                 self._hold(stack, shard)
-                write_bytes(self.root / ".lock-probe", b"")  # locks may outlive write permission
-                (self.root / ".lock-probe").unlink(missing_ok=True)  # shards do so at once
-                if shard == "1/1":
-                    for leftover in self.root.rglob(f"{TEMPORARY}*"):
-                        leftover.unlink()
+                probe = self.root / f"{TEMPORARY}{secrets.token_hex(8)}"
+                probe.touch(exist_ok=False)  # locks may outlive write permission
+                probe.unlink()
             except OSError as error:
                 raise WorkspaceError(f"{self.root} cannot be written: {error.strerror}") from error
-            _held.add(place)
-            stack.callback(_held.discard, place)
+            _held[place] = shard
+            stack.callback(_held.pop, place, None)
             yield
 
     def _hold(self, stack: ExitStack, shard: str) -> None:
         """Take the lock of a whole run, or of a shard. Each looks for the other kind only when it
         has its own, so that of two that come at once at least one sees the other."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         whole, part = self.root / ".lock", self.root / f".lock-{shard.replace('/', '-of-')}"
         try:
             if shard == "1/1":
-                stack.enter_context(FileLock(whole, timeout=0))
+                stack.enter_context(_lock(whole, timeout=0))
                 for other in self.root.glob(".lock-*-of-*"):
-                    with FileLock(other, timeout=0):
+                    with _lock(other, timeout=0):
                         continue
             else:
-                stack.enter_context(FileLock(part, timeout=0))
-                with FileLock(whole, timeout=5):  # other shards look, too
+                stack.enter_context(_lock(part, timeout=1))  # other shards look, too
+                with _lock(whole, timeout=5):
                     pass
         except Timeout as error:
             raise LockedError(f"another run is working in {self.root}") from error
+        if shard != "1/1":
+            self._tell_of_unlike(shard)
+
+    def _tell_of_unlike(self, shard: str) -> None:
+        """Log a warning of each shard of another count that is at work, too."""
+        from filelock import Timeout
+
+        count = shard.partition("/")[2]
+        for other in sorted(self.root.glob(".lock-*-of-*")):
+            if other.name.endswith(f"-of-{count}"):
+                continue
+            try:
+                with _lock(other, timeout=0):
+                    pass
+            except Timeout:
+                theirs = other.name.removeprefix(".lock-").replace("-of-", "/")
+                log.warning(
+                    "shard %s runs beside shard %s of another division: photographs that are in "
+                    "both may be worked on twice (give all runs the same number of shards)",
+                    shard,
+                    theirs,
+                )
+
+    def clear(self) -> None:
+        """Delete what killed runs left half-written, if this process holds the whole workspace."""
+        if _held.get(self.root.resolve()) == "1/1":
+            for path in leftovers(self.root):
+                with suppress(OSError):  # it is in nobody's way
+                    path.unlink()
+
+    # Places
+
+    def obstacle(self, command: str, name: str) -> PlaceError | None:
+        """What forbids to write the outputs or the receipt of an item: a link that leads out of the
+        workspace, or something that is no folder, or no file."""
+        receipt = self.receipt_path(command, name)
+        places = [receipt, *(self.path(folder, name, "") for folder in folders_of(command))]
+        try:
+            for place in places:
+                check_folder(self.root, place.parent)
+            check_file(receipt)
+        except PlaceError as error:
+            return error
+        return None
+
+    def remove(self, command: str, name: str, old: Receipt, new: Iterable[str]) -> None:
+        """Delete outputs of an item that are no longer made; what was changed by hand stays.
+
+        Args:
+            old: the receipt that names them; new: paths of the outputs it has now.
+        """
+        fresh = [self.root / path for path in new]
+        for path in old["outputs"].keys() - set(new):
+            with suppress(OSError, PlaceError):  # gone, or none of ours any more
+                place = own(self.root, path, folders_of(command), name)
+                same = any(place.samefile(one) for one in fresh if one.exists())  # by another case
+                if not same and self.fate(path, old["outputs"][path]) != "edited":
+                    place.unlink()
 
     def faces(self, patterns: Sequence[str] = ()) -> list[str]:
         """Names of aligned faces, sorted; patterns are names or globs.
@@ -135,7 +209,8 @@ class Workspace:
             NothingMatchedError: there is no face, or a pattern matches none.
         """
         folder = self.root / "faces"
-        names = sorted(_name_of(p, folder) for p in folder.rglob("*.json"))
+        records = (path for path in folder.rglob("*.json") if not is_temporary(path.name))
+        names = sorted(_name_of(path, folder) for path in records)
         if not names:
             raise NothingMatchedError(f"no faces in {self.root}", "run `semedit align` first")
         if not patterns:
@@ -167,14 +242,28 @@ class Workspace:
             last = f"{whole[:100].decode(errors='ignore')}~{digest}"
         return self.root / "receipts" / command / folder / f"{last}.json"
 
-    def receipt(self, command: str, name: str) -> dict[str, Any] | None:
-        """The receipt of an item, None if there is none or it is not readable as one."""
+    def receipt(self, command: str, name: str) -> Receipt | None:
+        """The receipt of an item, None if there is none or it is not readable as one.
+
+        One that names files of other places does not count at all, of which a warning is logged.
+        """
         try:
             found = reading.parse(reading.read(self.receipt_path(command, name)), RECEIPT)
         except (InputError, ValueError):
             return None
         told = found.get("error") is not None
-        return found if told == (found["status"] != "done") else None
+        whole = told == (found["status"] != "done")
+        return found if whole and self._keeps_to_its_places(command, name, found) else None
+
+    def _keeps_to_its_places(self, command: str, name: str, receipt: Receipt) -> bool:
+        """Whether the files that a receipt names are its item's own; a warning if not."""
+        try:
+            check_receipt(self.root, command, name, receipt)
+        except PlaceError as error:
+            path = self.receipt_path(command, name)
+            log.warning("%s is not valid, so it does not count: %s", path, error.message)
+            return False
+        return True
 
     def fate(self, path: str, sha256: str) -> Literal["kept", "replaced", "edited"]:
         """What became of an output: "replaced" by another command's, or "edited" by hand.
@@ -244,7 +333,7 @@ class Workspace:
             for step in steps:
                 short = step.removeprefix(f"{face}/")
                 if chosen in (short, short.split("-", 1)[1]) or (
-                    chosen.isdigit() and int(chosen) == step_number(step)
+                    chosen.isdecimal() and int(chosen) == step_number(step)
                 ):
                     return self.path("edits", step, ".safetensors")
             known = ["latents", *(step.removeprefix(f"{face}/") for step in steps)]
@@ -290,6 +379,18 @@ class Workspace:
                 path, sha256 = receipt["inputs"]["latent"]
                 return self.root / path, sha256
         return None
+
+
+def _lock(path: Path, timeout: float) -> Any:
+    """A lock, to be entered.
+
+    Raises: WorkspaceError: the file is none of semedit's; a link would be followed elsewhere.
+    """
+    from filelock import FileLock
+
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise WorkspaceError(f"{path} is a link or no regular file, so no lock", "remove it")
+    return FileLock(path, timeout=timeout)
 
 
 def step_number(step: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -197,12 +198,43 @@ def _from_environment(parameter: inspect.Parameter, *prefixes: str) -> inspect.P
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn errors that a user can cause into one line and an exit code."""
+    """Turn errors that a user can cause into one line and an exit code, and what is logged as a
+    warning into a line, once."""
+    with _told():
+        try:
+            yield
+        except SemeditError as error:
+            say("error", error.message, error.hint)
+            raise typer.Exit(error.exit_code) from error
+
+
+class _Warnings(logging.Handler):
+    """Says what is logged as a warning, but nothing twice."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self.said:
+            self.said.add(message)
+            say("warning", message)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say warnings of semedit's modules; within a command that does so already, leave it that."""
+    log = logging.getLogger("semedit")
+    if any(isinstance(handler, _Warnings) for handler in log.handlers):
+        yield
+        return
+    handler = _Warnings()
+    log.addHandler(handler)
     try:
         yield
-    except SemeditError as error:
-        say("error", error.message, error.hint)
-        raise typer.Exit(error.exit_code) from error
+    finally:
+        log.removeHandler(handler)
 
 
 def device(common: Shared) -> str:

@@ -213,9 +213,11 @@ def _flags(parameter: Any, value: Any) -> list[str]:
 
 def _keep(space: Any, recipe: Path, text: str, resolved: list[dict[str, Any]]) -> None:
     """Write the recipe, and what became of its options, beside the results."""
+    from semedit.batch.places import check_folder
     from semedit.media.files import write_bytes
 
     folder = space.root / "recipes"
+    check_folder(space.root, folder)
     write_bytes(folder / recipe.name, text.encode())
     lines = [f"# {recipe.name} with all options resolved, by semedit {__version__}"]
     for step in resolved:

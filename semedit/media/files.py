@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY = ".tmp-"  # prefix of files being written
+from semedit.errors import PlaceError
+
+TEMPORARY = ".tmp-"  # prefix of files being written; 16 hexadecimal digits and a suffix follow
+
+
+_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{16}}(\.\w+(-signed\.\w+)?)?", re.ASCII)
 
 
 @contextmanager
@@ -16,10 +22,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it when the block ends well, else removed.
 
     The bytes are on the disk before the name changes, so a reader sees the old file or the whole
-    new one, after a crash too.
+    new one, after a crash too. A link is replaced, not followed.
+
+    Raises: PlaceError: a folder, pipe or device of that name is there, or no folder to write to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise PlaceError(f"{path.parent} is in the way: it is no folder", "move it away") from error
+    check_file(path)
     temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}"
     try:
         yield temporary
@@ -28,6 +40,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Raise PlaceError if a folder, pipe or device is where a file is to be written."""
+    if os.path.lexists(path) and not (path.is_symlink() or path.is_file()):
+        raise PlaceError(f"{path} is in the way: it is no regular file", "move it away")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is called as one that is being written (or signed) is."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -247,4 +247,6 @@ class Describe:
             return [path]
         face = read_face(space.path("faces", item.name, ".json"))
         backends = {**face.backends, "pose": self.chosen}
-        return [_write_face(space, replace(face, c=answer.numpy(), backends=backends))]
+        # Its own name, whatever the record says: that decides where it is written.
+        face = replace(face, name=item.name, c=answer.numpy(), backends=backends)
+        return [_write_face(space, face)]

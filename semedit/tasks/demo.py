@@ -6,7 +6,6 @@ contact sheet.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageSequence
 
 from semedit import renders
+from semedit.batch.places import check_folder
 from semedit.batch.workspace import Workspace
 from semedit.editors import Fast, Mask
 from semedit.faces import Face
 from semedit.inverters import Hybrid
+from semedit.media.files import write_bytes
 from semedit.media.labels import LABELS, REGIONS
 from semedit.media.masks import colorize, read_labels, write_labels
 from semedit.media.photographs import read_photo, write_image
@@ -47,7 +48,7 @@ def photographs(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for path in examples():
-        shutil.copyfile(path, folder / path.name)
+        write_bytes(folder / path.name, path.read_bytes())
     if not (folder / "astronaut.png").exists():
         write_image(folder / "astronaut.png", np.asarray(astronaut()), mark=False)
 
@@ -62,11 +63,13 @@ def run(
         frames: of each turntable.
         progress: told the steps of the batch at work.
     """
+    drawn = folder / "masks-drawn"
+    for one in (folder / "photographs", drawn):
+        check_folder(folder, one)
     photographs(folder / "photographs")
     perform(Align([folder / "photographs"], device=device))
     names = space.faces()
     perform(Invert("hybrid", Hybrid(), names=names, device=device, progress=progress))
-    drawn = folder / "masks-drawn"
     for name in names:
         labels = read_labels(space.path("masks", name, ".png"))
         write_labels(drawn / f"{name}.png", draw(labels, face_of(space, name)))

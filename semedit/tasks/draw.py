@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semedit import latents
 from semedit.batch import Item, Result, Run
+from semedit.batch.places import lasting
 from semedit.batch.workspace import Workspace
 from semedit.editors import Drawing
 from semedit.errors import InputError, NothingMatchedError
@@ -73,12 +74,12 @@ class Draw:
         if not paths:
             raise NothingMatchedError(f"no label maps in {self.mask}")
         return [
-            planned(path.stem, lambda path=path: self._item(run, path))  # type: ignore[misc]
+            planned(lasting(path.stem), lambda path=path: self._item(run, path))  # type: ignore[misc]
             for path in paths
         ]
 
     def _item(self, run: Run, path: Path) -> Item:
-        space, name = run.workspace, path.stem
+        space, name = run.workspace, lasting(path.stem)
         if space.path("faces", name, ".json").is_file() and not space.receipt(self.command, name):
             raise InputError(
                 f"{space.root} has a face called {name}", "give the drawn map another name"

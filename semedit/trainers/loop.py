@@ -32,6 +32,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -47,10 +48,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from semedit import weights
-from semedit.errors import InputError, OptionError
+from semedit.errors import InputError, OptionError, PlaceError
 from semedit.trainers.parallel import Processes, joined
 
 CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
 
 
 class TrainingTask(Protocol):
@@ -166,9 +168,11 @@ def train(
              seed: of initial weights, data order and every random draw.
     Returns: the held-out figures of the averaged modules.
     Raises:  InputError: the run's checkpoint was made with other hyper-parameters or another seed.
+             PlaceError: the log is not a file of the run's folder alone.
     """
     processes = joined()
     run.mkdir(parents=True, exist_ok=True)
+    _check_log(run / LOG)
     torch.manual_seed(seed)
     with processes.in_turn():
         task = trainer.start(data, seed)
@@ -309,6 +313,14 @@ def _report(state: _Run, run: Path, sums: dict[str, list[float]]) -> str:
     return f"kimg {state.items / 1000:.2f} {rounded}"
 
 
+def _check_log(path: Path) -> None:
+    """Refuse to add lines to a file that lies elsewhere, under a link, or to a pipe or device."""
+    if os.path.lexists(path) and (
+        path.is_symlink() or not path.is_file() or path.stat().st_nlink > 1
+    ):
+        raise PlaceError(f"{path} is a link or no regular file", "remove it")
+
+
 def _log(state: _Run, run: Path, values: dict[str, float]) -> None:
     row = {
         "step": state.step,
@@ -316,7 +328,7 @@ def _log(state: _Run, run: Path, values: dict[str, float]) -> None:
         "seconds": round(state.seconds, 1),
         **{n: float(f"{v:.5g}") for n, v in values.items()},
     }
-    with (run / "log.jsonl").open("a") as file:
+    with (run / LOG).open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -411,6 +423,7 @@ def _save(state: _Run, run: Path, record: dict[str, Any]) -> dict[str, float]:
         "seconds": state.seconds,
     }
     partial = run / (CHECKPOINT + ".part")
+    partial.unlink(missing_ok=True)  # a link is not followed
     torch.save(held, partial)
     partial.replace(run / CHECKPOINT)
     modules = state.averages()
