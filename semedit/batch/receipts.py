@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from semedit.batch.workspace import FORMAT, Workspace, step_number
 from semedit.errors import OptionError, SemeditError
 from semedit.faces import photo_of
+from semedit.media import valid_json
 from semedit.media.photographs import MAX_BYTES
 from semedit.weights import file_sha256
 
@@ -232,7 +233,7 @@ class Run:
             "error": outcome.error,
             "batch": batch,
         }
-        return (json.dumps(receipt, indent=1) + "\n").encode()
+        return (valid_json.dumps(receipt, indent=1) + "\n").encode()
 
 
 @dataclass(frozen=True)

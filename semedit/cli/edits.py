@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -163,6 +164,8 @@ def _mask(common: Made, mask: Path, method: str, start: str | None) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
+    if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
+        raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if method not in MASK_METHODS:
         raise OptionError(f"no method {method!r}", f"--mask takes {' or '.join(MASK_METHODS)}")
     if start == "none":

@@ -17,6 +17,7 @@ from torch import Tensor
 from semedit.datasets.celeba import read_picture
 from semedit.datasets.celebamask import IMAGES, read_folder, read_label_map
 from semedit.datasets.rendered import HELD_OUT, Folder
+from semedit.datasets.stored import blank, stored
 from semedit.errors import InputError
 
 
@@ -101,7 +102,7 @@ def _celebamask(data: Path, size: int) -> Labelled:
         folder.mkdir(exist_ok=True)
         drafts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
         arrays = [
-            np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+            blank(draft, shape)
             for draft, shape in zip(drafts, [(n, size, size, 3), (n, size, size)], strict=True)
         ]
         for i, number in enumerate(numbers):
@@ -110,7 +111,8 @@ def _celebamask(data: Path, size: int) -> Labelled:
         for array, draft, path in zip(arrays, drafts, paths, strict=True):
             array.flush()
             draft.replace(path)
-    images, labels = (np.load(path, mmap_mode="r") for path in paths)
+    sizes = (n, size, size, 3), (n, size, size)
+    images, labels = (stored(p, s, mapped=True) for p, s in zip(paths, sizes, strict=True))
     about: list[object] = [{"name": "CelebAMask-HQ", "n": n}]
     found = _labelled([(images, labels)], _every(np.arange(n), n), about)
     return replace(found, licence="CelebAMask-HQ: non-commercial research")

@@ -28,6 +28,7 @@ from semedit import cameras, weights
 from semedit.datasets.celebamask import IMAGES
 from semedit.datasets.labelled import read_labelled
 from semedit.datasets.rendered import Views, read_views
+from semedit.datasets.stored import blank, stored
 from semedit.errors import InputError
 from semedit.faces.networks import six
 from semedit.faces.pose import camera
@@ -119,7 +120,7 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
             parts.append(camera(six(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)))
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.save(file, torch.cat(parts).numpy())
-    return torch.from_numpy(np.load(path))
+    return torch.from_numpy(stored(path, (len(images), 25)))
 
 
 def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,16 +133,14 @@ def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.nd
         folder.mkdir(exist_ok=True)
         parts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
         shapes = [(len(names), size, size, 3), (len(names), size, size)]
-        arrays = [
-            np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-            for part, shape in zip(parts, shapes, strict=True)
-        ]
+        arrays = [blank(part, shape) for part, shape in zip(parts, shapes, strict=True)]
         for i, name in enumerate(names):
             arrays[0][i], arrays[1][i] = _read(data, name, size)
         for array, part, path in zip(arrays, parts, paths, strict=True):
             array.flush()
             part.replace(path)
-    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+    sizes = (len(names), size, size, 3), (len(names), size, size)
+    return stored(paths[0], sizes[0], mapped=True), stored(paths[1], sizes[1], mapped=True)
 
 
 def _picture_file(data: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.datasets.augment import mirrored_labels
+from semedit.datasets.stored import DAMAGED, blank, stored
 from semedit.errors import InputError
 from semedit.heads.dataset import EVALUATION_SEED
 
@@ -54,7 +56,7 @@ class Folder:
             n, views = arrays["c"].shape[:2]
             with Image.open(data / "images" / _name(0, 0)) as picture:
                 size = picture.width
-        except (OSError, KeyError, ValueError) as error:
+        except (*DAMAGED, OSError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{data} holds no rendered heads: {error}", hint="semedit heads OUT makes them"
             ) from error
@@ -79,10 +81,7 @@ def _resized(data: Path, size: int, n: int, views: int) -> tuple[np.ndarray, np.
         # Written where they are mapped from: several gigabytes need not fit into memory.
         parts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
         shapes = [(n, views, size, size, 3), (n, views, size, size)]
-        arrays = [
-            np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-            for part, shape in zip(parts, shapes, strict=True)
-        ]
+        arrays = [blank(part, shape) for part, shape in zip(parts, shapes, strict=True)]
         for head in range(n):
             for view in range(views):
                 found = _read(data, _name(head, view), size)
@@ -90,7 +89,8 @@ def _resized(data: Path, size: int, n: int, views: int) -> tuple[np.ndarray, np.
         for array, part, path in zip(arrays, parts, paths, strict=True):
             array.flush()
             part.replace(path)
-    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+    sizes = (n, views, size, size, 3), (n, views, size, size)
+    return stored(paths[0], sizes[0], mapped=True), stored(paths[1], sizes[1], mapped=True)
 
 
 def _read(data: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:

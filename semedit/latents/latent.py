@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from semedit import weights
 from semedit.errors import LatentError
+from semedit.media import valid_json
 
 CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
 
@@ -124,7 +125,7 @@ class Latent:
             "generator": self.generator,
             "fingerprint": self.fingerprint,
             "method": self.method,
-            "meta": json.dumps(self.meta, sort_keys=True),
+            "meta": valid_json.dumps(self.meta, sort_keys=True),
         }
         weights.write_tensors(path, tensors, metadata)
 

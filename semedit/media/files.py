@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY = ".tmp-"  # prefix of files being written
+TEMPORARY = ".tmp-"  # prefix of files being written; 16 hexadecimal digits and a suffix follow
+
+
+_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{16}}(\.\w+(-signed\.\w+)?)?", re.ASCII)
 
 
 @contextmanager
@@ -28,6 +32,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is called as one that is being written (or signed) is."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ from semedit.weights.fetch import Progress, add, download, fetch
 from semedit.weights.files import CHUNK, file_sha256, on_disk, place, refuse_impostors, resolve
 from semedit.weights.table import DATA, Row, folder, how_to_get, read_table, row, table
 from semedit.weights.tensors import (
+    files,
     fill,
     imported,
     load,
@@ -19,6 +20,7 @@ from semedit.weights.tensors import (
     place_for,
     save,
     write_tensors,
+    writing,
 )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "download",
     "fetch",
     "file_sha256",
+    "files",
     "fill",
     "folder",
     "how_to_get",
@@ -47,4 +50,5 @@ __all__ = [
     "save",
     "table",
     "write_tensors",
+    "writing",
 ]
