@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from semedit.batch.workspace import FORMAT, Receipt, Workspace, step_number
 from semedit.errors import InputError, OptionError, SemeditError
 from semedit.faces import photo_of
-from semedit.media import reading
+from semedit.media import reading, valid_json
 
 Status = Literal["done", "uptodate", "skipped", "error"]
 
@@ -238,7 +238,7 @@ class Run:
             "error": outcome.error,
             "batch": batch,
         }
-        return (json.dumps(receipt, indent=1) + "\n").encode()
+        return (valid_json.dumps(receipt, indent=1) + "\n").encode()
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Workspace:
             LockedError: another run holds it.
             WorkspaceError: it cannot be written.
         """
-        place = self.root.resolve()
+        place = Path(os.path.realpath(self.root))  # resolve() raises where links go in circles
         if place in _held:
             yield
             return

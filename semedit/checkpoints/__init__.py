@@ -88,7 +88,8 @@ class ImportPlan:
             }
             if others and not part.suffix:
                 facts["encoder"] = name + others[0]
-            weights.save(target, filled(part), facts, half=False)
+            with weights.writing():
+                weights.save(target, filled(part), facts, half=False)
         return targets
 
 

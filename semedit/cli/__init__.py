@@ -1,5 +1,6 @@
 """The command line: thin commands over tasks and the library; torch loads only on use."""
 
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ def main() -> None:
 
     keep_freed_memory()  # before torch takes its first block
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every encoding, nor every name, has all
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="semedit")
 
 

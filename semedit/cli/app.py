@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings
-from semedit.cli.common import reported
+from semedit.cli.common import App, say
 from semedit.version import __version__
 
 app = typer.Typer(
+    cls=App,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -32,8 +33,10 @@ def _main(
         typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
     ] = False,
 ) -> None:
-    with reported():
-        context.default_map = settings.defaults(context.command)
+    context.default_map = settings.defaults(context.command)
+    files = settings.files()
+    if files:
+        say("settings", ", then ".join(str(path) for path in reversed(files)))
 
 
 chain.register(app)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import inspect
 import logging
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -13,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from semedit.cli.report import Reporter, StepBar, data, say, show_plan, stdout
+from semedit.cli.report import Reporter, StepBar, data, say, show_plan, stdout, to_stdout
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
@@ -148,7 +152,7 @@ def command(
     """Register a command whose first parameter is `common`, a Shared or Common.
 
     Its signature gets the fields of that class, and `extra` parameters, which arrive as one dict
-    `extra`. SemeditError ends it with one line on stderr and the error's exit code.
+    `extra`.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -170,12 +174,11 @@ def command(
             common = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
             if extra:
                 given["extra"] = {parameter.name: given.pop(parameter.name) for parameter in extra}
-            with reported():
-                function(common, **given)
+            function(common, **given)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return app.command(name)(run)
+        return app.command(name, cls=Command)(run)
 
     return register
 
@@ -196,16 +199,82 @@ def _from_environment(parameter: inspect.Parameter, *prefixes: str) -> inspect.P
     return parameter.replace(annotation=Annotated[kind, option])
 
 
+class App(TyperGroup):
+    """The group of all commands: whatever ends one, also before it starts, is told in one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with reported():
+            return super().main(*args, **kwargs)
+
+
+class Command(TyperCommand):
+    """A command whose paths may begin with ~, wherever they come from: the command line, the
+    environment, a settings file, a recipe."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        ctx.params.update({name: _expanded(name, value) for name, value in ctx.params.items()})
+        return rest
+
+
+def _expanded(name: str, value: Any) -> Any:
+    """An option's value with the home folder for ~, also behind NAME=.
+
+    Raises:
+        OptionError: a number that is not finite.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(_expanded(name, one) for one in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OptionError(f"{name} is not a finite number")
+    if isinstance(value, Path):
+        return Path(_expanded(name, str(value)))
+    if not isinstance(value, str):
+        return value
+    before, equals, path = value.rpartition("=~")
+    home = os.path.expanduser(f"~{path}" if equals else value)  # noqa: PTH111  ~x stays if no user
+    return f"{before}={home}" if equals else home
+
+
+HINTS = {
+    errno.ENOSPC: "make room, then run it again",
+    errno.EDQUOT: "make room, then run it again",
+    errno.EFBIG: "this system allows no larger files",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EROFS: "choose another place",
+}
+
+
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn errors that a user can cause into one line and an exit code, and what is logged as a
-    warning into a line, once."""
-    with _told():
+    """Turn errors that a user or their machine can cause into one line and an exit code, and what
+    is logged as a warning into a line, once.
+
+    Raises:
+        SystemExit: with the error's exit code; 1 where the system refuses something.
+    """
+    try:
         try:
-            yield
-        except SemeditError as error:
-            say("error", error.message, error.hint)
-            raise typer.Exit(error.exit_code) from error
+            with _told():
+                yield
+        finally:
+            with to_stdout():  # what was printed, while a failure can still be told
+                pass
+    except SemeditError as error:
+        say("error", error.message, error.hint)
+        raise SystemExit(error.exit_code) from error
+    except BrokenPipeError as error:  # whoever read stdout has enough
+        raise SystemExit(1) from error
+    except MemoryError as error:
+        say("error", "not enough memory", "free some, or do less at once")
+        raise SystemExit(1) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        place = "cannot write" if error.filename is None else os.fsdecode(error.filename)
+        known = error.errno in HINTS or error.filename is not None
+        say("error", f"{place}: {reason}" if known else reason, HINTS.get(error.errno or 0))
+        raise SystemExit(1) from error
 
 
 class _Warnings(logging.Handler):

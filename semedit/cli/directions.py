@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,6 +170,7 @@ def _keep(
     licence: str = "MIT",
 ) -> None:
     """Write directions: to a file of their own, or beside the user's other ones."""
+    from semedit import weights
     from semedit.directions.directions import own_file, read_directions, require_made_for
 
     path = out or own_file(found.generator)
@@ -181,7 +183,8 @@ def _keep(
         except LatentError as error:
             say("warning", f"{error.message} They are replaced.")
     facts = {"command": told, "seed": str(common.seed), "data": made_of, "licence": licence}
-    found.save(path, **facts)
+    with weights.writing() if out is None else nullcontext():
+        found.save(path, **facts)
     if common.json:
         data(command=told.split()[2], directions=count, file=str(path))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -165,6 +166,8 @@ def _mask(common: Made, mask: Path, method: str | None, start: str | None) -> No
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
+    if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
+        raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if start == "none":
         between_and_mesh.draw(common, mask)
         return

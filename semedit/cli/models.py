@@ -11,18 +11,8 @@ import typer
 from rich.table import Column, Table
 
 from semedit.cli import directions, evaluate
-from semedit.cli.common import (
-    Options,
-    Shared,
-    StepBar,
-    command,
-    data,
-    device,
-    reported,
-    say,
-    stdout,
-)
-from semedit.errors import SemeditError
+from semedit.cli.common import Command, Options, Shared, StepBar, command, data, device, say, stdout
+from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
     from semedit.checkpoints import ImportPlan
@@ -32,15 +22,15 @@ def register(app: typer.Typer) -> None:
     """Add the commands to an app."""
     command(app, "heads")(heads)
     command(app, "train")(train)
-    app.command("methods")(list_methods)
+    app.command("methods", cls=Command)(list_methods)
     evaluate.register(_group(app, "eval", "Measure against the truth."))
     directions.register(_group(app, "directions", "Linear directions of codes."))
     group = _group(app, "weights", "Weight files: what there is, fetch, add, import.")
-    group.command("list")(list_weights)
-    group.command("fetch")(fetch)
-    group.command("add")(add)
-    group.command("import")(import_checkpoint)
-    group.command("verify")(verify)
+    group.command("list", cls=Command)(list_weights)
+    group.command("fetch", cls=Command)(fetch)
+    group.command("add", cls=Command)(add)
+    group.command("import", cls=Command)(import_checkpoint)
+    group.command("verify", cls=Command)(verify)
 
 
 def _group(app: typer.Typer, name: str, text: str) -> typer.Typer:
@@ -137,28 +127,27 @@ def list_methods(
     as_json: AsJson = False,
 ) -> None:
     """Generators, inverters, editors and trainers, with their options."""
-    with reported():
-        from semedit.editors import EDITORS
-        from semedit.generators import GENERATORS
-        from semedit.inverters import INVERTERS
-        from semedit.options import method_rows, pick_method, summary_of
-        from semedit.trainers import TRAINERS
+    from semedit.editors import EDITORS
+    from semedit.generators import GENERATORS
+    from semedit.inverters import INVERTERS
+    from semedit.options import method_rows, pick_method, summary_of
+    from semedit.trainers import TRAINERS
 
-        known = {**GENERATORS, **INVERTERS, **EDITORS, **TRAINERS}
-        if name is not None:
-            pick_method(known, name, "method")
-        for kind, entry in GENERATORS.items():
-            if name in (None, kind):
-                traits = sorted(entry.traits)
-                _show("generator", kind, summary_of(entry), traits, (), as_json)
-        for title, registry in (
-            ("inverter", INVERTERS),
-            ("editor", EDITORS),
-            ("trainer", TRAINERS),
-        ):
-            for row in method_rows(registry):
-                if name in (None, row.name):
-                    _show(title, row.name, row.summary, row.requires, row.options, as_json)
+    known = {**GENERATORS, **INVERTERS, **EDITORS, **TRAINERS}
+    if name is not None:
+        pick_method(known, name, "method")
+    for kind, entry in GENERATORS.items():
+        if name in (None, kind):
+            traits = sorted(entry.traits)
+            _show("generator", kind, summary_of(entry), traits, (), as_json)
+    for title, registry in (
+        ("inverter", INVERTERS),
+        ("editor", EDITORS),
+        ("trainer", TRAINERS),
+    ):
+        for row in method_rows(registry):
+            if name in (None, row.name):
+                _show(title, row.name, row.summary, row.requires, row.options, as_json)
 
 
 def _show(
@@ -187,63 +176,63 @@ def list_weights(as_json: AsJson = False) -> None:
     """Every weight file semedit knows, and whether it is on this disk."""
     from semedit import weights
 
-    with reported():
-        rows = weights.table().values()
-        if as_json:
-            for row in rows:
-                place = str(weights.resolve(row.name)) if weights.on_disk(row.name) else None
-                data(name=row.name, kind=row.kind, file=place, licence=row.licence, use=row.use)
-            for name, facts in weights.imported().items():
-                place, use = str(weights.resolve(name)), _origin(facts)
-                data(name=name, kind="imported", file=place, licence=facts["licence"], use=use)
-            return
-        short = (Column(name, no_wrap=True) for name in ("name", "here", "size"))
-        table = Table(*short, "licence", "what for")
+    rows = weights.table().values()
+    if as_json:
         for row in rows:
-            here = "yes" if weights.on_disk(row.name) else ""
-            size = weights.resolve(row.name).stat().st_size if here else 0
-            shown = f"{size / 1e6:.1f} MB" if size else row.size
-            table.add_row(row.name, here, shown, row.licence, row.use)
+            place = str(weights.resolve(row.name)) if weights.on_disk(row.name) else None
+            data(name=row.name, kind=row.kind, file=place, licence=row.licence, use=row.use)
         for name, facts in weights.imported().items():
-            shown = f"{weights.resolve(name).stat().st_size / 1e6:.1f} MB"
-            table.add_row(name, "yes", shown, facts["licence"], _origin(facts))
-        stdout.print(table)
+            place, use = str(weights.resolve(name)), _origin(facts)
+            data(name=name, kind="imported", file=place, licence=facts.get("licence", "?"), use=use)
+        return
+    short = (Column(name, no_wrap=True) for name in ("name", "here", "size"))
+    table = Table(*short, "licence", "what for")
+    for row in rows:
+        here = "yes" if weights.on_disk(row.name) else ""
+        size = weights.resolve(row.name).stat().st_size if here else 0
+        shown = f"{size / 1e6:.1f} MB" if size else row.size
+        table.add_row(row.name, here, shown, row.licence, row.use)
+    for name, facts in weights.imported().items():
+        shown = f"{weights.resolve(name).stat().st_size / 1e6:.1f} MB"
+        table.add_row(name, "yes", shown, facts.get("licence", "?"), _origin(facts))
+    stdout.print(table)
 
 
 def _origin(facts: dict[str, str]) -> str:
     """Where an imported file comes from."""
-    return f"{facts['kind']}, imported from {facts['source']} ({facts['format']})"
+    kind, source, format = (facts.get(key, "?") for key in ("kind", "source", "format"))
+    return f"{kind}, imported from {source} ({format})"
 
 
 def fetch(names: Annotated[list[str], typer.Argument(help="Names of `weights list`.")]) -> None:
     """Download weights, check them, and put them where the libraries look."""
     from semedit import weights
 
-    with reported():
-        for name in names:
-            if not weights.on_disk(name):
-                with StepBar(name) as steps:
-                    found = weights.fetch(
-                        name, lambda file, done, total: steps(done, total or done, file)
-                    )
-                if weights.row(name).kind == "asset":
-                    _convert(name, found)
-            _placed(name)
+    for name in names:
+        if not weights.on_disk(name):
+            with StepBar(name) as steps:
+                found = weights.fetch(
+                    name, lambda file, done, total: steps(done, total or done, file)
+                )
+            if weights.row(name).kind == "asset":
+                _convert(name, found)
+        _placed(name)
 
 
 def add(
     name: Annotated[str, typer.Argument(help="A name of `weights list`, or a new one.")],
-    file: Annotated[Path, typer.Argument(help="The file.", exists=True)],
+    file: Annotated[Path, typer.Argument(help="The file.")],
 ) -> None:
     """Put a local file among the weights, after checking it."""
     from semedit import weights
 
-    with reported():
-        if name in weights.table() and weights.row(name).kind == "asset":
-            _convert(name, file)
-        else:
-            weights.add(name, file)
-        _placed(name)
+    if not file.exists():
+        raise OptionError(f"no file at {file}")
+    if name in weights.table() and weights.row(name).kind == "asset":
+        _convert(name, file)
+    else:
+        weights.add(name, file)
+    _placed(name)
 
 
 def import_checkpoint(
@@ -254,21 +243,20 @@ def import_checkpoint(
     as_json: AsJson = False,
 ) -> None:
     """Convert a checkpoint of another project; `-w NAME` uses it. No code in it is run."""
-    with reported():
-        from semedit.checkpoints import examine
+    from semedit.checkpoints import examine
 
-        plan = examine(file)
-        if not as_json:
-            _coverages(plan)
-        written = plan.write(name)
-        licence = plan.licence(name)
-        if as_json:
-            files = [str(path) for path in written]
-            data(name=written[0].stem, format=plan.format.name, files=files, licence=licence)
-            return
-        stdout.print(f"licence: {licence}", markup=False, highlight=False, soft_wrap=True)
-        for path in written:
-            stdout.print(f"{path.stem}: {path}", markup=False, highlight=False, soft_wrap=True)
+    plan = examine(file)
+    if not as_json:
+        _coverages(plan)
+    written = plan.write(name)
+    licence = plan.licence(name)
+    if as_json:
+        files = [str(path) for path in written]
+        data(name=written[0].stem, format=plan.format.name, files=files, licence=licence)
+        return
+    stdout.print(f"licence: {licence}", markup=False, highlight=False, soft_wrap=True)
+    for path in written:
+        stdout.print(f"{path.stem}: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _coverages(plan: ImportPlan) -> None:
@@ -320,7 +308,7 @@ def _convert(name: str, source: Path) -> None:
     from semedit.media.files import atomic_path
 
     target = weights.folder() / weights.row(name).file
-    with atomic_path(target) as temporary:
+    with weights.writing(), atomic_path(target) as temporary:
         convert(source, temporary)
     if source.is_dir() and source.is_relative_to(weights.folder()):
         shutil.rmtree(source)

@@ -27,14 +27,12 @@ from typing import Annotated, Any
 import typer
 
 from semedit.cli import settings
-from semedit.cli.common import ON_FOLDERS, Common, command, data, say
-from semedit.errors import InputError, OptionError
-from semedit.media.reading import read_toml
+from semedit.cli.common import ON_FOLDERS, Common, command, data, reported, say
+from semedit.errors import OptionError
 from semedit.options import suggestion
 from semedit.version import __version__
 
 NOTHING, SOME_FAILED = 4, 3  # exit codes that do not end a recipe
-USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
 
 
 def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
@@ -76,14 +74,18 @@ class Step:
         """
         try:
             context = self.command.make_context(self.name, list(self.arguments), **self._extra)
-        except USAGE as error:
+        except settings.USAGE as error:
             raise OptionError(f"step {self.name}: {error.format_message()}") from error
         return dict(context.params)
 
     def run(self) -> int:
         """Its exit code."""
-        main = self.command.main
-        return int(main(list(self.arguments), self.name, standalone_mode=False, **self._extra) or 0)
+        main, line = self.command.main, list(self.arguments)
+        try:
+            with reported():
+                return int(main(line, self.name, standalone_mode=False, **self._extra) or 0)
+        except SystemExit as end:
+            return int(end.code or 0)
 
     @property
     def _extra(self) -> dict[str, Any]:
@@ -102,10 +104,7 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
     """
     from semedit.batch.workspace import Workspace
 
-    try:
-        text, values = read_toml(recipe)
-    except InputError as error:
-        raise OptionError(error.message) from error
+    text, values = settings.read(recipe)
     steps = list(_steps(recipe, values, given, group))
     resolved = [{"command": step.name, **step.resolved()} for step in steps]
     space = Workspace(Path(str(resolved[0]["work"])))
@@ -150,10 +149,15 @@ def _steps(
     steps = [name for name in ON_FOLDERS if name in group.commands and name != "run"]
     known: set[str] = set()
     for table in tables:
+        if not isinstance(table, dict):
+            raise OptionError(
+                f"{recipe}: a step is a table", 'write [[step]] and command = "align"'
+            )
         options = dict(table)
         name = options.pop("command", None)
-        if name not in steps:
-            raise OptionError(f"{recipe}: no step {name!r}", suggestion(str(name), steps))
+        if not isinstance(name, str) or name not in steps:
+            told = repr(name[:60]) if isinstance(name, str) else "without the name of a command"
+            raise OptionError(f"{recipe}: no step {told}", suggestion(str(told), steps))
         own = group.commands[name]
         takes = {flag.lstrip("-") for p in own.params for flag in (*p.opts, *p.secondary_opts)}
         takes |= {p.name for p in own.params}
@@ -161,11 +165,13 @@ def _steps(
         shared = {k: v for k, v in values.items() if k in takes or k.replace("_", "-") in takes}
         if name == "align":
             options.setdefault("inputs", inputs)
-        line = arguments(recipe, name, own, {**shared, **options, **given})
+        line = arguments(recipe, name, own, {**shared, **options}, given)
         yield Step(name, own, line, defaults.get(name, {}))
     for key in values:
         if key not in known and key.replace("_", "-") not in known:
-            raise OptionError(f"{recipe}: no step has an option {key!r}", suggestion(key, known))
+            raise OptionError(
+                f"{recipe}: no step has an option {key[:60]!r}", suggestion(key, known)
+            )
 
 
 def _typed(context: typer.Context, common: Common) -> dict[str, Any]:
@@ -178,14 +184,17 @@ def _typed(context: typer.Context, common: Common) -> dict[str, Any]:
     return {f.name: getattr(common, f.name) for f in fields(Common) if typed(f.name)}
 
 
-def arguments(recipe: Path, name: str, own: Any, options: Mapping[str, Any]) -> list[str]:
+def arguments(
+    recipe: Path, name: str, own: Any, options: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[str]:
     """A step's options as a command line.
 
-    Raises: OptionError: the command has no such option.
+    Args: options: of the recipe. given: such as overrule them.
+    Raises: OptionError: the command has no such option, or not with such a value.
     """
     flags: list[str] = []
     rest: list[str] = []
-    for key, value in options.items():
+    for key, value in {**options, **given}.items():
         spelled = key.replace("_", "-")
         for parameter in own.params:
             names = {parameter.name, *(opt.lstrip("-") for opt in parameter.opts)}
@@ -193,7 +202,11 @@ def arguments(recipe: Path, name: str, own: Any, options: Mapping[str, Any]) -> 
                 break
         else:
             every = [p.name for p in own.params]
-            raise OptionError(f"{recipe}: {name} has no option {key!r}", suggestion(key, every))
+            raise OptionError(
+                f"{recipe}: {name} has no option {key[:60]!r}", suggestion(key, every)
+            )
+        if key not in given:
+            value = settings.fitting(f"{recipe}: {name}", parameter, value)
         if parameter.param_type_name == "argument":
             rest += [str(one) for one in (value if isinstance(value, list) else [value])]
         else:
@@ -205,8 +218,6 @@ def _flags(parameter: Any, value: Any) -> list[str]:
     if isinstance(value, bool):
         chosen = parameter.opts if value else parameter.secondary_opts
         return chosen[:1]
-    if isinstance(value, dict):
-        value = [f"{k}={v}" for k, v in value.items()]
     return [part for one in (value if isinstance(value, list) else [value])
             for part in (parameter.opts[0], str(one))]  # fmt: skip
 
@@ -225,7 +236,8 @@ def _keep(space: Any, recipe: Path, text: str, resolved: list[dict[str, Any]]) -
         for key, value in step.items():
             if value is not None and value != []:
                 lines.append(f"{key} = {_toml(value)}")
-    write_bytes(folder / f"{recipe.stem}.resolved.toml", ("\n".join(lines) + "\n").encode())
+    told = ("\n".join(lines) + "\n").encode(errors="surrogateescape")  # as paths have it
+    write_bytes(folder / f"{recipe.stem}.resolved.toml", told)
 
 
 def _toml(value: Any) -> str:
@@ -233,4 +245,4 @@ def _toml(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(str(value), ensure_ascii=False)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

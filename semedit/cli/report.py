@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semedit.errors import WorkspaceError
+from semedit.media import valid_json
 
 if TYPE_CHECKING:
     from semedit.batch import Outcome
@@ -51,12 +53,24 @@ def data(**values: Any) -> None:
 
     Raises: WorkspaceError: it does not get there, say, to a file on a full disk.
     """
+    with to_stdout():
+        print(valid_json.dumps(values, default=str))
+
+
+@contextmanager
+def to_stdout() -> Iterator[None]:
+    """Write there, and see that it arrives.
+
+    Raises: WorkspaceError: it does not. BrokenPipeError: whoever read it has enough.
+    """
     try:
-        print(json.dumps(values, default=str), flush=True)
-    except BrokenPipeError:  # whoever read it has enough: the end of the run, without a word
-        raise
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError as error:
         sys.stdout = None  # or Python tries again at its end
+        if isinstance(error, BrokenPipeError):
+            raise
         raise WorkspaceError(
             f"cannot write to stdout: {error.strerror}", "what is finished is safe"
         ) from error

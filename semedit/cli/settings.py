@@ -9,33 +9,49 @@ SEMEDIT_COMMAND_NAME from the environment, ./semedit.toml, the user's own config
     faces = "all"
 
     [weights.fetch]          # of a command of a group
+
+./semedit.toml lies in a folder that may come from anybody. It cannot say what only the user
+should: OWN, and nothing that points out of the folder.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from semedit.errors import InputError, OptionError
 from semedit.media.reading import read_toml
 from semedit.options import suggestion
 
 FILE = Path("semedit.toml")
+LARGEST = 1 << 20  # bytes of a settings file or a recipe
+OWN = ("address", "engine", "overwrite")  # options that a folder's file cannot set
+SHOWN = 60  # characters of a name in a message
+USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
 
 
 def files() -> list[Path]:
     """The settings files that are there, the weaker one first."""
+    # isfile: what cannot be looked at, say another user's home, holds no settings
+    return [path for path in (_own(), FILE) if os.path.isfile(path)]  # noqa: PTH113
+
+
+def _own() -> Path:
     from platformdirs import user_config_dir
 
-    return [p for p in (Path(user_config_dir("semedit")) / "config.toml", FILE) if p.is_file()]
+    return Path(user_config_dir("semedit")) / "config.toml"
 
 
 def defaults(group: Any) -> dict[str, Any]:
     """What the files say, as the `default_map` of a group of commands.
 
     Raises:
-        OptionError: not TOML, or no command has such an option.
+        OptionError: not TOML, no command has such an option, or the folder's file may not set it.
     """
     found: dict[str, Any] = {}
     for path in files():
@@ -43,16 +59,27 @@ def defaults(group: Any) -> dict[str, Any]:
     return found
 
 
-def _of_file(path: Path, group: Any) -> dict[str, Any]:
+def read(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file, and its values.
+
+    Raises:
+        OptionError: it cannot be read, is larger than LARGEST, or is not TOML.
+    """
     try:
-        _, values = read_toml(path)
+        return read_toml(path)
     except InputError as error:
         raise OptionError(error.message) from error
+
+
+def _of_file(path: Path, group: Any) -> dict[str, Any]:
+    _, values = read(path)
     everywhere = {k: v for k, v in values.items() if not isinstance(v, dict)}
     known = {name for command in _commands(group) for name in parameters(command)}
     for key in everywhere:
         if key.replace("-", "_") not in known:
-            raise OptionError(f"{path}: no command has an option {key!r}", suggestion(key, known))
+            raise OptionError(
+                f"{path}: no command has an option {key[:SHOWN]!r}", suggestion(key, known)
+            )
     return _of_group(
         path, group, everywhere, {k: v for k, v in values.items() if k not in everywhere}
     )
@@ -61,9 +88,13 @@ def _of_file(path: Path, group: Any) -> dict[str, Any]:
 def _of_group(
     path: Path, group: Any, everywhere: Mapping[str, Any], tables: Mapping[str, Any]
 ) -> dict[str, Any]:
-    for name in tables:
+    for name, table in tables.items():
         if name not in group.commands:
-            raise OptionError(f"{path}: no command {name!r}", suggestion(name, group.commands))
+            raise OptionError(
+                f"{path}: no command {name[:SHOWN]!r}", suggestion(name, group.commands)
+            )
+        if not isinstance(table, dict):
+            raise OptionError(f"{path}: {name} is a command, whose options are a table")
     found: dict[str, Any] = {}
     for name, command in group.commands.items():
         own = tables.get(name, {})
@@ -73,10 +104,24 @@ def _of_group(
         known = parameters(command)
         for key in own:
             if key.replace("-", "_") not in known:
-                raise OptionError(f"{path}: {name} has no option {key!r}", suggestion(key, known))
+                raise OptionError(
+                    f"{path}: {name} has no option {key[:SHOWN]!r}", suggestion(key, known)
+                )
         plain = {k.replace("-", "_"): v for k, v in {**everywhere, **own}.items()}
-        found[name] = {k: v for k, v in plain.items() if k in known}
+        found[name] = {
+            k: _value(path, command, known[k], v) for k, v in plain.items() if k in known
+        }
     return found
+
+
+def _value(path: Path, command: Any, option: Any, value: Any) -> Any:
+    """What a file says of an option, if the option takes it and the file may say it."""
+    fits = fitting(str(path), option, value)
+    try:
+        option.process_value(command.context_class(command), fits)
+    except USAGE as error:
+        raise OptionError(f"{path}: {error.format_message()}") from error
+    return _allowed(path, option.name, fits)
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
@@ -102,3 +147,72 @@ def parameters(command: Any) -> dict[str, Any]:
         if parameter.param_type_name == "option" and parameter.name != "help":
             found[parameter.name] = parameter
     return found
+
+
+# Values -----------------------------------------------------------------------------------------
+
+
+def fitting(file: str, parameter: Any, value: Any) -> Any:
+    """A value of a file as its option takes it: one value, or a list where several may be given.
+
+    Raises:
+        OptionError: a list or table where one value belongs, a switch that is neither true nor
+            false, a number that is not finite or too large, a text with a NUL.
+    """
+    place = f"{file}: {parameter.name}"
+    if not (getattr(parameter, "multiple", False) or parameter.nargs == -1):
+        return _single(place, value, bool(getattr(parameter, "is_flag", False)))
+    if isinstance(value, dict) and parameter.param_type_name == "option":
+        # options = { steps = 50 }, for -o steps=50
+        pairs = {
+            k: _single(f"{place}.{k[:SHOWN]}", v, isinstance(v, bool)) for k, v in value.items()
+        }
+        return [_single(place, f"{k}={v}", False) for k, v in pairs.items()]
+    return [_single(place, one, False) for one in (value if isinstance(value, list) else [value])]
+
+
+def _single(place: str, value: Any, switch: bool) -> Any:
+    if isinstance(value, bool) != switch:
+        hint = "write true or false" if switch else "write a value"
+        raise OptionError(f"{place} is {'' if switch else 'not '}a switch", hint)
+    if isinstance(value, list | dict):
+        raise OptionError(f"{place} takes one value, not a {_KINDS[type(value)]}")
+    if not isinstance(value, str | int | float):
+        raise OptionError(f"{place} takes a text or a number", "put it in quotation marks")
+    if isinstance(value, str) and "\0" in value:
+        raise OptionError(f"{place} holds a NUL character")
+    if not isinstance(value, str) and not (abs(value) < 1 << 63 and math.isfinite(value)):
+        raise OptionError(f"{place} is no number of a size that is meant")
+    return value
+
+
+_KINDS = {list: "list", dict: "table"}
+
+
+def _allowed(path: Path, name: str, value: Any) -> Any:
+    """The value, if the file may set it.
+
+    Raises:
+        OptionError: it is the folder's file, and this is for the user alone to say.
+    """
+    if path == FILE and (name in OWN or any(map(_elsewhere, _texts(value)))):
+        what = "" if name in OWN else " to what lies elsewhere"
+        raise OptionError(
+            f"{path}: the settings of a folder cannot set {name}{what}",
+            f"say it on the command line, as SEMEDIT_{name.upper()}, or in {_own()}",
+        )
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Texts in a value that may be paths: whole, or behind NAME=."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str):
+            yield one
+            yield one.partition("=")[2]
+
+
+def _elsewhere(text: str) -> bool:
+    """Whether a path leads out of the current folder, be it by links."""
+    place = Path(os.path.realpath(os.path.expanduser(text)))  # noqa: PTH111  ~x stays if no user
+    return not place.is_relative_to(os.path.realpath("."))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from semedit.datasets.stored import blank, stored
+
 Row = tuple[np.ndarray, np.ndarray]  # a picture uint8 [R,R,3] and its labels uint8 [R,R]
 
 
@@ -19,25 +21,24 @@ def resized(
     Made at the first call of a key, in place: several gigabytes need not fit into memory. A run
     that is killed leaves drafts that no later one takes for finished.
 
+    Raises: InputError: a kept file is damaged.
+
     Args:
         data: the data set's folder. key: what tells these pictures from others, e.g. their digest.
         shape: [n] pictures, or [n,V] views of n heads.
         read: the picture and labels of a number, counted row by row through `shape`.
     """
     folder = data / "cache"
+    shapes = [(*shape, size, size, 3), (*shape, size, size)]
     paths = [folder / f"{kind}-{size}-{key}.npy" for kind in ("images", "labels")]
     if not all(path.exists() for path in paths):
         folder.mkdir(exist_ok=True)
         drafts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        shapes = [(*shape, size, size, 3), (*shape, size, size)]
-        arrays = [
-            np.lib.format.open_memmap(draft, "w+", np.uint8, whole)
-            for draft, whole in zip(drafts, shapes, strict=True)
-        ]
+        arrays = [blank(draft, whole) for draft, whole in zip(drafts, shapes, strict=True)]
         for number, place in enumerate(np.ndindex(*shape)):
             arrays[0][place], arrays[1][place] = read(number)
         for array, draft, path in zip(arrays, drafts, paths, strict=True):
             array.flush()
             draft.replace(path)
-    images, labels = (np.load(path, mmap_mode="r") for path in paths)
+    images, labels = (stored(p, s, mapped=True) for p, s in zip(paths, shapes, strict=True))
     return images, labels

@@ -28,6 +28,7 @@ from semedit.datasets.cache import resized
 from semedit.datasets.celebamask import IMAGES
 from semedit.datasets.labelled import read_labelled
 from semedit.datasets.rendered import Views, read_views
+from semedit.datasets.stored import stored
 from semedit.errors import InputError
 from semedit.faces.networks import six
 from semedit.faces.pose import camera
@@ -120,7 +121,7 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
             parts.append(camera(six(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)))
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.save(file, torch.cat(parts).numpy())
-    return torch.from_numpy(np.load(path))
+    return torch.from_numpy(stored(path, (len(images), 25)))
 
 
 def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ Views   several views of each head, of one folder      (generators, encoders, di
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from semedit import cameras
 from semedit.datasets.augment import mirrored_labels
 from semedit.datasets.cache import resized
 from semedit.datasets.split import held_out
+from semedit.datasets.stored import DAMAGED
 from semedit.errors import InputError
 from semedit.heads.dataset import EVALUATION_SEED
 
@@ -53,7 +55,7 @@ class Folder:
             n, views = arrays["c"].shape[:2]
             with Image.open(data / "images" / _name(0, 0)) as picture:
                 size = picture.width
-        except (OSError, KeyError, ValueError) as error:
+        except (*DAMAGED, OSError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{data} holds no rendered heads: {error}", hint="semedit heads OUT makes them"
             ) from error

@@ -15,6 +15,7 @@ from semedit import weights
 from semedit.errors import LatentError, TraitError, WeightsError
 from semedit.generators.contract import Generator
 from semedit.latents import fingerprint
+from semedit.media import valid_json
 from semedit.options import pick_method
 
 
@@ -53,7 +54,7 @@ class Directions:
         metadata = {
             "kind": "directions",
             "config": json.dumps({"generator": self.generator, "fingerprint": self.fingerprint}),
-            "figures": json.dumps(self.figures, sort_keys=True),
+            "figures": valid_json.dumps(self.figures, sort_keys=True),
             **facts,
         }
         weights.save(path, tensors, metadata, half=False)

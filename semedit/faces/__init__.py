@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from semedit.errors import InputError
-from semedit.media import reading
+from semedit.media import reading, valid_json
 
 VERSION = 1  # of the sidecar's layout
 FLAGS = {
@@ -92,7 +91,7 @@ class Face:
         record = asdict(self)
         for key in ("quad", "landmarks", "c"):
             record[key] = np.round(np.asarray(record[key], np.float64), 6).tolist()
-        return json.dumps({"version": VERSION, **record}, indent=1, ensure_ascii=False)
+        return valid_json.dumps({"version": VERSION, **record}, indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Face:

@@ -15,15 +15,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from semedit.errors import InputError, OptionError
+from semedit.heads.parameters import DIMENSIONS
 from semedit.heads.render import LOOKS, Head, RenderedView
+from semedit.media import valid_json
 from semedit.media.labels import ATTRIBUTES, PALETTE
 
 VERSION = 3  # of the rules: heads of other versions are not mixed in one folder
@@ -101,10 +106,27 @@ def _claim(out: Path, job: Job) -> None:
     path = out / "heads.json"
     wanted = {k: v for k, v in asdict(job).items() if k != "n"}
     if path.exists():
-        found = json.loads(path.read_text())
+        found = _held(path)
         if any(found.get(k) != v for k, v in wanted.items()):
             raise InputError(f"{out} holds heads made with other options.", "choose another folder")
     _replace(path, json.dumps({**asdict(job), "evaluation": job.evaluation}, indent=1).encode())
+
+
+def _held(path: Path) -> dict[str, Any]:
+    """What heads.json says.
+
+    Raises: InputError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict):
+            return found
+        reason = "no table"
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise InputError(f"{path} is damaged: {reason}", "choose another folder, or empty this one")
 
 
 def _each(out: Path, job: Job, workers: int) -> Iterator[int]:
@@ -178,12 +200,35 @@ def _replace(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
+def _part(path: Path, job: Job) -> dict[str, np.ndarray]:
+    """The arrays of one head.
+
+    Raises: InputError: the file is damaged.
+    """
+    shapes = {
+        "landmarks": (job.views, 68, 2),
+        "visible": (job.views, 68),
+        "c": (job.views, 25),
+        "attributes": (len(ATTRIBUTES),),
+        "z": (DIMENSIONS,),
+    }
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in shapes}
+        wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+        reason = f"{wrong[0]} has another shape" if wrong else ""
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error)
+    if reason:
+        raise InputError(f"{path} is damaged: {reason}", "delete it, and run the command again")
+    return arrays
+
+
 def _gather(out: Path, job: Job) -> None:
     """Join the parts into arrays.npz and the lists other tools read."""
     parts = []
     for index in range(job.n):
-        with np.load(out / "parts" / f"{index:06d}.npz") as file:
-            parts.append({name: file[name] for name in file.files})
+        parts.append(_part(out / "parts" / f"{index:06d}.npz", job))
     arrays = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     _save(out / "arrays.npz", **arrays)
     rows = [
@@ -191,7 +236,7 @@ def _gather(out: Path, job: Job) -> None:
         for i in range(job.n)
         for v in range(job.views)
     ]
-    _replace(out / "dataset.json", json.dumps({"labels": rows}).encode())
+    _replace(out / "dataset.json", valid_json.dumps({"labels": rows}).encode())
     lines = [str(job.n), " ".join(name.title() for name in ATTRIBUTES)]
     lines += [
         f"{i:06d}_0.png " + " ".join("1" if a else "-1" for a in arrays["attributes"][i])

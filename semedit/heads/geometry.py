@@ -166,12 +166,13 @@ def _path() -> Path | None:
     """
     named = os.environ.get("SEMEDIT_ICT")
     if named:
-        if not Path(named).is_file():
+        path = Path(os.path.expanduser(named))  # noqa: PTH111  ~x stays if no user
+        if not path.is_file():
             raise WeightsError(
                 f"SEMEDIT_ICT says that the head geometry is at {named}, where no file is.",
                 "set the variable right, or unset it",
             )
-        return Path(named)
+        return path
     from semedit import weights
 
     try:

@@ -105,7 +105,7 @@ def known_traits() -> dict[str, frozenset[str]]:
     """Traits of every generator on this disk, by the name of its weights, for messages about
     misfits; "encode" where the encoder lies beside that `load_generator` attaches."""
     found = {}
-    for path in (*weights.rows.DATA.glob("*.safetensors"), *weights.folder().glob("*.safetensors")):
+    for path in (*weights.rows.DATA.glob("*.safetensors"), *weights.files()):
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}

@@ -7,7 +7,6 @@ changed, per face, and applied for the length of a call: the generator itself st
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from semedit import cameras, weights
 from semedit.errors import InputError, LatentError
 from semedit.generators.contract import Generator
-from semedit.media import reading
+from semedit.media import reading, valid_json
 
 CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
 
@@ -146,7 +145,7 @@ class Latent:
             "generator": self.generator,
             "fingerprint": self.fingerprint,
             "method": self.method,
-            "meta": json.dumps(self.meta, sort_keys=True),
+            "meta": valid_json.dumps(self.meta, sort_keys=True),
         }
         weights.write_tensors(path, tensors, metadata)
 

@@ -63,7 +63,7 @@ def signer_named() -> tuple[Path, Path] | None:
         return None
     if not all(named):
         raise OptionError(f"{CERTIFICATE} and {KEY} belong together", "name both PEM files")
-    certificate, key = (Path(str(name)) for name in named)
+    certificate, key = (Path(os.path.expanduser(str(name))) for name in named)  # noqa: PTH111
     for path in (certificate, key):
         if not path.is_file():
             raise OptionError(f"no file at {path}", f"{CERTIFICATE} and {KEY} name PEM files")

@@ -19,6 +19,7 @@ from semedit.datasets import augment
 from semedit.datasets.augment import CropView, chance, uniform
 from semedit.datasets.clutter import MARGIN, mined
 from semedit.datasets.rendered import Heads, read_heads
+from semedit.datasets.stored import stored
 from semedit.faces import align, networks
 from semedit.faces.landmarks import view_of_points
 from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points
@@ -194,4 +195,4 @@ class LandmarkTrainer:
         if not kept.is_file():
             chosen = heads.train[:: max(1, len(heads.train) // self.mined)][: self.mined]
             np.save(kept, mined(list(heads.pixels(chosen)), self.mined, STORED))
-        return LandmarkTask(self, heads, np.load(kept))
+        return LandmarkTask(self, heads, stored(kept))

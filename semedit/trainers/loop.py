@@ -32,6 +32,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import operator
 import os
 import signal
 import threading
@@ -41,14 +42,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NoReturn, Protocol, cast
+from typing import Any, BinaryIO, ClassVar, NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from semedit import weights
-from semedit.errors import InputError, OptionError, PlaceError
+from semedit.datasets.stored import DAMAGED
+from semedit.errors import InputError, OptionError, PlaceError, WeightsError
+from semedit.media import valid_json
+from semedit.media.files import atomic_path
 from semedit.trainers.parallel import Processes, joined
 
 CHECKPOINT = "checkpoint.pt"
@@ -329,7 +333,7 @@ def _log(state: _Run, run: Path, values: dict[str, float]) -> None:
         **{n: float(f"{v:.5g}") for n, v in values.items()},
     }
     with (run / LOG).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(valid_json.dumps(row) + "\n")
 
 
 def write_weights(
@@ -357,7 +361,7 @@ def write_weights(
         "command": f"semedit train {record['trainer']}",
         "seed": str(record["seed"]),
         "data": data if isinstance(data, str) else json.dumps(data),
-        "figures": json.dumps({name: round(value, 4) for name, value in figures.items()}),
+        "figures": valid_json.dumps({name: round(value, 4) for name, value in figures.items()}),
         "training": json.dumps(record),
         "licence": licence,
         **more,
@@ -422,10 +426,8 @@ def _save(state: _Run, run: Path, record: dict[str, Any]) -> dict[str, float]:
         "items": state.items,
         "seconds": state.seconds,
     }
-    partial = run / (CHECKPOINT + ".part")
-    partial.unlink(missing_ok=True)  # a link is not followed
-    torch.save(held, partial)
-    partial.replace(run / CHECKPOINT)
+    with atomic_path(run / CHECKPOINT) as partial, partial.open("wb") as file:
+        _write(held, file)
     modules = state.averages()
     with torch.no_grad():
         figures = task.evaluate(modules)
@@ -436,21 +438,51 @@ def _save(state: _Run, run: Path, record: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
+def _write(held: dict[str, Any], file: BinaryIO) -> None:
+    """A checkpoint's bytes.
+
+    Raises: OSError: they do not get there. torch alone says so in terms of its own.
+    """
+    try:
+        torch.save(held, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
 def _restore(state: _Run, run: Path, record: dict[str, Any]) -> None:
     path = run / CHECKPOINT
     if not path.exists():
         return
-    held = torch.load(path, weights_only=True, map_location="cpu")
-    if held["record"] != record:
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file", "give another folder for the run")
+    try:
+        held = weights.load_pickle(path)
+        made = held["record"]
+        if made != record:
+            raise InputError(
+                f"{path} was made with {made}",
+                hint="use the same options, or another folder for the run",
+            )
+        _take(state, held)
+    except (WeightsError, *DAMAGED) as error:
+        reason = str(error).split("\n")[0]
         raise InputError(
-            f"{path} was made with {held['record']}",
-            hint="use the same options, or another folder for the run",
-        )
+            f"{path} is damaged: {reason}",
+            hint="delete it to begin anew, or give another folder for the run",
+        ) from error
+
+
+def _take(state: _Run, held: dict[str, Any]) -> None:
+    """Go on from what a checkpoint holds."""
     for name, module in state.task.modules.items():
         module.load_state_dict(held["modules"][name])
     for name, module in state.means.items():
         module.load_state_dict(held["means"][name])
     for name, optimiser in state.task.optimisers.items():
         optimiser.load_state_dict(held["optimisers"][name])
-    state.step, state.items = held["step"], held["items"]
-    state.seconds = held["seconds"]
+    state.step, state.items = operator.index(held["step"]), operator.index(held["items"])
+    state.seconds = float(held["seconds"])
+    if min(state.step, state.items) < 0 or not 0.0 <= state.seconds < math.inf:
+        raise ValueError(f"step {state.step} after {state.seconds} seconds")

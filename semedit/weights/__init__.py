@@ -11,6 +11,7 @@ from semedit.weights.files import CHUNK, file_sha256, on_disk, place, refuse_imp
 from semedit.weights.remote import Progress, add, download, fetch
 from semedit.weights.rows import Row, folder, how_to_get, read_table, row, table
 from semedit.weights.tensors import (
+    files,
     fill,
     imported,
     load,
@@ -19,6 +20,7 @@ from semedit.weights.tensors import (
     place_for,
     save,
     write_tensors,
+    writing,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "download",
     "fetch",
     "file_sha256",
+    "files",
     "fill",
     "folder",
     "how_to_get",
@@ -46,4 +49,5 @@ __all__ = [
     "save",
     "table",
     "write_tensors",
+    "writing",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semedit.errors import WeightsError
-from semedit.media.files import atomic_path
+from semedit.media.files import atomic_path, is_temporary
 from semedit.weights import rows
 from semedit.weights.rows import _library_folders, folder, how_to_get, row, table
 
@@ -36,7 +36,7 @@ def resolve(name: str | Path) -> Path:
             raise WeightsError(f"no weight file at {name}")
         return Path(name)
     own = folder() / f"{text}.safetensors"
-    if text not in table() and own.is_file():
+    if text not in table() and not is_temporary(own.name) and own.is_file():
         return own
     entry = row(text)
     if entry.kind == "builtin" and (rows.DATA / entry.file).is_file():

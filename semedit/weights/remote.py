@@ -14,7 +14,7 @@ from semedit.errors import WeightsError
 from semedit.media.files import atomic_path
 from semedit.weights.files import CHUNK, _verify, file_sha256, on_disk, refuse_impostors, resolve
 from semedit.weights.rows import _check_path, folder, row, table
-from semedit.weights.tensors import load
+from semedit.weights.tensors import load, writing
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all
 
@@ -42,7 +42,7 @@ def add(name: str, file: str | Path) -> Path:
         _check_path(name, name)
         load(file)
         target = folder() / f"{name}.safetensors"
-    with atomic_path(target) as temporary:
+    with writing(), atomic_path(target) as temporary:
         shutil.copyfile(file, temporary)
     return target
 

@@ -131,7 +131,7 @@ def folder() -> Path:
     """The user's folder of weights: SEMEDIT_WEIGHTS, else in the user's data folder."""
     named = os.environ.get("SEMEDIT_WEIGHTS")
     if named:
-        return Path(named)
+        return Path(os.path.expanduser(named))  # noqa: PTH111  ~x stays if no user
     from platformdirs import user_data_dir
 
     return Path(user_data_dir("semedit")) / "weights"

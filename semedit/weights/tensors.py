@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semedit.errors import WeightsError
-from semedit.media.files import write_bytes
+from semedit.media.files import is_temporary, write_bytes
 from semedit.weights.files import refuse_impostors, resolve
 from semedit.weights.rows import _check_path, folder, table
 
 if TYPE_CHECKING:
     import torch
+
+
+def files() -> list[Path]:
+    """The user's own safetensors files, sorted; what a killed process left half-written is none."""
+    found = sorted(folder().glob("*.safetensors"))
+    return [path for path in found if path.is_file() and not is_temporary(path.name)]
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Put a file into the user's folder, after clearing what killed processes left half-written.
+
+    Who writes holds the folder's own lock together with others; who holds it alone may clear. So
+    nobody waits for long, and no file is needed for it.
+    """
+    own = folder()
+    own.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):  # no locks of folders here: nothing is cleared
+            import fcntl
+
+            held = os.open(own, os.O_RDONLY)
+            stack.callback(os.close, held)
+            with suppress(BlockingIOError):  # another process is writing
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _clear(own)
+            fcntl.flock(held, fcntl.LOCK_SH)
+        yield
+
+
+def _clear(own: Path) -> None:
+    for path in own.iterdir():
+        if is_temporary(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 def place_for(name: str, source_sha256: str) -> Path:
@@ -42,7 +78,7 @@ def imported() -> dict[str, dict[str, str]]:
     """name -> metadata of converted checkpoints that have no row of their own."""
     taken = {row.file for row in table().values()}
     found = {}
-    for path in sorted(folder().glob("*.safetensors")):
+    for path in files():
         try:
             facts = metadata(path)
         except WeightsError:
