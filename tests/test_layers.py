@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "semedit"
 ORDER = (
     "__init__",
     "errors",
+    "isolation",
     "allocator",
     "torchvision_ops",
     "compiled",

@@ -1,19 +1,51 @@
 """The command line: thin commands over tasks and the library; torch loads only on use."""
 
-import signal
+# What `signal` is made of: that module itself loads others first, and an interrupt would meet them.
+import _signal
+import os
 import sys
-from typing import Any
 
 
 def main() -> None:
     """Entry point of the `semedit` script."""
+    _prepare()
     from semedit.cli.app import app
     from semedit.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()  # before torch takes its first block
-    signal.signal(signal.SIGTERM, _terminate)
-    app(prog_name="semedit")
+    _signal.signal(_signal.SIGINT, _interrupt)
+    try:
+        app(prog_name="semedit")
+    except KeyboardInterrupt:  # while it is still being put together
+        sys.exit(128 + _signal.SIGINT)
 
 
-def _terminate(number: int, frame: Any) -> None:
+def _prepare() -> None:
+    """Until the program is loaded, an interrupt ends it without a word; it leaves nothing behind.
+    And no module comes from the current folder."""
+    _signal.signal(_signal.SIGINT, _leave)
+    _signal.signal(_signal.SIGTERM, _terminate)
+    from semedit.runtime.isolation import leave_current_folder
+
+    leave_current_folder()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Ends what is going on in an orderly way; but torch crashes when its loading is disturbed."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if getattr(spec, "_initializing", False):  # Python's own mark of a module being loaded
+        _leave(number, frame)
+    raise KeyboardInterrupt
+
+
+def _leave(number: int, frame: object) -> None:
+    os._exit(128 + number)
+
+
+def _terminate(number: int, frame: object) -> None:
     sys.exit(128 + number)
+
+
+# Python says "-m" while it looks for this package, with the current folder in front.
+if sys.argv[0] == "-m" or os.path.basename(sys.argv[0]) == "semedit":  # noqa: PTH119
+    _prepare()

@@ -6,7 +6,6 @@ by its folder of pictures (see celebamask). Every twentieth head or picture is h
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from semedit.datasets.celeba import read_picture
 from semedit.datasets.celebamask import IMAGES, read_folder, read_label_map
-from semedit.datasets.rendered import HELD_OUT, Folder
+from semedit.datasets.rendered import HELD_OUT, Folder, kept
 from semedit.errors import InputError
 
 
@@ -97,20 +96,13 @@ def _celebamask(data: Path, size: int) -> Labelled:
     numbers = read_folder(data)
     n, folder = len(numbers), data / "cache"
     paths = [folder / f"{kind}-{size}-{n}.npy" for kind in ("images", "labels")]
-    if not all(path.exists() for path in paths):
-        folder.mkdir(exist_ok=True)
-        drafts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        arrays = [
-            np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
-            for draft, shape in zip(drafts, [(n, size, size, 3), (n, size, size)], strict=True)
-        ]
+
+    def fill(images: np.ndarray, labels: np.ndarray) -> None:
         for i, number in enumerate(numbers):
-            arrays[0][i] = read_picture(data / IMAGES / f"{number}.jpg", size)
-            arrays[1][i] = read_label_map(data, number, size)
-        for array, draft, path in zip(arrays, drafts, paths, strict=True):
-            array.flush()
-            draft.replace(path)
-    images, labels = (np.load(path, mmap_mode="r") for path in paths)
+            images[i] = read_picture(data / IMAGES / f"{number}.jpg", size)
+            labels[i] = read_label_map(data, number, size)
+
+    images, labels = kept(paths, [(n, size, size, 3), (n, size, size)], fill)
     about: list[object] = [{"name": "CelebAMask-HQ", "n": n}]
     found = _labelled([(images, labels)], _every(np.arange(n), n), about)
     return replace(found, licence="CelebAMask-HQ: non-commercial research")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +26,11 @@ from torch import Tensor
 from semedit import cameras, weights
 from semedit.datasets.celebamask import IMAGES
 from semedit.datasets.labelled import read_labelled
-from semedit.datasets.rendered import Views, read_views
+from semedit.datasets.rendered import Views, kept, read_views
 from semedit.errors import InputError
 from semedit.faces.networks import six
 from semedit.faces.pose import camera
-from semedit.media.files import atomic_path
+from semedit.media.files import alone_in, atomic_path
 from semedit.media.masks import read_labels
 from semedit.media.photographs import SUFFIXES, read_photo
 
@@ -117,7 +116,8 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
         for first in range(0, len(images), BATCH):
             pixels = torch.from_numpy(np.array(images[first : first + BATCH]))
             parts.append(camera(six(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)))
-        with atomic_path(path) as partial, partial.open("wb") as file:
+        held = alone_in(path.parent, wait=True)
+        with held, atomic_path(path) as partial, partial.open("wb") as file:
             np.save(file, torch.cat(parts).numpy())
     return torch.from_numpy(np.load(path))
 
@@ -128,20 +128,12 @@ def _resized(data: Path, names: list[str], size: int) -> tuple[np.ndarray, np.nd
     folder = data / "cache"
     key = hashlib.sha256("\n".join(_state(data, name) for name in names).encode()).hexdigest()[:12]
     paths = [folder / f"posed-{kind}-{size}-{key}.npy" for kind in ("images", "labels")]
-    if not all(path.exists() for path in paths):
-        folder.mkdir(exist_ok=True)
-        parts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        shapes = [(len(names), size, size, 3), (len(names), size, size)]
-        arrays = [
-            np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-            for part, shape in zip(parts, shapes, strict=True)
-        ]
+
+    def fill(images: np.ndarray, labels: np.ndarray) -> None:
         for i, name in enumerate(names):
-            arrays[0][i], arrays[1][i] = _read(data, name, size)
-        for array, part, path in zip(arrays, parts, paths, strict=True):
-            array.flush()
-            part.replace(path)
-    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+            images[i], labels[i] = _read(data, name, size)
+
+    return kept(paths, [(len(names), size, size, 3), (len(names), size, size)], fill)
 
 
 def _picture_file(data: Path, name: str) -> Path:

@@ -7,7 +7,8 @@ Views   several views of each head, of one folder      (generators, encoders, di
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from semedit import cameras
 from semedit.datasets.augment import mirrored_labels
 from semedit.errors import InputError
 from semedit.heads.dataset import EVALUATION_SEED
+from semedit.media.files import alone_in, atomic_path
 
 HELD_OUT = 20  # every how many-th head of Heads
 
@@ -74,23 +76,40 @@ def _resized(data: Path, size: int, n: int, views: int) -> tuple[np.ndarray, np.
     """Memory maps images [n,V,size,size,3] and labels [n,V,size,size], made at the first call."""
     folder = data / "cache"
     paths = [folder / f"{kind}-{size}-{n}.npy" for kind in ("images", "labels")]
-    if not all(path.exists() for path in paths):
-        folder.mkdir(exist_ok=True)
-        # Written where they are mapped from: several gigabytes need not fit into memory.
-        parts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        shapes = [(n, views, size, size, 3), (n, views, size, size)]
-        arrays = [
-            np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-            for part, shape in zip(parts, shapes, strict=True)
-        ]
+    shapes = [(n, views, size, size, 3), (n, views, size, size)]
+
+    def fill(images: np.ndarray, labels: np.ndarray) -> None:
         for head in range(n):
             for view in range(views):
-                found = _read(data, _name(head, view), size)
-                arrays[0][head, view], arrays[1][head, view] = found
-        for array, part, path in zip(arrays, parts, paths, strict=True):
-            array.flush()
-            part.replace(path)
-    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+                images[head, view], labels[head, view] = _read(data, _name(head, view), size)
+
+    return kept(paths, shapes, fill)
+
+
+def kept(
+    paths: Sequence[Path],
+    shapes: Sequence[tuple[int, ...]],
+    fill: Callable[[np.ndarray, np.ndarray], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Memory maps uint8 of two files in one folder, of which `fill` makes the content at the first
+    call; a process that comes meanwhile waits for it."""
+    if not all(path.exists() for path in paths):
+        with alone_in(paths[0].parent, wait=True), ExitStack() as stack:
+            if not all(path.exists() for path in paths):
+                # Written where they are mapped from: several gigabytes need not fit into memory.
+                arrays = [
+                    np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+                    for partial, shape in zip(
+                        [stack.enter_context(atomic_path(path)) for path in paths],
+                        shapes,
+                        strict=True,
+                    )
+                ]
+                fill(*arrays)
+                for array in arrays:
+                    array.flush()
+    images, labels = (np.load(path, mmap_mode="r") for path in paths)
+    return images, labels
 
 
 def _read(data: Path, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
