@@ -23,10 +23,11 @@ World: x to the picture's right, y up, z out of the face; all that is visible li
 Importing this package loads neither torch nor numpy; the names below load on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from semedit.version import __version__
+
+# Nothing is imported up front, not even `typing`: `python -m semedit.cli` looks in the current
+# folder first, until semedit.cli forbids it.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from semedit.errors import SemeditError
@@ -80,7 +81,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module 'semedit' has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    found: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return found

@@ -9,6 +9,7 @@ the batches it would have had, and gives the same bytes.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import time
@@ -43,6 +44,7 @@ from semedit.errors import (
 )
 from semedit.media import decoding, reading
 from semedit.media.files import write_bytes
+from semedit.runtime.allocator import return_freed_memory
 
 # What the system says when nothing at all can be written, now or for the next item.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
@@ -244,10 +246,10 @@ class Loop:
         try:
             with _writing():
                 results = self.work(items, loaded)
-        except (SemeditError, MemoryError, RuntimeError) as error:
+        except (SemeditError, MemoryError, RuntimeError, OSError) as error:
             if _ends_the_run(error):
                 raise
-            failure = error.with_traceback(None)  # which would hold the tensors that did not fit
+            failure = _bare(error)
         else:
             names = [(one.item.name, self._print(one)) for one in batch] if len(batch) > 1 else []
             for one, result in zip(batch, results, strict=True):
@@ -255,6 +257,7 @@ class Loop:
             return
         if len(batch) == 1:
             if _lacks_memory(failure):
+                _free_memory()
                 self.most = sys.maxsize  # the others of its batch may well have fitted
             self._hand_over(self._fail, batch[0], failure)
         elif _lacks_memory(failure):
@@ -367,14 +370,44 @@ def _ends_the_run(error: BaseException) -> bool:
     return not _lacks_memory(error)
 
 
+# How torch, oneDNN, C++, Python and the system say that memory ran out; under a limit of address
+# space, threads cannot start either.
+_LACKING = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "could not create a",  # a primitive, its descriptor, a memory object
+    "could not execute a primitive",
+    "can't start new thread",
+)
+
+
 def _lacks_memory(error: BaseException) -> bool:
-    """Whether an error is torch's or Python's way of saying that memory ran out."""
+    """Whether an error says that memory ran out."""
+    if isinstance(error, SemeditError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+    return isinstance(error, MemoryError) or any(words in text for words in _LACKING)
+
+
+def _bare(error: BaseException) -> BaseException:
+    """An error without the frames it came through, which would hold the tensors that did not fit;
+    nor those of errors that it followed."""
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
+    return error
 
 
 def _free_memory() -> None:
-    """Give back what torch keeps of a device's memory, so that a smaller batch finds it."""
+    """Give back what is kept of memory, so that a smaller batch finds it."""
+    gc.collect()
+    return_freed_memory()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -15,7 +15,10 @@ import json
 import logging
 import os
 import pickle
+import signal
+import socket
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +30,10 @@ from semedit import errors
 from semedit.batch.loop import Loop, chunks
 from semedit.batch.receipts import InputDigests, Item, Observer, Outcome, Run, Tally
 from semedit.errors import FailuresError, InputError, OptionError, SemeditError, WorkspaceError
+from semedit.runtime.isolation import Isolated, leave_current_folder
 
 ROUNDS = 16  # blocks of batches for each actor: what a lost node must do again is one block
+PATIENCE = 10.0  # seconds until a cluster at an address must answer
 STORE = 256 << 20  # bytes of shared memory for a cluster of our own: only names travel
 
 
@@ -112,11 +117,13 @@ def _connected(address: str | None) -> Iterator[Any]:
         raise OptionError("Ray is not installed", 'pip install "semedit[ray]"') from error
     mine = not ray.is_initialized()
     if mine:
+        _reach(address)
         own: dict[str, Any] = (
             {"object_store_memory": STORE, "include_dashboard": False} if not address else {}
         )
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            with _own_signals(), _at_root(), Isolated():
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise OptionError(f"no Ray cluster at {address}: {error}") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -126,6 +133,61 @@ def _connected(address: str | None) -> Iterator[Any]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """See that something answers at HOST:PORT or ray://HOST:PORT; Ray itself tries for ever.
+
+    Raises: OptionError: nothing does within PATIENCE, or the address is none.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:  # of this machine, found by Ray: "auto", "local"
+        return
+    answers: list[str] = []
+
+    def ask() -> None:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), PATIENCE):
+                answers.append("")
+        except (OSError, ValueError, OverflowError) as error:
+            answers.append(str(error))
+
+    # In a thread, as names are looked up for as long as the system likes.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    why = answers[0] if answers else "no answer"
+    if why:
+        raise OptionError(
+            f"no Ray cluster at {address}: {why} (tried for up to {PATIENCE:g} s)",
+            "`ray status` says where one is; without --address one is started on this machine",
+        )
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """A block in which Ray may set handlers of signals, but none that stay: it exits with 1."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+@contextmanager
+def _at_root() -> Iterator[None]:
+    """A block in which the current folder is the root: Ray lets all workers look for modules
+    first where the driver is, which may be among a stranger's photographs."""
+    folder = Path.cwd()
+    os.chdir(folder.anchor)
+    try:
+        yield
+    finally:
+        os.chdir(folder)
 
 
 def _outcomes(
@@ -193,6 +255,7 @@ class _Actor:
 
         values = pickle.loads(settings)
         os.chdir(values["folder"])
+        leave_current_folder()
         torch.set_num_threads(values["threads"])
         self.run, self.task = values["run"], values["task"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from semedit.datasets.stored import blank, stored
+from semedit.media.files import alone_in, atomic_path
 
 Row = tuple[np.ndarray, np.ndarray]  # a picture uint8 [R,R,3] and its labels uint8 [R,R]
 
@@ -18,8 +19,8 @@ def resized(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Memory maps images uint8 [*shape,size,size,3] and labels uint8 [*shape,size,size].
 
-    Made at the first call of a key, in place: several gigabytes need not fit into memory. A run
-    that is killed leaves drafts that no later one takes for finished.
+    Made at the first call of a key, in place: several gigabytes need not fit into memory. A
+    process that comes meanwhile waits for it.
 
     Raises: InputError: a kept file is damaged.
 
@@ -32,13 +33,13 @@ def resized(
     shapes = [(*shape, size, size, 3), (*shape, size, size)]
     paths = [folder / f"{kind}-{size}-{key}.npy" for kind in ("images", "labels")]
     if not all(path.exists() for path in paths):
-        folder.mkdir(exist_ok=True)
-        drafts = [path.with_suffix(f".{os.getpid()}.part") for path in paths]
-        arrays = [blank(draft, whole) for draft, whole in zip(drafts, shapes, strict=True)]
-        for number, place in enumerate(np.ndindex(*shape)):
-            arrays[0][place], arrays[1][place] = read(number)
-        for array, draft, path in zip(arrays, drafts, paths, strict=True):
-            array.flush()
-            draft.replace(path)
+        with alone_in(folder, wait=True), ExitStack() as stack:
+            if not all(path.exists() for path in paths):
+                drafts = [stack.enter_context(atomic_path(path)) for path in paths]
+                arrays = [blank(draft, whole) for draft, whole in zip(drafts, shapes, strict=True)]
+                for number, place in enumerate(np.ndindex(*shape)):
+                    arrays[0][place], arrays[1][place] = read(number)
+                for array in arrays:
+                    array.flush()
     images, labels = (stored(p, s, mapped=True) for p, s in zip(paths, shapes, strict=True))
     return images, labels

@@ -32,7 +32,7 @@ from semedit.datasets.stored import stored
 from semedit.errors import InputError
 from semedit.faces.networks import six
 from semedit.faces.pose import camera
-from semedit.media.files import atomic_path
+from semedit.media.files import alone_in, atomic_path
 from semedit.media.masks import read_labels
 from semedit.media.photographs import SUFFIXES, read_photo
 
@@ -119,7 +119,8 @@ def _estimated(data: Path, images: np.ndarray) -> Tensor:
         for first in range(0, len(images), BATCH):
             pixels = torch.from_numpy(np.array(images[first : first + BATCH]))
             parts.append(camera(six(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)))
-        with atomic_path(path) as partial, partial.open("wb") as file:
+        held = alone_in(path.parent, wait=True)
+        with held, atomic_path(path) as partial, partial.open("wb") as file:
             np.save(file, torch.cat(parts).numpy())
     return torch.from_numpy(stored(path, (len(images), 25)))
 

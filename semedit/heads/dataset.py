@@ -15,9 +15,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +30,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semedit.errors import InputError, OptionError
+from semedit.errors import InputError, OptionError, SemeditError
 from semedit.heads.parameters import DIMENSIONS
 from semedit.heads.render import LOOKS, Head, RenderedView
 from semedit.media import valid_json
+from semedit.media.files import alone_in, atomic_path, write_bytes
 from semedit.media.labels import ATTRIBUTES, PALETTE
+from semedit.runtime.isolation import Isolated
 
 VERSION = 3  # of the rules: heads of other versions are not mixed in one folder
 EVALUATION_SEED = 1_000_000  # seeds from here on are never trained on
@@ -87,19 +94,20 @@ def write_dataset(
     Args:   workers: processes. progress(done, n) is called after every head.
     Raises: OptionError: unknown look, or seeds on both sides of EVALUATION_SEED.
             InputError: the folder holds heads made otherwise.
+            LockedError: another run is writing to it.
+            SemeditError: a process was killed.
     """
     job = Job(n, size, seed, look, views, depth)
     if look not in LOOKS:
         raise OptionError(f"look is one of {', '.join(LOOKS)}.")
     if seed < EVALUATION_SEED < seed + n:
         raise OptionError(f"Seeds from {EVALUATION_SEED} up are for evaluation only.")
-    for folder in ("images", "labels", "parts") + (("depth",) if depth else ()):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    _claim(out, job)
-    for done, _ in enumerate(_each(out, job, workers), 1):
-        if progress:
-            progress(done, n)
-    _gather(out, job)
+    with alone_in(out, below=("images", "labels", "parts", "depth")):
+        _claim(out, job)
+        for done, _ in enumerate(_each(out, job, workers), 1):
+            if progress:
+                progress(done, n)
+        _gather(out, job)
 
 
 def _claim(out: Path, job: Job) -> None:
@@ -109,7 +117,7 @@ def _claim(out: Path, job: Job) -> None:
         found = _held(path)
         if any(found.get(k) != v for k, v in wanted.items()):
             raise InputError(f"{out} holds heads made with other options.", "choose another folder")
-    _replace(path, json.dumps({**asdict(job), "evaluation": job.evaluation}, indent=1).encode())
+    write_bytes(path, json.dumps({**asdict(job), "evaluation": job.evaluation}, indent=1).encode())
 
 
 def _held(path: Path) -> dict[str, Any]:
@@ -134,14 +142,61 @@ def _each(out: Path, job: Job, workers: int) -> Iterator[int]:
     if workers <= 1:
         yield from map(_write_head, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(workers, _one_thread) as pool:
-        yield from pool.imap_unordered(_write_head, tasks, chunksize=4)
+    with _pool(workers) as pool:
+        try:
+            with _shielded():
+                futures = [pool.submit(_write_head, task) for task in tasks]
+            for done in as_completed(futures):
+                yield done.result()
+        except BrokenProcessPool as error:
+            raise SemeditError(
+                "a process that renders heads was killed, perhaps for want of memory",
+                "run it again, with a smaller -j: heads that are finished are kept",
+            ) from error
 
 
-def _one_thread() -> None:
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that render; when the block ends early, so do they, in the middle of a head."""
+    others = multiprocessing.active_children()
+    with _shielded():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare)
+    try:
+        yield pool
+    except BaseException:
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _shielded() -> Iterator[None]:
+    """A block that starts processes. They inherit that they find no modules in the current folder,
+    and that Ctrl-C is not for them: it ends the run, and the run ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with Isolated():
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare() -> None:
+    """In a child: one thread that computes, and one that sees to it that it ends with the run."""
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _write_head(task: tuple[Path, Job, int]) -> int:
@@ -172,10 +227,8 @@ def _write_view(out: Path, name: str, view: RenderedView, depth: bool) -> None:
         ("images", Image.fromarray(view.image)),
         ("labels", palette_image(view.labels)),
     ):
-        path = out / folder / f"{name}.png"
-        part = path.with_suffix(f".{os.getpid()}.part")
-        image.save(part, "PNG", compress_level=3)
-        part.replace(path)
+        with atomic_path(out / folder / f"{name}.png") as partial:
+            image.save(partial, "PNG", compress_level=3)
     if depth:
         _save(out / "depth" / f"{name}.npz", depth=view.depth)
 
@@ -188,16 +241,8 @@ def palette_image(labels: np.ndarray) -> Image.Image:
 
 
 def _save(path: Path, **arrays: np.ndarray) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
+    with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    part.replace(path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _part(path: Path, job: Job) -> dict[str, np.ndarray]:
@@ -236,10 +281,10 @@ def _gather(out: Path, job: Job) -> None:
         for i in range(job.n)
         for v in range(job.views)
     ]
-    _replace(out / "dataset.json", valid_json.dumps({"labels": rows}).encode())
+    write_bytes(out / "dataset.json", valid_json.dumps({"labels": rows}).encode())
     lines = [str(job.n), " ".join(name.title() for name in ATTRIBUTES)]
     lines += [
         f"{i:06d}_0.png " + " ".join("1" if a else "-1" for a in arrays["attributes"][i])
         for i in range(job.n)
     ]
-    _replace(out / "list_attr_celeba.txt", ("\n".join(lines) + "\n").encode())
+    write_bytes(out / "list_attr_celeba.txt", ("\n".join(lines) + "\n").encode())

@@ -28,6 +28,7 @@ from semedit import errors
 from semedit.errors import InputError, SemeditError
 from semedit.media import masks, photographs
 from semedit.media.photographs import MAX_PIXELS, Photo
+from semedit.runtime import isolation
 
 SECONDS = 60.0  # the longest that one file may take
 BYTES_PER_PIXEL = 32  # of working memory: a picture in 32 bits and several copies of it
@@ -138,9 +139,10 @@ class _Child:
 
     def __init__(self) -> None:
         # What the allocator is told for tensors would only keep the memory of large pictures.
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+        safe = isolation.environment()
+        kept = {k: v for k, v in safe.items() if not k.startswith("MALLOC_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            [sys.executable, "-P", "-c", _START, json.dumps(isolation.search_path())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries' remarks on malformed files

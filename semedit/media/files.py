@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from semedit.errors import PlaceError
+from semedit.errors import LockedError, PlaceError
 
 TEMPORARY = ".tmp-"  # prefix of files being written; 16 hexadecimal digits and a suffix follow
 
@@ -51,6 +51,31 @@ def check_file(path: Path) -> None:
 def is_temporary(name: str) -> bool:
     """Whether a file is called as one that is being written (or signed) is."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+@contextmanager
+def alone_in(folder: Path, below: Sequence[str] = (), wait: bool = False) -> Iterator[None]:
+    """Hold a folder for this run alone, and clear what killed ones left half-written in it.
+
+    Args:
+        below: its folders in which files are written, too; they need not be there.
+        wait: for another run to end, in place of an error.
+
+    Raises:
+        LockedError: another run holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=-1 if wait else 0):
+            for place in (folder, *(folder / name for name in below)):
+                for entry in os.scandir(place) if place.is_dir() else ():
+                    if is_temporary(entry.name) and entry.is_file(follow_symlinks=False):
+                        Path(entry.path).unlink(missing_ok=True)
+            yield
+    except Timeout as error:
+        raise LockedError(f"another run is working in {folder}") from error
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

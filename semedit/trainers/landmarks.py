@@ -22,6 +22,7 @@ from semedit.datasets.rendered import Heads, read_heads
 from semedit.datasets.stored import stored
 from semedit.faces import align, networks
 from semedit.faces.landmarks import view_of_points
+from semedit.media.files import atomic_path
 from semedit.trainers.faces import STORED, FaceTask, channels, mirrored_points
 from semedit.trainers.parts.start_from import start_from_file
 
@@ -194,5 +195,7 @@ class LandmarkTrainer:
         kept = data / f"mined-{self.mined}-{STORED}.npy"
         if not kept.is_file():
             chosen = heads.train[:: max(1, len(heads.train) // self.mined)][: self.mined]
-            np.save(kept, mined(list(heads.pixels(chosen)), self.mined, STORED))
+            found = mined(list(heads.pixels(chosen)), self.mined, STORED)
+            with atomic_path(kept) as partial, partial.open("wb") as file:
+                np.save(file, found)
         return LandmarkTask(self, heads, stored(kept))

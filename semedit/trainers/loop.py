@@ -38,7 +38,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -52,7 +52,7 @@ from semedit import weights
 from semedit.datasets.stored import DAMAGED
 from semedit.errors import InputError, OptionError, PlaceError, WeightsError
 from semedit.media import valid_json
-from semedit.media.files import atomic_path
+from semedit.media.files import alone_in, atomic_path
 from semedit.trainers.parallel import Processes, joined
 
 CHECKPOINT = "checkpoint.pt"
@@ -145,11 +145,12 @@ class _Run:
     items: int = 0
     seconds: float = 0.0
 
-    def progress(self, schedule: Schedule, stop: list[int]) -> tuple[float, bool]:
-        """Part of the run that is done, and whether it ends here, as the first process sees it."""
+    def progress(self, schedule: Schedule, stop: list[int]) -> tuple[float, int]:
+        """Part of the run that is done, and the signal that ends it here (0: none), as the first
+        process sees it."""
         done = schedule.progress(self.items, self.seconds)
-        done, stopped = self.processes.agree(done, float(bool(stop)))
-        return done, done >= 1.0 or bool(stopped)
+        done, stopped_by = self.processes.agree(done, float(stop[0] if stop else 0))
+        return done, int(stopped_by)
 
     def averages(self) -> dict[str, nn.Module]:
         """The modules with the averaged ones in place, all in eval mode."""
@@ -166,17 +167,33 @@ def train(
 ) -> dict[str, float]:
     """Train until the schedule ends; go on from the run's checkpoint where there is one.
 
-    An interrupt ends the run behind the step in hand, with a checkpoint and weight files.
+    SIGINT (Ctrl-C) and SIGTERM end the run behind the step in hand, with a checkpoint; the first
+    one evaluates and writes weight files, too. Then the signal does what it would have done.
 
     Args:    data: folder of the data set. run: folder for checkpoint, log and weight files.
              seed: of initial weights, data order and every random draw.
     Returns: the held-out figures of the averaged modules.
     Raises:  InputError: the run's checkpoint was made with other hyper-parameters or another seed.
              PlaceError: the log is not a file of the run's folder alone.
+             LockedError: another process trains in this folder.
+             KeyboardInterrupt: at an interrupt.
     """
     processes = joined()
     run.mkdir(parents=True, exist_ok=True)
     _check_log(run / LOG)
+    with alone_in(run) if processes.first else nullcontext():
+        return _train(trainer, data, run, schedule, seed, quiet, processes)
+
+
+def _train(
+    trainer: Trainer,
+    data: Path,
+    run: Path,
+    schedule: Schedule,
+    seed: int,
+    quiet: bool,
+    processes: Processes,
+) -> dict[str, float]:
     torch.manual_seed(seed)
     with processes.in_turn():
         task = trainer.start(data, seed)
@@ -201,24 +218,44 @@ def train(
             # None: no bar where stderr is no terminal
             disable=True if quiet or not processes.first else None,
         ) as bar,
-        _interruptible() as stop,
+        _signals() as stop,
     ):
-        _loop(state, trainer, run, schedule, seed, record, bar, stop)
-    return _save(state, run, record)
+        stopped_by = _loop(state, trainer, run, schedule, seed, record, bar, stop)
+    if stopped_by != signal.SIGTERM:
+        figures = _save(state, run, record)
+    elif processes.first:  # who terminates does not wait long
+        _save_checkpoint(state, run, record)
+    if stopped_by:
+        signal.raise_signal(stopped_by)
+        raise KeyboardInterrupt  # where the signal is ignored: the run is not what it should be
+    return figures
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """A list that an interrupt (Ctrl-C) fills, so that the run ends behind a whole step."""
+def _signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM fill, so that the run ends behind a whole step; a second one
+    does what it always does."""
     stop: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGINT, lambda number, _: stop.append(number))
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+
+    def restore() -> None:
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+    def note(number: int, frame: object) -> None:
+        stop.append(number)
+        restore()
+
+    for kind in kinds:
+        signal.signal(kind, note)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _loop(
@@ -230,12 +267,13 @@ def _loop(
     record: dict[str, Any],
     bar: tqdm[NoReturn],
     stop: list[int],
-) -> None:
+) -> int:
+    """Train until the run ends; by which signal, 0 for none."""
     logged = saved = last = time.monotonic()
     sums: dict[str, list[float]] = {}
     while True:
-        done, ended = state.progress(schedule, stop)
-        if ended:
+        done, stopped_by = state.progress(schedule, stop)
+        if stopped_by or done >= 1.0:
             break
         _advance(state, trainer.batch_size, schedule, seed, done, sums)
         now = time.monotonic()
@@ -248,6 +286,7 @@ def _loop(
             saved = last = time.monotonic()
     if sums:
         _show(bar, done, _report(state, run, sums))
+    return stopped_by
 
 
 def _show(bar: tqdm[NoReturn], done: float, line: str) -> None:
@@ -414,21 +453,10 @@ def _options(trainer: Trainer) -> dict[str, Any]:
 
 def _save(state: _Run, run: Path, record: dict[str, Any]) -> dict[str, float]:
     """Write checkpoint and weight files, the first process alone; return the held-out figures."""
-    task = state.task
     if not state.processes.first:
         return {}
-    held = {
-        "record": record,
-        "modules": {n: m.state_dict() for n, m in task.modules.items()},
-        "means": {n: m.state_dict() for n, m in state.means.items()},
-        "optimisers": {n: o.state_dict() for n, o in task.optimisers.items()},
-        "step": state.step,
-        "items": state.items,
-        "seconds": state.seconds,
-    }
-    with atomic_path(run / CHECKPOINT) as partial, partial.open("wb") as file:
-        _write(held, file)
-    modules = state.averages()
+    _save_checkpoint(state, run, record)
+    task, modules = state.task, state.averages()
     with torch.no_grad():
         figures = task.evaluate(modules)
     if figures:
@@ -449,6 +477,20 @@ def _write(held: dict[str, Any], file: BinaryIO) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
+
+
+def _save_checkpoint(state: _Run, run: Path, record: dict[str, Any]) -> None:
+    held = {
+        "record": record,
+        "modules": {n: m.state_dict() for n, m in state.task.modules.items()},
+        "means": {n: m.state_dict() for n, m in state.means.items()},
+        "optimisers": {n: o.state_dict() for n, o in state.task.optimisers.items()},
+        "step": state.step,
+        "items": state.items,
+        "seconds": state.seconds,
+    }
+    with atomic_path(run / CHECKPOINT) as partial, partial.open("wb") as file:
+        _write(held, file)
 
 
 def _restore(state: _Run, run: Path, record: dict[str, Any]) -> None:
