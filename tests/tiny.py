@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import cameras
+from semedit.datasets.rendered import Views
 from semedit.generators import Output
+from semedit.generators.parts.encoder import Encoder, EncoderConfig
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.generators.surfaces.gram import GRAM, GRAMConfig
 from semedit.generators.surfaces.intersections import Surfaces
 from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig
 from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
 from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
+from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 from semedit.media.labels import ATTRIBUTES, LABELS
 
 SAMPLES = 6  # per ray
@@ -123,6 +129,92 @@ class TinyFaceNet(nn.Module):
         deep = self.features(images)[1].mean((2, 3))
         seg = torch.zeros(len(images), len(LABELS), *images.shape[-2:])
         return TinyFaceOutput(seg, torch.zeros(len(images), 6), 5 * self.attributes(deep))
+
+
+def tiny_triplane() -> Triplane:
+    """Random weights of the kind of heads-128, dense enough for something to be seen; with an
+    encoder beside it."""
+    torch.manual_seed(0)
+    sizes = {"trunk": (12, 10, 8), "shape_channels": 4, "texture_channels": 6, "up": (6,)}
+    more = {"grid": 12, "coarse": 12, "samples": 6, "skip_weight": 0.003}
+    config: dict[str, Any] = {"z_dim": 5, "w_dim": 12, "hidden": 16, "branch": 6, "neural": 8}
+    generator = Triplane(TriplaneConfig(**config | sizes | more), "small")
+    with torch.no_grad():
+        generator.shape_decoder.last.bias[0] = 0.5
+    return generator.attach(tiny_encoder())
+
+
+def tiny_encoder(angles: int = 0) -> Encoder:
+    """Random weights of an encoder that fits `tiny_triplane`."""
+    styles: dict[str, Any] = {"num_shape": 5, "num_texture": 5, "w_dim": 12}
+    return Encoder(
+        EncoderConfig(**styles, resolution=16, channels=(8, 8), hidden=16, angles=angles)
+    )
+
+
+# --- what tests of a trainer's equations share -------------------------------------------------
+
+
+def tiny_views(
+    count: int = 8, views: int = 2, parameters: int = 5, side: int = 16, kinds: int = 19
+) -> Views:
+    """Heads of noise: every pixel of pictures, label maps (of `kinds` labels), cameras differs."""
+    numbers = np.random.default_rng(0)
+    angles = torch.from_numpy(numbers.uniform(-0.4, 0.4, (2, count * views))).float()
+    return Views(
+        images=numbers.integers(0, 256, (count, views, side, side, 3), dtype=np.uint8),
+        labels=numbers.integers(0, kinds, (count, views, side, side), dtype=np.uint8),
+        c=cameras.orbit(angles[0], angles[1] / 2).view(count, views, 25),
+        z=torch.from_numpy(numbers.normal(size=(count, parameters))).float(),
+        about={},
+    )
+
+
+class Updates(list[tuple[str, Tensor]]):
+    """The losses that a task's steps would have descended, in order: (optimiser, loss)."""
+
+    def __init__(self, task: Any, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        patch.setattr(task, "_update", lambda name, loss: self.append((name, loss)))
+
+    def one(self, name: str) -> Tensor:
+        """The last loss of an optimiser."""
+        return [loss for of, loss in self if of == name][-1]
+
+
+class Calls(list[tuple[tuple[Any, ...], dict[str, Any], Any]]):
+    """Calls of one function of an object, which is called as ever: (args, options, result)."""
+
+    def __init__(self, owner: Any, name: str, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        before: Callable[..., Any] = getattr(owner, name)
+
+        def noted(*args: Any, **options: Any) -> Any:
+            found = before(*args, **options)
+            self.append((args, options, found))
+            return found
+
+        patch.setattr(owner, name, noted)
+
+
+def descend(loss: Tensor, parameters: Iterable[nn.Parameter], length: float = 1e-3) -> None:
+    """A step of that length against the gradient."""
+    chosen = [p for p in parameters if p.requires_grad]
+    slopes = torch.autograd.grad(loss, chosen, retain_graph=True, allow_unused=True)
+    norm = torch.stack([s.norm() for s in slopes if s is not None]).norm()
+    with torch.no_grad():
+        for parameter, slope in zip(chosen, slopes, strict=True):
+            if slope is not None:
+                parameter.sub_(slope * (length / norm))
+
+
+def touched(loss: Tensor, module: nn.Module) -> bool:
+    """Whether a loss says anything of a module's weights."""
+    chosen = [p for p in module.parameters() if p.requires_grad]
+    if not loss.requires_grad or not chosen:
+        return False
+    slopes = torch.autograd.grad(loss, chosen, retain_graph=True, allow_unused=True)
+    return any(s is not None and bool((s != 0).any()) for s in slopes)
 
 
 def small_stylegan2() -> StyleGAN2:
