@@ -459,7 +459,8 @@ def test_a_step_without_a_receipt_does_not_count(space):
 
 def test_two_runs_do_not_share_a_workspace(space):
     script = (
-        "import sys, time; from pathlib import Path; from semedit.batch.workspace import Workspace\n"
+        "import sys, time; from pathlib import Path\n"
+        "from semedit.batch.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).locked(make=True):\n"
         "    print('in', flush=True); time.sleep(60)"
     )

@@ -152,11 +152,9 @@ def test_components_cross_entropy(tmp_path: Path) -> None:
 
 def test_components_are_read_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = deeplab(tmp_path)
-    assert run.train.tolist() == [1, 2] and run.held.tolist() == [0]
+    assert run.train.tolist() == [0, 1] and run.held.tolist() == [2]
     images, truth = run.batch(torch.tensor([1, 0]))
-    close(
-        images, torch.tensor([80.0, 40.0]).view(2, 1, 1, 1).expand(2, 3, 32, 32) / 127.5 - 1, 0.02
-    )
+    close(images, torch.tensor([40.0, 0.0]).view(2, 1, 1, 1).expand(2, 3, 32, 32) / 127.5 - 1, 0.02)
     names = list(COMPONENTS)
     assert (truth[:, :, :6] == names.index("nose")).all()
     assert (truth[:, :, 6:16] == names.index("skin")).all()
@@ -166,6 +164,6 @@ def test_components_are_read_and_counted(tmp_path: Path, monkeypatch: pytest.Mon
     answer[names.index("skin"), :, :24] = 1
     answer[names.index("background"), :, 24:] = 1
     figures = run.evaluate({"network": told(run, lambda x: answer[None])})
-    assert read[0][0][0].tolist() == [0]
+    assert read[0][0][0].tolist() == [2]
     # skin: 10 of 24 columns; background 8 of 16; nose none: those that are there or said.
     close(figures["component_miou"], (10 / 24 + 8 / 16 + 0) / 3)

@@ -15,7 +15,6 @@ from semedit.datasets.rendered import View
 from semedit.generators import Output
 from semedit.generators.triplane.ide3d import IDE3D
 from semedit.generators.triplane.triplane import Triplane
-from semedit.trainers import ide3d
 from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer
 from semedit.trainers.parts.image_label_pairs import blurred, drawn_pair, paired, true_pair
 from semedit.trainers.triplane import SMALL as SMALL_PARTS
@@ -462,10 +461,10 @@ def test_optimisers() -> None:
 
 def test_w_avg_is_the_mean_style() -> None:
     run = start()
-    ide3d.centre(run.generator, run.poses, 512)
+    run.centre(run.generator, 512)
     once = run.generator.w_avg.clone()
     z, c = torch.randn(2000, 5), run.poses.sample(2000)
     mean = run.generator.mapping_network(z, c).mean(0)
     torch.testing.assert_close(once, mean, atol=0.2, rtol=0)
-    ide3d.centre(run.generator, run.poses, 512)
+    run.centre(run.generator, 512)
     assert torch.equal(once, run.generator.w_avg)

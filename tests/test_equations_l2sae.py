@@ -186,8 +186,8 @@ def test_what_is_coloured_alike() -> None:
 def test_pictures_labels_and_twins_are_mirrored_together(monkeypatch: pytest.MonkeyPatch) -> None:
     run = start()
     made = []
-    own = l2sae.twins
-    monkeypatch.setattr(l2sae, "twins", lambda *of: made.append((of, own(*of))) or made[0][1])
+    own = l2sae.recoloured
+    monkeypatch.setattr(l2sae, "recoloured", lambda *of: made.append((of, own(*of))) or made[0][1])
     batch = run.batch(torch.tensor([2]).repeat(64))
     images, labels = run.data.read(np.array([2]))
     pairs = {"l_eye": "r_eye", "l_brow": "r_brow", "l_ear": "r_ear"}
