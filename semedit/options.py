@@ -187,9 +187,9 @@ class MethodRow:
     """What `semedit methods` prints about one registry entry."""
 
     name: str
-    summary_of: str
+    summary: str
     requires: tuple[str, ...]
-    options_of: tuple[Option, ...]
+    options: tuple[Option, ...]
 
 
 def method_rows(registry: Mapping[str, type]) -> list[MethodRow]:

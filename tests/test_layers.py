@@ -41,6 +41,7 @@ ORDER = (
     "workspace",
     "batch",
     "tasks",
+    "web",
     "demo",
     "cli",
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from semedit import __version__
-from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings
+from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings, web
 from semedit.cli.common import reported
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _main(
 
 chain.register(app)
 between_and_mesh.register(app)
+web.register(app)
 demo.register(app)
 models.register(app)
 recipes.register(app, lambda: typer.main.get_command(app))

@@ -45,7 +45,7 @@ class Canonical:
     strength: float = 1.5  # of the move: encoders say less than what is drawn
     grow: float = 2.0  # the drawn region is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside the region
+    release: float = 1.0  # share of the face's own tuning taken back inside the region
     composite: bool = True  # keep the pixels around it
 
     def weights_of(self, generator: str) -> tuple[str]:

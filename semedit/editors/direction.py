@@ -43,7 +43,7 @@ class Direction:
     strength: float = 2.0  # standard deviations; negative takes the attribute away
     region: str = ""  # whose codes move, comma between several; empty: all
     layers: str = ""  # layers to move, like 0-5,8; empty: all
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back where the move shows
+    release: float = 1.0  # share of the face's own tuning taken back where the move shows
     directions: str = ""  # weights or file with the directions; empty: the generator's own
 
     def __call__(self, generator: Any, latent: Latent, progress: Progress | None = None) -> Latent:

@@ -51,7 +51,7 @@ class Fast:
     warmup: float = 0.1  # share of the steps in which the rate rises
     decay: float = 0.25  # share of the steps in which it falls
     soft: float = 3.0  # blur of M and of the blend, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside the regions
+    release: float = 1.0  # share of the face's own tuning taken back inside the regions
     start: Literal["direction", "current"] = "direction"  # where codes start
     composite: bool = True  # keep the pixels where M is 1
     classifier: str = "auto"  # what C is: builtin, branched (semedit train attributes), or auto

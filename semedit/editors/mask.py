@@ -53,7 +53,7 @@ class Mask:
     prior_weight: float = 0.01  # of the squared way from the start
     grow: float = 2.0  # r is widened by this much, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside r
+    release: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     search: bool = True  # start along directions of attributes whose parts were drawn
     composite: bool = True  # keep the pixels outside r

@@ -58,7 +58,7 @@ class Pernus:
     ce_weight: float = 10.0  # of the cross-entropy of each attribute
     start: Literal["mean", "current"] = "mean"  # where codes start: the mean, or the inversion
     samples: int = 10_000  # mapped for the mean
-    fade_tuning: float = 1.0  # share of an inversion's own tuning taken back where M is 0
+    release: float = 1.0  # share of an inversion's own tuning taken back where M is 0
     target: Literal["photo", "current"] = "photo"  # I: the photograph, or the latent's picture
     threshold: float = 0.9  # of the probability that a pixel is held
     blur: int = 51  # pixels that the Gaussian blur of M is wide, at 1024

@@ -120,7 +120,7 @@ class Transfer:
     colours: Literal["regions", "all"] = "regions"  # where in r the donor's colours count
     grow: float = 2.0  # r is widened by this much for the blend, hundredths of the side
     soft: float = 1.0  # blur of the blend at its edge, hundredths of the side
-    fade_tuning: float = 1.0  # share of the face's own tuning taken back inside r
+    release: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     composite: bool = True  # keep the pixels outside r
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance

@@ -60,6 +60,15 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a
 _METADATA_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
 
 
+def attribute_flag(name: str, value: bool) -> str:
+    """The option that asks for an attribute or against it: smiling -> --smiling, --no-smiling;
+    no_beard -> --no-beard, --beard."""
+    dashed = name.replace("_", "-")
+    if value:
+        return f"--{dashed}"
+    return f"--{dashed.removeprefix('no-')}" if dashed.startswith("no-") else f"--no-{dashed}"
+
+
 @dataclass(frozen=True)
 class Photo:
     """A decoded photograph.
@@ -95,6 +104,31 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
         image.load()
         pixels = np.array(_to_srgb(_upright(_eight_bits(image, path), notes), notes))
     return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
+
+
+def read_frames(path: str | Path, most: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Frames of an animation (GIF, WebP, MP4), evenly spread over it: uint8 [F,H,W,3], F <= most.
+
+    Raises:
+        InputError: it cannot be read, or a frame has more than max_pixels.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if path.suffix.lower() == ".mp4":
+        import imageio.v3 as iio
+
+        try:
+            every = iio.imread(data, plugin="pyav", extension=".mp4")
+        except Exception as error:  # as decoders do on malformed files
+            raise InputError(f"{path}: damaged film ({error})") from error
+        return every[np.arange(min(most, len(every))) * len(every) // min(most, len(every))]
+    with _opened(path, data, max_pixels) as image:
+        count = getattr(image, "n_frames", 1)
+        frames = []
+        for i in range(min(most, count)):
+            image.seek(i * count // min(most, count))
+            frames.append(np.asarray(image.convert("RGB")))
+    return np.stack(frames)
 
 
 def _read_bytes(path: Path) -> bytes:

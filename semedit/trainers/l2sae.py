@@ -169,7 +169,7 @@ class L2SAEBatch:
     """Pictures x and their twins [B,3,R,R], labels [B,R,R]."""
 
     images: Tensor
-    recoloured: Tensor
+    twins: Tensor
     labels: Tensor
 
 
