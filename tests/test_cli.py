@@ -70,7 +70,7 @@ def space(folder):
     }
     summary = lines[-1]
     assert summary["summary"] and (summary["done"], summary["error"]) == (3, 2)
-    assert summary["warned"] == 0
+    assert summary["warned"] == 0, lines
     lines = semedit("invert", *FAST_INVERT, "--work", work, "--json")
     assert set(statuses(lines).values()) == {"done"}
     return Workspace(work)

@@ -13,7 +13,7 @@ from tiny import TinyGenerator
 from semedit import latents
 from semedit.batch import Item, Run
 from semedit.batch.workspace import Workspace
-from semedit.editors import Direction
+from semedit.editors import Direction, Editor, Way
 from semedit.errors import LatentError, OptionError, WeightsError
 from semedit.faces.parsing import PARSERS
 from semedit.latents import Latent
@@ -25,10 +25,10 @@ from semedit.tasks.turntable import Turntable
 
 
 @dataclass(frozen=True)
-class Shift:
+class Shift(Editor):
     """Adds to codes, and tells how much, face by face."""
 
-    requires: ClassVar[frozenset[str]] = frozenset()
+    way: ClassVar[Way] = "direction"
     by: float = 0.5  # of every entry
 
     def __call__(self, generator: Any, latent: Latent, progress: Any = None) -> Latent:

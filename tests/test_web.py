@@ -255,7 +255,7 @@ def test_views_turn_and_textures_and_attributes_change_the_face(studio):
     command = studio.commands("face", "latents", chain)
     assert "--texture-seed 3 --region hair --from latents" in command[0]
     assert (
-        "attr --no-smiling --method fast"
+        "attr --no-smiling"
         in studio.commands(
             "face", "latents", [{"kind": "attribute", "name": "smiling", "wanted": False}]
         )[0]

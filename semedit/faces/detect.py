@@ -27,6 +27,7 @@ from semedit.runtime import torchvision_ops
 
 LIKELY = 0.05  # a first look's least score: it is often badly placed
 SAME = 0.5  # two looks whose boxes overlap by more see one face
+LIT = 0.2  # brightness of eyes beside the nose; on photographs 0.27 to 0.73, in dark glasses 0.1
 DRIFT = 0.25  # inter-ocular distances between two looks at one face that cost a factor e
 SETTLING = (
     1.0,
@@ -222,7 +223,8 @@ class BuiltinDetector:
             chances = self._chances(crop, (1.0,))
             backed = max(agreement(chances, placed), proposals[likely[kept[i]]].chance)
             sure = float(np.sqrt(steady[i] * backed))
-            dark = shaded(chances[list(REGIONS["glasses"])].sum(0), placed)
+            hidden = shaded(chances[list(REGIONS["glasses"])].sum(0), placed)
+            dark = hidden if brightness(crop, placed) < LIT else 0.0
             found.append(Detection(box_of(points), sure, None, points, last.visible[i], dark))
         return found
 
@@ -295,6 +297,18 @@ def shaded(glasses: np.ndarray, points: np.ndarray) -> float:
     """
     eyes = [_outline(points[part], len(glasses)) for part in (EYE_LEFT, EYE_RIGHT)]
     return min(float((glasses * eye).sum() / max(eye.sum(), 1)) for eye in eyes)
+
+
+def brightness(crop: np.ndarray, points: np.ndarray) -> float:
+    """How bright the eyes are beside the bridge of the nose; under clear glasses more than LIT.
+
+    Args:    crop: uint8 [S,S,3]; points: [68,2] px of it.
+    """
+    grey = crop @ np.array([0.299, 0.587, 0.114])
+    left, right = (_outline(points[part], len(crop)) for part in (EYE_LEFT, EYE_RIGHT))
+    eyes = np.maximum(left, right) > 0
+    columns, rows = np.clip(points[27:31], 0, len(crop) - 1).astype(int).T
+    return float(grey[eyes].mean() / max(np.median(grey[rows, columns]), 1)) if eyes.any() else 1.0
 
 
 # Landmarks, and the labels whose middle is theirs; left in the picture is the subject's right.

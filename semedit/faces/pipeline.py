@@ -16,6 +16,7 @@ from semedit.faces import Face, align, networks, numbered, parsing, pose
 from semedit.faces.attributes import named
 from semedit.faces.detect import (
     FACE_ALIGNMENT,
+    LIT,
     RETINAFACE,
     BuiltinDetector,
     Detection,
@@ -23,6 +24,7 @@ from semedit.faces.detect import (
     FaceAlignmentDetector,
     RetinaFaceDetector,
     available_network,
+    brightness,
     shaded,
 )
 from semedit.faces.landmarks import BuiltinLandmarks, FanLandmarks, view_of_box, view_of_points
@@ -219,7 +221,7 @@ class FacePipeline:
         cuts: list[Cut],
         described: list[Description],
     ) -> list[Described]:
-        out = []
+        out, shape = [], photo.pixels.shape[:2]
         for i, (detection, (crop, quad, points), (labels, c, attributes)) in enumerate(
             zip(found, cuts, described, strict=True)
         ):
@@ -234,9 +236,11 @@ class FacePipeline:
                 c=c,
                 attributes=attributes,
                 backends=dict(self.backends),
-                flags=flags(detection, quad, c, photo.pixels.shape[:2], self.size, labels, points),
+                flags=flags(
+                    detection, quad, c, photo.pixels.shape[:2], self.size, labels, points, crop
+                ),
                 turn_deg=float(np.rad2deg(align.turn_rad(quad))),
-                invented=1 - align.covered(quad, *photo.pixels.shape[:2]),
+                invented=1 - align.covered(quad, *shape),
             )
             out.append(Described(face, crop, labels))
         return out
@@ -288,12 +292,13 @@ def flags(
     size: int,
     labels: np.ndarray | None = None,
     points: np.ndarray | None = None,
+    crop: np.ndarray | None = None,
 ) -> tuple[str, ...]:
     """What makes a face hard to work on, as Face.flags has it.
 
     Args: quad [4,2] px of the photo; c [25], zeros when not known; shape: height and width of the
-          photo, px; size: px a side of the crop; labels [S,S] and landmarks [68,2] px of the crop:
-          tell of dark glasses where the detection does not.
+          photo, px; size: px a side of the crop; labels [S,S], landmarks [68,2] px and pixels
+          [S,S,3] of the crop tell of dark glasses where the detection does not.
     """
     found = []
     if c.any() and abs(float(cameras.angles(torch.from_numpy(c)[None])[0, 0])) > PROFILE_RAD:
@@ -306,7 +311,8 @@ def flags(
         found.append("cut")
     dark = detection.shaded
     if dark is None and labels is not None and points is not None:
-        dark = shaded(np.isin(labels, REGIONS["glasses"]).astype(float), points)
+        dim = crop is None or brightness(crop, points) < LIT
+        dark = shaded(np.isin(labels, REGIONS["glasses"]).astype(float), points) if dim else 0.0
     if dark is not None and dark > DARK:
         found.append("sunglasses")
     return tuple(found)
