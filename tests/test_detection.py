@@ -274,25 +274,33 @@ def test_records_without_turn_and_share_are_still_read() -> None:
 def test_dark_glasses_hide_both_eyes() -> None:
     points = align.to_crop(a_face(), align.face_quad(a_face()), 128)
     glasses = np.zeros((128, 128))
+    crop = np.full((128, 128, 3), 150, np.uint8)
     low, high = points[36:48].min(0).astype(int) - 2, points[36:48].max(0).astype(int) + 3
-    assert detect.shaded(glasses, points) == 0
-    glasses[low[1] : high[1], low[0] : high[0]] = 1
-    assert detect.shaded(glasses, points) == pytest.approx(1)
+    place = slice(low[1], high[1]), slice(low[0], high[0])
+    dark = crop.copy()
+    dark[place] = 30
+    assert detect.shaded(dark, glasses, points) == 0  # dark eyes without glasses
+    glasses[place] = 1
+    assert detect.shaded(dark, glasses, points) == pytest.approx(1)
+    assert detect.shaded(crop, glasses, points) == 0  # clear glasses over closed eyes
+    assert detect.shaded(dark // 4, glasses, points) == pytest.approx(1)  # in the dark
     glasses[:, :64] = 0  # one eye shows
-    assert detect.shaded(glasses, points) < 0.1
+    assert detect.shaded(dark, glasses, points) < 0.1
 
 
-def test_dark_glasses_are_flagged_by_either_detector() -> None:
-    points = a_face()
-    quad = align.face_quad(points)
-    inside = align.to_crop(points, quad, 64)
-    labels = np.full((64, 64), 3)
-    one = detect.Detection(np.zeros(4), 1.0, shaded=0.9)
-    other = detect.Detection(np.zeros(4), 1.0)
-    rest = quad, np.zeros(25), (400, 420), 64
-    assert pipeline.flags(one, *rest) == ("sunglasses",)
-    assert pipeline.flags(other, *rest, labels, inside) == ("sunglasses",)
-    assert pipeline.flags(other, *rest, 0 * labels, inside) == ()
+def test_dark_glasses_are_flagged_by_either_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = detect.Detection(np.zeros(4), 1.0)
+    rest = align.face_quad(a_face()), np.zeros(25), (400, 420), 64
+    assert pipeline.flags(one, *rest, 0.9) == ("sunglasses",)
+    assert pipeline.flags(one, *rest, 0.1) == ()
+    assert pipeline.flags(one, *rest) == ()
+    run = a_pipeline(monkeypatch, [a_face()], pose_="none")
+    monkeypatch.setattr(pipeline, "shaded", lambda crop, glasses, points: 0.8)
+    (made,) = run(Photo(np.zeros((400, 400, 3), np.uint8), "", ()), "a.png", "a")
+    assert "sunglasses" in made.face.flags
+    run.parser = None  # nobody looked
+    (made,) = run(Photo(np.zeros((400, 400, 3), np.uint8), "", ()), "a.png", "a")
+    assert "sunglasses" not in made.face.flags
 
 
 class Doubtful(Fixed):

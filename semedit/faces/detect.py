@@ -27,7 +27,6 @@ from semedit.runtime import torchvision_ops
 
 LIKELY = 0.05  # a first look's least score: it is often badly placed
 SAME = 0.5  # two looks whose boxes overlap by more see one face
-LIT = 0.2  # brightness of eyes beside the nose; on photographs 0.27 to 0.73, in dark glasses 0.1
 DRIFT = 0.25  # inter-ocular distances between two looks at one face that cost a factor e
 SETTLING = (
     1.0,
@@ -137,7 +136,8 @@ class Looks:
 USUAL = Looks(0.14, 6, ((1, 1.0), (2, 1.0), (3, 1.0)))
 # Where no face is found, more of less likely places, which are often not as large as proposed.
 HARD = Looks(0.5, 10, tuple((k, s) for s in (1.0, 0.65, 1.6) for k in range(4))[1:])
-HARDER, SURER = 0.7, 0.75  # of the least chance; the least score of a face there
+HARDER = 0.7  # of the least chance
+OTHERWISE = 0.93  # of the score of what only further looks saw: many looks see more by chance
 
 
 class BuiltinDetector:
@@ -170,7 +170,6 @@ class BuiltinDetector:
         if not any(self.sure(d) for d in judged):
             proposals = self.propose(photo, HARDER * self.likely)
             judged = self.judge(photo, proposals, looks=HARD)
-            judged = [d for d in judged if d.score > SURER]  # so many looks see more by chance
         return [self._settled(photo, d) for d in distinct([d for d in judged if self.sure(d)])]
 
     def doubts(self, photo: np.ndarray) -> list[Detection]:
@@ -206,7 +205,7 @@ class BuiltinDetector:
         other does.
         """
         least = self.threshold**2 if least is None else least
-        first, likely = self._first(photo, proposals, looks)
+        first, further, likely = self._first(photo, proposals, looks)
         second = self.landmarks(photo, [view_of_points(p) for p in first[likely]], passes=0)
         kept = unlike(second, _plausible(second, np.flatnonzero(second.score > 0.5 * least)))
         if not kept:
@@ -221,20 +220,21 @@ class BuiltinDetector:
             points = last.points[i]
             crop, _, placed = align(photo, points, self.size)
             chances = self._chances(crop, (1.0,))
-            backed = max(agreement(chances, placed), proposals[likely[kept[i]]].chance)
-            sure = float(np.sqrt(steady[i] * backed))
-            hidden = shaded(chances[list(REGIONS["glasses"])].sum(0), placed)
-            dark = hidden if brightness(crop, placed) < LIT else 0.0
+            place = likely[kept[i]]
+            backed = max(agreement(chances, placed), proposals[place].chance)
+            sure = float(np.sqrt(steady[i] * backed)) * (OTHERWISE if further[place] else 1.0)
+            dark = shaded(crop, chances[list(REGIONS["glasses"])].sum(0), placed)
             found.append(Detection(box_of(points), sure, None, points, last.visible[i], dark))
         return found
 
     def _first(
         self, photo: np.ndarray, proposals: Sequence[Proposal], looks: Looks
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where a first look sees the landmarks of each proposal [K,68,2], and which of them may
-        be faces. What is none as proposed is looked at in other ways, too."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where a first look sees the landmarks of each proposal [K,68,2]; which of them only a
+        further look saw, bool [K]; and which may be faces, the surest first."""
         seen = self.landmarks.glance(photo, [_view(p) for p in proposals])
         points, score = seen.points.copy(), seen.score.copy()
+        further = np.zeros(len(score), bool)
         unsure = np.flatnonzero(score < looks.below)[: looks.most]
         views = [_view(proposals[i], *how) for i in unsure for how in looks.ways]
         again = self.landmarks.glance(photo, views)
@@ -242,9 +242,9 @@ class BuiltinDetector:
         for row, i in enumerate(unsure):
             best = count * row + int(again.score[count * row : count * (row + 1)].argmax())
             if again.score[best] > score[i]:
-                points[i], score[i] = again.points[best], again.score[best]
+                points[i], score[i], further[i] = again.points[best], again.score[best], True
         found = Landmarks(points, seen.visible, score)
-        return points, np.array(unlike(found, np.flatnonzero(score > LIKELY)), int)
+        return points, further, np.array(unlike(found, np.flatnonzero(score > LIKELY)), int)
 
     def _settled(self, photo: np.ndarray, found: Detection) -> Detection:
         """The detection with landmarks of eyes and mouth where FaceNet's labels are."""
@@ -290,25 +290,34 @@ def agreement(chances: np.ndarray, points: np.ndarray) -> float:
     return total / len(places)
 
 
-def shaded(glasses: np.ndarray, points: np.ndarray) -> float:
-    """How much of the less hidden eye lies under glasses that show no eye, 0 to 1.
+def shaded(crop: np.ndarray, glasses: np.ndarray, points: np.ndarray) -> float:
+    """How much of the less hidden eye lies under dark glasses, 0 to 1.
 
-    Args:    glasses: [S,S] in [0,1], chance of the label; points: [68,2] px of the same crop.
+    Clear ones hide closed eyes from a label map, too: dark ones are much darker than the cheeks.
+
+    Args:    crop: uint8 [S,S,3], aligned; glasses: [S,S] in [0,1], chance of the label;
+             points: [68,2] px of the crop.
     """
-    eyes = [_outline(points[part], len(glasses)) for part in (EYE_LEFT, EYE_RIGHT)]
-    return min(float((glasses * eye).sum() / max(eye.sum(), 1)) for eye in eyes)
+    grey = crop.mean(2)
+    places = (points[part].mean(0) for part in CHEEKS)
+    cheeks = [grey[_near(y, len(grey)), _near(x, len(grey))].mean() for x, y in places]
+    out = []
+    for part in (EYE_LEFT, EYE_RIGHT):
+        eye = _outline(points[part], len(glasses))
+        share = (grey * eye).sum() / max(eye.sum(), 1) / max(*cheeks, 1.0)
+        dark = float(np.clip((DARKER - share) / 0.1, 0, 1))
+        out.append(dark * float((glasses * eye).sum() / max(eye.sum(), 1)))
+    return min(out)
 
 
-def brightness(crop: np.ndarray, points: np.ndarray) -> float:
-    """How bright the eyes are beside the bridge of the nose; under clear glasses more than LIT.
+CHEEKS = ([3, 31, 48], [13, 35, 54])  # landmarks about the middle of each
+DARKER = 0.6  # of the cheeks' brightness: that of the dark glasses that show most
 
-    Args:    crop: uint8 [S,S,3]; points: [68,2] px of it.
-    """
-    grey = crop @ np.array([0.299, 0.587, 0.114])
-    left, right = (_outline(points[part], len(crop)) for part in (EYE_LEFT, EYE_RIGHT))
-    eyes = np.maximum(left, right) > 0
-    columns, rows = np.clip(points[27:31], 0, len(crop) - 1).astype(int).T
-    return float(grey[eyes].mean() / max(np.median(grey[rows, columns]), 1)) if eyes.any() else 1.0
+
+def _near(place: float, size: int) -> slice:
+    """Three pixels about a place on a line of so many."""
+    middle = int(np.clip(place, 1, size - 2))
+    return slice(middle - 1, middle + 2)
 
 
 # Landmarks, and the labels whose middle is theirs; left in the picture is the subject's right.

@@ -16,7 +16,6 @@ from semedit.faces import Face, align, networks, numbered, parsing, pose
 from semedit.faces.attributes import named
 from semedit.faces.detect import (
     FACE_ALIGNMENT,
-    LIT,
     RETINAFACE,
     BuiltinDetector,
     Detection,
@@ -24,7 +23,6 @@ from semedit.faces.detect import (
     FaceAlignmentDetector,
     RetinaFaceDetector,
     available_network,
-    brightness,
     shaded,
 )
 from semedit.faces.landmarks import BuiltinLandmarks, FanLandmarks, view_of_box, view_of_points
@@ -221,10 +219,13 @@ class FacePipeline:
         cuts: list[Cut],
         described: list[Description],
     ) -> list[Described]:
-        out, shape = [], photo.pixels.shape[:2]
+        out = []
         for i, (detection, (crop, quad, points), (labels, c, attributes)) in enumerate(
             zip(found, cuts, described, strict=True)
         ):
+            dark = detection.shaded
+            if dark is None and labels is not None:
+                dark = shaded(crop, np.isin(labels, REGIONS["glasses"]).astype(float), points)
             face = Face(
                 name=numbered(name, i),
                 source=source,
@@ -236,11 +237,9 @@ class FacePipeline:
                 c=c,
                 attributes=attributes,
                 backends=dict(self.backends),
-                flags=flags(
-                    detection, quad, c, photo.pixels.shape[:2], self.size, labels, points, crop
-                ),
+                flags=flags(detection, quad, c, photo.pixels.shape[:2], self.size, dark),
                 turn_deg=float(np.rad2deg(align.turn_rad(quad))),
-                invented=1 - align.covered(quad, *shape),
+                invented=1 - align.covered(quad, *photo.pixels.shape[:2]),
             )
             out.append(Described(face, crop, labels))
         return out
@@ -290,15 +289,12 @@ def flags(
     c: np.ndarray,
     shape: tuple[int, ...],
     size: int,
-    labels: np.ndarray | None = None,
-    points: np.ndarray | None = None,
-    crop: np.ndarray | None = None,
+    dark: float | None = None,
 ) -> tuple[str, ...]:
     """What makes a face hard to work on, as Face.flags has it.
 
     Args: quad [4,2] px of the photo; c [25], zeros when not known; shape: height and width of the
-          photo, px; size: px a side of the crop; labels [S,S], landmarks [68,2] px and pixels
-          [S,S,3] of the crop tell of dark glasses where the detection does not.
+          photo, px; size: px a side of the crop; dark: `detect.shaded` of the crop, where known.
     """
     found = []
     if c.any() and abs(float(cameras.angles(torch.from_numpy(c)[None])[0, 0])) > PROFILE_RAD:
@@ -309,10 +305,6 @@ def flags(
         found.append("small")
     if 1 - align.covered(quad, *shape[:2]) > INVENTED:
         found.append("cut")
-    dark = detection.shaded
-    if dark is None and labels is not None and points is not None:
-        dim = crop is None or brightness(crop, points) < LIT
-        dark = shaded(np.isin(labels, REGIONS["glasses"]).astype(float), points) if dim else 0.0
     if dark is not None and dark > DARK:
         found.append("sunglasses")
     return tuple(found)

@@ -56,9 +56,10 @@ def apart(detection: Detection) -> float:
 
 
 def near(face: Detection, other: Detection) -> bool:
-    """Whether a detection is that face of RetinaFace's."""
-    width = float((face.box[2:] - face.box[:2]).max())
-    return bool(np.hypot(*(middle(face) - middle(other))) < 0.4 * width)
+    """Whether a detection is that face of RetinaFace's: there, and about as large."""
+    widths = [float((one.box[2:] - one.box[:2]).max()) for one in (face, other)]
+    there = np.hypot(*(middle(face) - middle(other))) < 0.4 * widths[0]
+    return bool(there and 0.5 < widths[1] / widths[0] < 2)
 
 
 def cpu_s(run: Callable[[], object]) -> float:
