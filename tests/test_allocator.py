@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource
-from semedit.allocator import keep_freed_memory
+from semedit.runtime.allocator import keep_freed_memory
 keeps = keep_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -110,9 +110,11 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from semedit.heads import dataset
+from semedit.heads.parameters import DIMENSIONS
+from semedit.media.labels import ATTRIBUTES
 
 class Head:  # rendered without the scanned geometry
-    attributes, z = np.zeros(40, bool), np.zeros(3)
+    attributes, z = np.zeros(len(ATTRIBUTES), bool), np.zeros(DIMENSIONS)
 
     def __init__(self, seed, lids):
         self.seed = seed
@@ -324,7 +326,7 @@ def test_a_batch_that_memory_does_not_suffice_for_is_halved(
 # numba ------------------------------------------------------------------------------------------
 
 LOOP = """
-from semedit.compiled import compiled
+from semedit.runtime.compiled import compiled
 
 @compiled()
 def twice(x):

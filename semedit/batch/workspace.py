@@ -248,23 +248,18 @@ class Workspace:
 
         One that names files of other places does not count at all, of which a warning is logged.
         """
-        try:
-            found = reading.parse(reading.read(self.receipt_path(command, name)), RECEIPT)
-        except (InputError, ValueError):
+        path = self.receipt_path(command, name)
+        if not os.path.lexists(path):
             return None
-        told = found.get("error") is not None
-        whole = told == (found["status"] != "done")
-        return found if whole and self._keeps_to_its_places(command, name, found) else None
-
-    def _keeps_to_its_places(self, command: str, name: str, receipt: Receipt) -> bool:
-        """Whether the files that a receipt names are its item's own; a warning if not."""
         try:
-            check_receipt(self.root, command, name, receipt)
-        except PlaceError as error:
-            path = self.receipt_path(command, name)
-            log.warning("%s is not valid, so it does not count: %s", path, error.message)
-            return False
-        return True
+            found = reading.parse(reading.read(path), RECEIPT)
+            if (found.get("error") is None) != (found["status"] == "done"):
+                raise ValueError("its status and its error contradict each other")
+            check_receipt(self.root, command, name, found)
+        except (InputError, PlaceError, ValueError) as error:
+            log.warning("%s is not valid, so it does not count: %s", path, error)
+            return None
+        return found
 
     def fate(self, path: str, sha256: str) -> Literal["kept", "replaced", "edited"]:
         """What became of an output: "replaced" by another command's, or "edited" by hand.

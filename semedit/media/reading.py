@@ -29,7 +29,8 @@ from typing import Any, BinaryIO
 from semedit.errors import InputError
 
 MAX_BYTES = 1 << 29  # of any input; larger files are refused before they are read
-RECORD_BYTES = 4 << 20  # of a file that people could read: JSON, TOML
+RECORD_BYTES = 4 << 20  # of a file that people could read
+SETTINGS_BYTES = 1 << 20  # of settings and recipes, which people write
 LARGEST = 1e9  # of the numbers in a record
 DEPTH = 16  # of what is nested freely
 LONGEST_PATH, LONGEST_PART = 4096, 255  # bytes, as file systems have it
@@ -108,7 +109,7 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         InputError: as `opened`; or it is no TOML, or nested too deeply.
     """
     try:
-        text = read(path).decode()
+        text = read(path, SETTINGS_BYTES).decode()
         return text, tomllib.loads(text)
     except RecursionError:
         raise InputError(f"{path}: nested too deeply") from None
