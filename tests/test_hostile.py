@@ -1319,6 +1319,7 @@ def test_an_unreadable_output_is_its_item_s_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     from light import Watch
+
     from semedit.batch import for_each
 
     watch = Watch()
