@@ -94,7 +94,12 @@ def run(editor: str, generator: Any, latent: Latent, directions: Path, **options
 
 
 # Those of generators whose codes have no regions; see test_swap for the others.
-GENERAL = [name for name, kind in EDITORS.items() if "regions" not in kind.requires]
+WAYS = ("direction", "mask", "attributes", "transfer")  # edits of latents of any generator
+GENERAL = [
+    name
+    for name, kind in EDITORS.items()
+    if kind.way in WAYS and not {"regions", "texture"} & kind.requires
+]
 
 
 @pytest.mark.parametrize("name", GENERAL)
@@ -355,7 +360,7 @@ def test_the_classifier_is_asked_for_all_attributes(
 ) -> None:
     labels = labels_of(generator, latent)
     wanted = {"smiling": True, "wearing_lipstick": True}
-    question = fast.Question(attributes.Classifier(), wanted)
+    question = fast.WantedAttributes(attributes.Classifier(), wanted)
     before = question(latents.picture(generator, latent).image).sigmoid()
     options = {"start": "current", "steps": 40, "lr": 0.2, "mse_weight": 0.0, "sure": 2.0}
     after = Fast(**options, composite=False, prior_weight=0.0)(generator, latent, wanted, labels)

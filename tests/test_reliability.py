@@ -84,7 +84,7 @@ def test_every_input_is_accounted_for(bad):
         for name, (status, words) in expected.items()
         if found[name]["status"] != status or not re.search(words, told(found[name]))
     }
-    assert not wrong
+    assert not wrong, [(n[:20], w[0], w[1], w[2], w[3][:300]) for n, w in wrong.items()]
     odd = [name for name, (status, words) in expected.items() if status == "skipped" and not words]
     assert odd and not [name for name in odd if found[name]["warnings"]]
     space = Workspace(folder / "work")

@@ -13,6 +13,7 @@ from semedit import latents, renders
 from semedit.errors import OptionError, TraitError
 from semedit.latents import Latent
 from semedit.media.labels import PALETTE
+from semedit.media.pixels import to_uint8
 
 
 def face(generator: TinyGenerator) -> Latent:
@@ -40,7 +41,7 @@ def test_frames_are_those_of_separate_syntheses() -> None:
     with torch.no_grad():
         for i in range(6):
             one = generator.synthesis(latent.codes, c[i : i + 1]).image
-            assert np.array_equal(renders.to_uint8(one)[0], found[i])
+            assert np.array_equal(to_uint8(one)[0], found[i])
 
 
 def test_planes_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

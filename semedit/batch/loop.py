@@ -310,7 +310,7 @@ class Loop:
 
     def _fail(self, one: _Ready, error: BaseException, warnings: Sequence[str] = ()) -> Outcome:
         if isinstance(error, SemeditError):
-            told = {"code": error.code, "message": error.message[:LONGEST], "hint": error.hint}
+            told = {"code": error.code, "message": _shortened(error.message), "hint": error.hint}
         else:
             told = {"code": "memory", "message": "not enough memory", "hint": None}
         status: Status = "skipped" if isinstance(error, NoFaceError) else "error"
@@ -361,6 +361,12 @@ class Loop:
                 f"{self.failures} inputs failed, so the run ends",
                 "mend them, or raise --max-failures",
             )
+
+
+def _shortened(text: str) -> str:
+    """A message with its middle left out where it is too long: a path begins it, why ends it."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def _ends_the_run(error: BaseException) -> bool:
