@@ -33,7 +33,7 @@ RECORD_BYTES = 4 << 20  # of a file that people could read
 SETTINGS_BYTES = 1 << 20  # of settings and recipes, which people write
 LARGEST = 1e9  # of the numbers in a record
 DEPTH = 16  # of what is nested freely
-LONGEST_PATH, LONGEST_PART = 4096, 255  # bytes, as file systems have it
+LONGEST_PATH, LONGEST_PART = 1 << 14, 255  # bytes; a path in a record may be longer than one opened
 
 
 @contextmanager

@@ -68,9 +68,13 @@ const advance = (done, total) => { $("progress").max = total; $("progress").valu
 
 // Faces -------------------------------------------------------------------------------------------
 
+let opened = 0; // how often a face was chosen
+
 async function open(i) {
   running?.abort();
+  const mine = ++opened;
   const found = await get(`faces/${i}`);
+  if (mine !== opened) return; // another face was chosen meanwhile
   [index, face] = [i, found];
   $("photograph").src = `faces/${i}/photograph.png`;
   $("photograph").alt = `The photograph of ${found.name}`;
