@@ -16,8 +16,9 @@ SWITCH = "SEMEDIT_KEEP_MEMORY"  # environment variable; 0 leaves the allocator a
 # (-1 is glibc's "never"), grow it by 64 MiB at once.
 _SETTINGS = ((-4, 0), (-1, -1), (-2, 64 << 20))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 # Under a limit of address space: every block from 1 MiB up is returned when it is freed, whereas
-# glibc by itself would soon keep those up to 32 MiB.
-_LIMITED = (-3, 1 << 20)  # M_MMAP_THRESHOLD
+# glibc by itself would soon keep those up to 32 MiB; and threads share one arena, as each of their
+# own would take 64 MiB of addresses.
+_LIMITED = ((-3, 1 << 20), (-8, 1))  # M_MMAP_THRESHOLD, M_ARENA_MAX
 
 
 def keep_freed_memory() -> bool:
@@ -38,7 +39,8 @@ def keep_freed_memory() -> bool:
 
     # What is kept is missing where others map memory, such as files and oneDNN's code.
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        library.mallopt(*_LIMITED)
+        for number, value in _LIMITED:
+            library.mallopt(number, value)
         return False
     return all(library.mallopt(number, value) == 1 for number, value in _SETTINGS)
 
