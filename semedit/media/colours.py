@@ -23,8 +23,8 @@ ROWS = 512  # converted together
 
 # x and y of red, green, blue and white: ITU-T H.273, table 2; 0 is none of its codes.
 D65, WHITE_C = (0.3127, 0.3290), (0.310, 0.316)
-SRGB = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), D65)
-ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), D65)
+SRGB: tuple[tuple[float, float], ...] = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), D65)
+ADOBE: tuple[tuple[float, float], ...] = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), D65)
 _STUDIO = ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), D65)
 _P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 PRIMARIES: dict[int, tuple[tuple[float, float], ...]] = {

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import stat
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,21 +98,6 @@ def _digest(path: Path, _size: int, _changed_ns: int) -> str:
             found.update(part)
             left -= len(part)
     return found.hexdigest()
-
-
-def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a TOML file, and what it says.
-
-    Raises:
-        InputError: as `opened`; or it is no TOML, or nested too deeply.
-    """
-    try:
-        text = read(path).decode()
-        return text, tomllib.loads(text)
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 # JSON -------------------------------------------------------------------------------------------
