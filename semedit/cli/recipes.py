@@ -86,7 +86,9 @@ class Step:
         try:
             context = self.command.make_context(self.name, list(self.arguments), **self._extra)
         except settings.USAGE as error:
-            raise OptionError(f"{self.place}: {self.name}: {error.format_message()}") from error
+            raise OptionError(
+                f"{self.place}: step {self.name}: {error.format_message()}"
+            ) from error
         return dict(context.params)
 
     def run(self) -> int:

@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         OptionError: it cannot be read, is larger than LARGEST, or is not TOML.
     """
     try:
-        return read_toml(path)
+        return read_toml(path, LARGEST)
     except InputError as error:
         raise OptionError(error.message, error.hint) from error
 

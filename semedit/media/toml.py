@@ -21,6 +21,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+SHOWN = 200  # characters of a line in a message
 # Characters that a backslash and a letter make of what was meant as a path.
 ESCAPES = {8: r"\b", 9: r"\t", 10: r"\n", 12: r"\f", 13: r"\r", 27: r"\e"}
 CURLY = str.maketrans("“”„‟‘’‚‛", '""""' + "''''")
@@ -30,14 +31,14 @@ _COLON = re.compile(r"\s*(?:- *)?[\w-]+:(?:\s|$)|\s*- ")
 _BARE = re.compile(r"\s*([\w-]+)\s*=\s*([^\s\"'\[{#].*?)\s*(?:#.*)?$")
 
 
-def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+def read_toml(path: Path, most: int = reading.RECORD_BYTES) -> tuple[str, dict[str, Any]]:
     """The text of a TOML file, and what it says.
 
     Raises:
         InputError: it cannot be read, is no TOML or nested too deeply, or a text in it has become
             another by a backslash that was meant as one.
     """
-    text = _decoded(path, reading.read(path))
+    text = _decoded(path, reading.read(path, most))
     try:
         values = tomllib.loads(re.sub(r"\r\n?", "\n", text))
     except RecursionError:
@@ -75,7 +76,7 @@ def _explained(path: Path, text: str, reason: str) -> InputError:
     lines = text.splitlines() or [""]
     number = int(at[1]) if at and at[1] else len(lines)
     where = f"{path}: line {number}"
-    line = lines[min(number, len(lines)) - 1].strip()
+    line = lines[min(number, len(lines)) - 1].strip()[:SHOWN]
     if "\0" in text:
         return InputError(f"{path}: it holds NUL characters", "save the file as UTF-8")
     if line.translate(CURLY) != line:
@@ -103,7 +104,7 @@ def _explained(path: Path, text: str, reason: str) -> InputError:
 def _backslash(where: str, written: str) -> InputError:
     return InputError(
         f"{where}: a backslash in double quotes begins a special character, like \\n",
-        f"write paths in single quotes: '{written}'",
+        f"write paths in single quotes: '{written[:SHOWN]}'",
     )
 
 
@@ -118,8 +119,11 @@ def _check_texts(path: Path, text: str, values: Any) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
+    """All texts in a value, however deep."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict | list):
+            left += one.values() if isinstance(one, dict) else one
