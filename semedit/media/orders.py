@@ -14,7 +14,7 @@ import numpy as np
 from semedit.errors import MaskError
 from semedit.media.labels import LABELS, SCHEME
 
-FITS = 0.3  # the agreement from which on an order counts at all
+FITS = 0.4  # the agreement from which on an order counts at all
 CLEAR = 1.5  # how many times better than any other an order must fit
 
 _EARS = "l_ear r_ear ear_r"  # which CIHP has no number for
