@@ -240,12 +240,16 @@ def import_checkpoint(
     name: Annotated[
         str | None, typer.Option(help="Of the weights; default: the file's own name.")
     ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--class", min=0, help="Of a StyleGAN2 that draws several: the one to draw."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a checkpoint of another project; `-w NAME` uses it. No code in it is run."""
     from semedit.checkpoints import examine
 
-    plan = examine(file)
+    plan = examine(file, number)
     if not as_json:
         _coverages(plan)
     written = plan.write(name)
