@@ -459,7 +459,8 @@ def test_a_step_without_a_receipt_does_not_count(space):
 
 def test_two_runs_do_not_share_a_workspace(space):
     script = (
-        "import sys, time; from pathlib import Path; from semedit.workspace import Workspace\n"
+        "import sys, time; from pathlib import Path\n"
+        "from semedit.batch.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).locked(make=True):\n"
         "    print('in', flush=True); time.sleep(60)"
     )
@@ -497,8 +498,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from semedit.batch import Item, Result, Run, for_each
-from semedit.media.photographs import write_bytes
-from semedit.workspace import Workspace, photographs
+from semedit.media.files import write_bytes
+from semedit.batch.workspace import Workspace; from semedit.batch.inputs import photographs
 
 space = Workspace(Path(sys.argv[1]))
 

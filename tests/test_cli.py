@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+from tiny import SMALL_CNERF, make_cnerf
 from typer.testing import CliRunner
 
 from semedit import weights
@@ -19,7 +20,6 @@ from semedit.cli.app import app
 from semedit.media.labels import LABELS
 from semedit.media.masks import read_labels, write_labels
 from semedit.tasks.demo import examples
-from tests.test_cnerf import SMALL, make
 
 FAST_INVERT = ("-o", "steps=2", "-o", "tune_steps=1")
 FAST_EDIT = ("-o", "steps=2")
@@ -148,7 +148,7 @@ def test_regions_come_from_another_face(space):
 
 
 def test_codes_of_regions_are_exchanged(space, tmp_path):
-    cnerf = make(SMALL)
+    cnerf = make_cnerf(SMALL_CNERF)
     config = json.dumps(asdict(cnerf.config))
     facts = {"kind": "cnerf", "config": config, "licence": "MIT", "command": "none",
              "seed": "0", "data": "none", "figures": "{}"}  # fmt: skip
@@ -165,7 +165,7 @@ def test_codes_of_regions_are_exchanged(space, tmp_path):
         load_file(work / f"{name}.safetensors")["code.ws"]
         for name in ("edits/a/01-hair-from-b", "latents/a", "latents/b")
     )
-    hair = SMALL.regions.index("hair")
+    hair = SMALL_CNERF.regions.index("hair")
     assert (after[:, hair] == b[:, hair]).all()
     after[:, hair] = a[:, hair]
     assert (after == a).all()

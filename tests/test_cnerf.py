@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import golden
 import pytest
 import torch
+from tiny import SMALL_CNERF, TINY_CNERF, make_cnerf, random_cnerf_codes
 
 from semedit import cameras, weights
 from semedit.checkpoints import cnerf as published
@@ -19,49 +21,7 @@ from semedit.generators.cnerf.config import PUBLISHED, CNeRFConfig
 from semedit.generators.cnerf.march import WINDOWS, distances, march
 from semedit.generators.cnerf.rays import Rays
 from semedit.generators.parts import siren
-from tests import golden
 from tests.benchmarks.cnerf_steps import textbook
-
-TINY = CNeRFConfig(neural=6, z_dim=5, w_dim=6, width=8, samples=10)
-SMALL = replace(
-    TINY,
-    regions=("background", "face", "eye", "mouth", "hair", "glasses"),
-    layered=True,
-    shape_sdf=True,
-    sphere=0.6,
-    beta=0.02,
-    depth=0.185,
-    skip_weight=0.0,
-)
-
-
-def make(config: CNeRFConfig = TINY) -> CNeRF:
-    """Random weights, masks that matter."""
-    torch.manual_seed(0)
-    cnerf = CNeRF(config, "small").eval()
-    with torch.no_grad():
-        if config.sphere is not None:  # where distances start without a part of their own
-            cnerf.local.sdf.weight.normal_(std=0.05), cnerf.local.sdf.bias.normal_(std=0.01)
-        for reads in (cnerf.local.mask, cnerf.local.sdf, cnerf.local.rgb):
-            reads.weight.mul_(4)
-    return cnerf
-
-
-def small_cnerf() -> CNeRF:
-    """With stage 2, whose noise is seen."""
-    cnerf = make(replace(TINY, up=(6, 5)))
-    assert cnerf.stage2 is not None
-    with torch.no_grad():
-        for conv in cnerf.stage2.convs:
-            conv.noise_strength.fill_(0.1)
-    return cnerf
-
-
-def random_codes(cnerf: CNeRF, n: int = 1) -> torch.Tensor:
-    numbers = torch.Generator().manual_seed(1)
-    config = cnerf.config
-    shape = n, len(config.regions), config.layers, config.w_dim
-    return torch.randn(*shape, generator=numbers)
 
 
 @torch.no_grad()
@@ -172,10 +132,10 @@ def test_sines_are_sines() -> None:
 
 
 def test_distances_start_as_a_sphere() -> None:
-    config = replace(SMALL, windows=True)
+    config = replace(SMALL_CNERF, windows=True)
     torch.manual_seed(0)
     cnerf = CNeRF(config)
-    planes, points = cnerf.planes({"ws": random_codes(cnerf)}), torch.randn(50, 3) / 10
+    planes, points = cnerf.planes({"ws": random_cnerf_codes(cnerf)}), torch.randn(50, 3) / 10
     face = cnerf.local.field({k: v[0] for k, v in planes.items()})
     sphere = points.norm(dim=1) - config.depth * 0.6
     torch.testing.assert_close(distances(cnerf, face, points), sphere)
@@ -183,27 +143,29 @@ def test_distances_start_as_a_sphere() -> None:
 
 def test_the_background_lies_in_the_picture() -> None:
     """It is what it is at each pixel, from wherever a face is seen."""
-    cnerf = make(replace(SMALL, windows=True, neural=8, sphere=0.1, beta=0.001))
+    cnerf = make_cnerf(replace(SMALL_CNERF, windows=True, neural=8, sphere=0.1, beta=0.001))
     with torch.no_grad():
         cnerf.local.sdf.weight.zero_(), cnerf.local.sdf.bias.zero_()
         cnerf.local.mask.weight[..., -3:] = 0  # no part of masks or colours is linear in the view
         cnerf.local.feature.weight[..., -3:] = 0
-    codes = {"ws": random_codes(cnerf)}
+    codes = {"ws": random_cnerf_codes(cnerf)}
     views = [cnerf.synthesis(codes, cameras.orbit(yaw, 0.0)).image for yaw in (0.0, 0.5)]
     corner = [view[..., :2, :2] for view in views]
     torch.testing.assert_close(*corner, atol=1e-4, rtol=1e-3)
     assert float(corner[0].detach().std()) > 1e-3
 
 
-WINDOWED = replace(SMALL, windows=True, beta=0.01)
+WINDOWED = replace(SMALL_CNERF, windows=True, beta=0.01)
 
 
-@pytest.mark.parametrize("config", [TINY, SMALL, WINDOWED], ids=["published", "small", "windowed"])
+@pytest.mark.parametrize(
+    "config", [TINY_CNERF, SMALL_CNERF, WINDOWED], ids=["published", "small", "windowed"]
+)
 def test_is_the_plain_formulation(config: CNeRFConfig) -> None:
-    cnerf, c = make(config), cameras.orbit(0.2, -0.1)
+    cnerf, c = make_cnerf(config), cameras.orbit(0.2, -0.1)
     sights = []
     for plain in (True, False):
-        ws = random_codes(cnerf).requires_grad_(True)
+        ws = random_cnerf_codes(cnerf).requires_grad_(True)
         if plain:
             colour, maps = textbook(cnerf, ws, c)
         else:
@@ -216,17 +178,17 @@ def test_is_the_plain_formulation(config: CNeRFConfig) -> None:
 
 
 def test_what_is_hidden_is_left_out() -> None:
-    config = replace(SMALL, neural=8, samples=32, beta=0.002)
-    exact, quick = make(config), make(replace(config, skip_weight=1e-3))
-    codes, c = {"ws": random_codes(exact)}, cameras.orbit(0.1, 0.0)
+    config = replace(SMALL_CNERF, neural=8, samples=32, beta=0.002)
+    exact, quick = make_cnerf(config), make_cnerf(replace(config, skip_weight=1e-3))
+    codes, c = {"ws": random_cnerf_codes(exact)}, cameras.orbit(0.1, 0.0)
     first, second = exact.synthesis(codes, c), quick.synthesis(codes, c)
     assert float((first.image - second.image).detach().abs().max()) < 0.02
     assert not torch.equal(first.image, second.image)
 
 
 def test_a_regions_texture_moves_no_surface_and_no_label() -> None:
-    cnerf, c = make(SMALL), cameras.orbit(0.1, 0.0)
-    codes, donor = ({"ws": x[None]} for x in random_codes(cnerf, 2))
+    cnerf, c = make_cnerf(SMALL_CNERF), cameras.orbit(0.1, 0.0)
+    codes, donor = ({"ws": x[None]} for x in random_cnerf_codes(cnerf, 2))
     other = cnerf.exchange(codes, donor, ["face"], "texture")
     first, second = (cnerf.synthesis(x, c) for x in (codes, other))
     assert torch.equal(first.seg, second.seg) and torch.equal(first.depth, second.depth)
@@ -234,8 +196,8 @@ def test_a_regions_texture_moves_no_surface_and_no_label() -> None:
 
 
 def test_regions_are_exchanged() -> None:
-    cnerf = make(SMALL)
-    codes, donor = ({"ws": x[None]} for x in random_codes(cnerf, 2))
+    cnerf = make_cnerf(SMALL_CNERF)
+    codes, donor = ({"ws": x[None]} for x in random_cnerf_codes(cnerf, 2))
     both = cnerf.exchange(codes, donor, ["hair", "eye"])["ws"]
     for index, name in enumerate(cnerf.regions):
         source = donor if name in ("hair", "eye") else codes
@@ -249,8 +211,8 @@ def test_regions_are_exchanged() -> None:
 
 
 def test_small_regions_stay_in_their_windows() -> None:
-    cnerf = make(replace(SMALL, windows=True))
-    codes, c = {"ws": random_codes(cnerf)}, cameras.orbit(0.0, 0.0)
+    cnerf = make_cnerf(replace(SMALL_CNERF, windows=True))
+    codes, c = {"ws": random_cnerf_codes(cnerf)}, cameras.orbit(0.0, 0.0)
     maps = cnerf.volume(cnerf.planes(codes), c)["maps"][0].view(6, 6, -1)
     eye = cnerf.regions.index("eye")
     assert (maps[[0, -1]][..., eye] == 0).all() and (maps[..., eye] != 0).any()
@@ -258,7 +220,7 @@ def test_small_regions_stay_in_their_windows() -> None:
 
 
 def test_left_and_right_are_told_apart() -> None:
-    cnerf = make()
+    cnerf = make_cnerf()
     maps, left = torch.zeros(1, 9, 2, 2), torch.full((1, 9, 2, 2), 0.5)
     maps[:, 0], maps[:, 0, 0] = 1, 0
     maps[:, PUBLISHED.index("brow"), 0] = 1
@@ -268,9 +230,9 @@ def test_left_and_right_are_told_apart() -> None:
 
 
 def test_distances_and_their_slope() -> None:
-    for config in (TINY, SMALL, replace(SMALL, windows=True)):
-        cnerf, c = make(config), cameras.orbit(0.0, 0.0)
-        planes = cnerf.planes({"ws": random_codes(cnerf)})
+    for config in (TINY_CNERF, SMALL_CNERF, replace(SMALL_CNERF, windows=True)):
+        cnerf, c = make_cnerf(config), cameras.orbit(0.0, 0.0)
+        planes = cnerf.planes({"ws": random_cnerf_codes(cnerf)})
         found = cnerf.volume(planes, c)["distances"][0]
         rays = Rays.of(c, config, None, False).of_views(0, 1)
         points = rays.points().flatten(0, 1).requires_grad_(True)
@@ -284,14 +246,14 @@ def test_distances_and_their_slope() -> None:
 
 
 def test_stage_2_keeps_nothing_and_has_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    cnerf, c = make(replace(TINY, up=(6, 5))), cameras.orbit(0.0, 0.0)
+    cnerf, c = make_cnerf(replace(TINY_CNERF, up=(6, 5))), cameras.orbit(0.0, 0.0)
     found = []
     for again in (False, True):
         if not again:
             monkeypatch.setattr("semedit.generators.cnerf.cnerf._again", march)
         else:
             monkeypatch.undo()
-        ws = random_codes(cnerf).requires_grad_(True)
+        ws = random_cnerf_codes(cnerf).requires_grad_(True)
         codes = {"ws": ws, "up": torch.zeros(1, cnerf.stage2.num_ws, 512)}
         image = cnerf.synthesis(codes, c).image
         assert image.shape == (1, 3, 12, 12)

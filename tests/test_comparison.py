@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_evaluation import heads
+from made_heads import heads
 from tiny import TinyFaceNet, TinyGenerator, small_stylegan2
 from torch import Tensor, nn
 

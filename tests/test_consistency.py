@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from tiny import SMALL_CNERF, make_cnerf, small_manifolds, small_stylegan2
 
 from semedit import cameras
 from semedit.errors import OptionError, TraitError
 from semedit.evaluations.views import ViewsEvaluation, change, reprojection
 from semedit.generators import Output
-from tests.test_cnerf import SMALL, make
-from tests.tiny import small_manifolds, small_stylegan2
 
 SIDE = 32
 
@@ -79,7 +78,7 @@ def test_change_is_measured_apart_from_the_region() -> None:
 
 
 def test_all_parts_are_told_and_drawn() -> None:
-    cnerf = make(SMALL)
+    cnerf = make_cnerf(SMALL_CNERF)
     told: list[str] = []
     evaluation = ViewsEvaluation(faces=2, pairs=2)
     figures = evaluation(cnerf, lambda part, done, total: told.append(part))
@@ -89,7 +88,7 @@ def test_all_parts_are_told_and_drawn() -> None:
     assert [len(row) for _, row in evaluation.rows] == [6, 6, 6, 6]  # the last ones label maps
     assert set(told) == {"views", "swaps"} and len(evaluation.rows) == 4
     assert evaluation.grid().ndim == 3
-    bare = make(replace(SMALL, regions=("background", "face")))
+    bare = make_cnerf(replace(SMALL_CNERF, regions=("background", "face")))
     with pytest.raises(OptionError, match="none of hair"):
         ViewsEvaluation(("swaps",), pairs=1)(bare)
     for wrong in (ViewsEvaluation(("colours",)), ViewsEvaluation(faces=1)):

@@ -7,25 +7,26 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import (
+    SMALL_ENCODER,
+    TinyGenerator,
+    small_cnerf,
+    small_eg3d,
+    small_gram,
+    small_ide3d,
+    small_l2sae,
+    small_manifolds,
+    small_stylegan2,
+    small_triplane,
+)
 
 from semedit import cameras
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
 from semedit.generators.parts.encoder import Encoder
-from tests.test_cnerf import small_cnerf
-from tests.test_generators import SMALL_ENCODER, small_generator
-from tests.test_l2sae import small_l2sae
-from tests.tiny import (
-    TinyGenerator,
-    small_eg3d,
-    small_gram,
-    small_ide3d,
-    small_manifolds,
-    small_stylegan2,
-)
 
 TINY: dict[str, Callable[[], Any]] = {
-    "triplane": lambda: small_generator().attach(Encoder(SMALL_ENCODER)),
+    "triplane": lambda: small_triplane().attach(Encoder(SMALL_ENCODER)),
     "stylegan2": small_stylegan2,
     "l2sae": lambda: small_l2sae(),
     "cnerf": lambda: small_cnerf(),

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pickled import EasyDict, module, nvidia_modules  # noqa: F401
+from tiny import SMALL_EG3D as SMALL
+from tiny import small_eg3d
 from torch import Tensor
 
 from semedit import cameras
@@ -21,9 +24,6 @@ from semedit.generators.parts import volume
 from semedit.generators.triplane.eg3d import EG3D, concentrated, shares, spaced, weigh
 from semedit.inverters import Optimize, Pivotal
 from semedit.latents import synthesize
-from tests.test_checkpoints import EasyDict, module, nvidia  # noqa: F401
-from tests.tiny import SMALL_EG3D as SMALL
-from tests.tiny import small_eg3d
 
 
 @torch.no_grad()
@@ -164,7 +164,7 @@ def write(generator: EG3D, path: Path, **settings: Any) -> Path:
 @pytest.mark.parametrize("axes", [((0, 1), (0, 2), (2, 0)), ((0, 1), (0, 2), (2, 1))])
 def test_a_pickle_keeps_its_axes_and_draws_the_same(
     axes: volume.Axes,
-    nvidia: list[str],  # noqa: F811
+    nvidia: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_pickle_keeps_its_axes_and_draws_the_same(
 
 
 def test_another_way_to_render_is_refused(
-    nvidia: list[str],  # noqa: F811
+    nvidia: list[str],
     tmp_path: Path,
 ) -> None:
     path = write(small_eg3d(), tmp_path / "x.pkl", disparity_space_sampling=True)

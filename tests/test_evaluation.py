@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_heads import heads
 from tiny import TinyFaceNet, TinyGenerator
 from torch import Tensor
 
@@ -17,46 +18,18 @@ from semedit.evaluations import heads as evaluation
 from semedit.evaluations.heads import KEYS, HeadsEvaluation
 from semedit.faces import networks
 from semedit.heads import truth as truths
-from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
 from semedit.media.labels import ATTRIBUTES, REGIONS
-from semedit.media.pixels import to_uint8
 
 
-def heads(n: int = 3) -> list[Truth]:
-    """Pictures that the tiny generator can draw, enlarged to 32 px, with made-up labels."""
-    generator = TinyGenerator()
-    codes, c = generator.sample(3 * n, seed=3)
-    images = to_uint8(generator.synthesis(codes, c).image)
-    images = images.repeat(2, 1).repeat(2, 2)
-    labels = np.full((32, 32), REGIONS["skin"][0], np.uint8)
-    labels[20:24, 10:22] = REGIONS["mouth"][0]
-    hair = labels.copy()
-    hair[:10] = REGIONS["hair"][0]
-    rng = np.random.default_rng(0)
-    return [
-        Truth(
-            seed=1_000_000 + i,
-            image=images[i],
-            labels=labels,
-            landmarks=rng.uniform(4, 28, (68, 2)).astype(np.float32),
-            c=c[i].numpy(),
-            attributes=rng.random(len(ATTRIBUTES)) < 0.5,
-            views=((c[n + i].numpy(), images[n + i]), (c[2 * n + i].numpy(), images[2 * n + i])),
-            edits={"hair_length": (images[i], hair), "smile": (images[i], labels)},
-        )
-        for i in range(n)
-    ]
-
-
-class PerfectParser:
-    """Sees whatever the edit drew: the last map that was asked for."""
+class ColourParser:
+    """Sees hair where red is above green, skin elsewhere: what a picture shows, not what was
+    asked for (test_equations_evaluations works its figures out)."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        labels = torch.from_numpy(heads(1)[0].edits["hair_length"][1].astype(np.int64))
-        size = images.shape[-1]
-        rows = (torch.arange(size) * 32) // size
-        return networks.F.one_hot(labels[rows][:, rows], 19).permute(2, 0, 1)[None].float()
+        hair, skin = REGIONS["hair"][0], REGIONS["skin"][0]
+        labels = torch.where(images[:, 0] > images[:, 1], hair, skin)
+        return networks.F.one_hot(labels, 19).permute(0, 3, 1, 2).float()
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +37,7 @@ def face_networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     network = TinyFaceNet().eval().requires_grad_(False)
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": network)
     monkeypatch.setattr(evaluation, "Judge", lambda: lambda images: network(images).attributes)
-    monkeypatch.setattr(evaluation, "BuiltinParser", PerfectParser)
+    monkeypatch.setattr(evaluation, "BuiltinParser", ColourParser)
     monkeypatch.setattr(evaluation, "traits", lambda images: network(images).attributes)
     known = {tuple(t.landmarks[0]): t.landmarks for t in heads()}
     placed = SimpleNamespace(points=np.stack([next(iter(known.values()))]))
@@ -104,9 +77,9 @@ def test_unknown_parts_and_no_heads_are_refused() -> None:
         fast()([])
 
 
-def test_kept_pixels_do_not_change_and_drawn_hair_is_found() -> None:
+def test_kept_pixels_do_not_change() -> None:
     figures = fast(parts=("masks", "attributes"))(heads(), TinyGenerator().requires_grad_(False))
-    assert figures["mask_edit_iou"] == 1.0
+    assert 0 < figures["mask_edit_iou"] < 1  # of what the parser sees, not of what was drawn
     assert figures["mask_edit_outside_change"] == 0.0
     assert figures["attr_outside_change"] == 0.0
 

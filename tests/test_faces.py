@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from semedit import cameras, weights
 from semedit.errors import InputError, NoFaceError, OptionError, ShapeError, WeightsError
@@ -463,22 +462,3 @@ def test_views_of_all_sizes_lie_on_one_another(monkeypatch: pytest.MonkeyPatch) 
     assert not apart[0, inner | outer].any()
     torch.testing.assert_close(several.six, networks.six(image))
     assert not torch.equal(once.seg, several.seg)
-
-
-def test_cascade_finds_a_photographed_face_when_turned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proposals of a turned search lie about the turned face."""
-    monkeypatch.setattr(networks, "load", lambda name, device="cpu": networks.build(name).eval())
-    from skimage import data
-
-    finder = detect.BuiltinDetector(longest=320)
-    astronaut = data.astronaut()[:260, 90:350]
-    middle = np.array([134.0, 115.0])  # of the face
-    leaning = np.asarray(Image.fromarray(astronaut).rotate(-30, Image.Resampling.BICUBIC))
-    angle = np.deg2rad(30)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    place = rotation @ (middle - 130) + 130
-    views = finder._propose(leaning, 30.0)
-    near = [v for v in views if np.hypot(*(v.mean(0) - place)) < 25]
-    assert near
-    edges = np.array([v[3] - v[0] for v in near])
-    np.testing.assert_allclose(np.arctan2(edges[:, 1], edges[:, 0]), angle, atol=1e-6)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from made_heads import truths
+from tiny import TinyGenerator
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -22,11 +24,9 @@ from semedit.evaluations.semfaceedit import TABLES, Ablation
 from semedit.evaluations.transfer import TransferEvaluation
 from semedit.generators import Output
 from semedit.inverters import Optimize
-from tests.test_styles import truths
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_semfaceedit import SmallTrainer
 from tests.test_trainers_triplane import HEADS, write_heads
-from tests.tiny import TinyGenerator
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +86,9 @@ class OnePass(SmallTrainer):
 
     def start(self, data: Path, seed: int) -> Any:
         task = super().start(data, seed)
+        from tiny import small_manifolds
+
         from semedit.trainers.semfaceedit import SemFaceEditTask
-        from tests.tiny import small_manifolds
 
         generator = small_manifolds(
             z_dim=5, apart=False, sharing=self.sharing, depth=self.depth // 2

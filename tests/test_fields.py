@@ -1,4 +1,4 @@
-"""Meshes, depth maps, interpolations and faces from drawn maps, on tiny generators."""
+"""Meshes, depth maps, interpolations and random_faces from drawn maps, on tiny generators."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import TinyGenerator, pair, random_faces, small_ide3d
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -27,8 +28,6 @@ from semedit.media.decoding import read_labels
 from semedit.media.masks import write_labels
 from semedit.media.photographs import write_image
 from semedit.renders.meshes import UNIT, DensityField, depth_map, extract, write_depth, write_mesh
-from tests.test_texture import faces, pair
-from tests.tiny import TinyGenerator, small_ide3d
 
 
 class Ball:
@@ -98,7 +97,7 @@ def test_depth_is_along_the_axis(tmp_path: Path) -> None:
 def test_a_mesh_needs_a_field() -> None:
     tiny = TinyGenerator()
     with pytest.raises(TraitError, match="no field"):
-        DensityField(tiny, faces(tiny, 1))
+        DensityField(tiny, random_faces(tiny, 1))
 
 
 @pytest.mark.parametrize("part", ["all", "shape", "texture"])
@@ -126,7 +125,7 @@ def test_between_two_faces(part: Any) -> None:
 
 def test_only_textured_generators_interpolate_parts() -> None:
     tiny = TinyGenerator()
-    both = faces(tiny, 2)
+    both = random_faces(tiny, 2)
     assert between(tiny, both[0], both[1], 0.5, "all").codes["ws"].shape == (1, 3, 8)
     with pytest.raises(TraitError, match="apart"):
         between(tiny, both[0], both[1], 0.5, "shape")
@@ -153,7 +152,7 @@ def test_a_drawing_becomes_a_face_of_that_shape() -> None:
 
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
-    """Two inverted faces, their generator's file beside the workspace."""
+    """Two inverted random_faces, their generator's file beside the workspace."""
     generator, both, _, _ = pair(small_ide3d)
     facts = {"kind": "ide3d", "config": json.dumps(asdict(generator.config))}
     weights.save(tmp_path / "small.safetensors", generator.state_dict(), facts, half=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import SMALL_ENCODER, SMALL_TRIPLANE, small_triplane
 
 from semedit import cameras, weights
 from semedit.errors import TraitError, WeightsError
@@ -18,34 +19,6 @@ from semedit.generators.parts import volume
 from semedit.generators.parts.encoder import KIND, Encoder, EncoderConfig
 from semedit.generators.parts.layers import GAIN, SLOPE, ModulatedConv, upsample
 from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
-
-SMALL = TriplaneConfig(
-    z_dim=5,
-    w_dim=12,
-    hidden=16,
-    trunk=(12, 10, 8),
-    shape_channels=4,
-    texture_channels=6,
-    branch=6,
-    neural=8,
-    up=(6,),
-    grid=12,
-    coarse=12,
-    samples=6,
-    skip_weight=0.003,
-)
-SMALL_ENCODER = EncoderConfig(
-    num_shape=5, num_texture=5, w_dim=12, resolution=16, channels=(8, 8), hidden=16
-)
-
-
-def small_generator(seed: int = 0) -> Triplane:
-    """Random weights, dense enough for something to be seen."""
-    torch.manual_seed(seed)
-    generator = Triplane(SMALL, "small")
-    with torch.no_grad():
-        generator.shape_decoder.last.bias[0] = 0.5
-    return generator
 
 
 def random_points(count: int) -> torch.Tensor:
@@ -145,7 +118,7 @@ def test_upsampling_is_the_fir_filter() -> None:
 
 def test_an_opaque_ball_is_seen_where_the_camera_says() -> None:
     """A planted density: the silhouette's centre falls where `cameras.project` puts it."""
-    generator = small_generator()
+    generator = small_triplane()
     centre, radius = torch.tensor([0.1, -0.06, 0.05]), 0.12
     side = 48
     line = (torch.arange(side) + 0.5) / side - 0.5
@@ -160,10 +133,10 @@ def test_an_opaque_ball_is_seen_where_the_camera_says() -> None:
 
 
 def test_skipping_what_is_not_seen_changes_little() -> None:
-    generator = small_generator()
+    generator = small_triplane()
     c = cameras.orbit(0.2, 0.1)
     codes = generator.mapping(torch.randn(1, 5), c)
-    whole = Triplane(replace(SMALL, skip_weight=0.0), "whole")
+    whole = Triplane(replace(SMALL_TRIPLANE, skip_weight=0.0), "whole")
     whole.load_state_dict(generator.state_dict())
     with torch.no_grad():
         a, b = generator.synthesis(codes, c).image, whole.synthesis(codes, c).image
@@ -171,7 +144,7 @@ def test_skipping_what_is_not_seen_changes_little() -> None:
 
 
 def test_other_resolutions_and_random_samples() -> None:
-    generator = small_generator()
+    generator = small_triplane()
     c = cameras.orbit(torch.tensor([0.1, -0.3]), 0.0)
     planes = generator.planes(generator.mapping(torch.randn(1, 5), c[:1]))
     half = generator.render(planes, c, neural=4, jitter=True, keep_empty=1.0)
@@ -180,7 +153,7 @@ def test_other_resolutions_and_random_samples() -> None:
 
 
 def test_views_of_several_faces_stand_next_to_each_other() -> None:
-    generator = small_generator()
+    generator = small_triplane()
     c = cameras.orbit(torch.tensor([0.1, -0.3, 0.2, 0.5]), 0.0)
     codes = generator.mapping(torch.randn(2, 5), c[:2])
     together = generator.render(generator.planes(codes), c).image
@@ -194,12 +167,16 @@ def test_weight_files_bring_generator_and_encoder_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path))
-    generator, encoder = small_generator(), Encoder(SMALL_ENCODER)
+    generator, encoder = small_triplane(), Encoder(SMALL_ENCODER)
     file = tmp_path / "small.safetensors"
     weights.save(
         file,
         generator.state_dict(),
-        {"kind": "triplane", "config": json.dumps(asdict(SMALL)), "encoder": "small-encoder"},
+        {
+            "kind": "triplane",
+            "config": json.dumps(asdict(SMALL_TRIPLANE)),
+            "encoder": "small-encoder",
+        },
     )
     weights.save(
         tmp_path / "small-encoder.safetensors",
@@ -218,7 +195,7 @@ def test_weight_files_bring_generator_and_encoder_back(
 
 
 def test_no_encoder_no_codes() -> None:
-    generator = build_generator("triplane", asdict(SMALL), "small")
+    generator = build_generator("triplane", asdict(SMALL_TRIPLANE), "small")
     inputs = torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.int64)
     with pytest.raises(TraitError):
         generator.encode(*inputs, cameras.orbit(0.0, 0.0))  # type: ignore[operator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import golden
 import torch
 
 from semedit import cameras, weights
@@ -17,7 +18,6 @@ from semedit.generators.surfaces.gram import GRAM, GRAMConfig
 from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
 from semedit.generators.triplane.ide3d_encoder import HybridEncoder, HybridEncoderConfig
 from semedit.runtime import torchvision_ops
-from tests import golden
 
 C = torch.zeros(2, 25)  # StyleGAN2 without labels looks at none
 

@@ -559,7 +559,7 @@ def test_nothing_goes_when_nothing_matched(small, tmp_path):
 def test_a_workspace_within_one_is_left_alone(space, raw, inner):
     """Another process is at work there."""
     script = (
-        "import sys; from pathlib import Path; from semedit.workspace import Workspace\n"
+        "import sys; from pathlib import Path; from semedit.batch.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).locked(make=True): print('in', flush=True); input()"
     )
     other = space.root / inner

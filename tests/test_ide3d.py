@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pickled import FILTER, module, nvidia_modules  # noqa: F401
+from tiny import SMALL_IDE3D, small_ide3d
 from torch import Tensor
 
 from semedit import cameras, weights
@@ -18,8 +20,6 @@ from semedit.generators.parts.encoder import load_encoder
 from semedit.generators.stylegan2.stylegan2 import MappingNetwork, StyleGAN2Config
 from semedit.generators.triplane.ide3d import IDE3D, IDE3DConfig
 from semedit.generators.triplane.ide3d_encoder import HybridEncoder, HybridEncoderConfig
-from tests.test_checkpoints import FILTER, module, nvidia  # noqa: F401
-from tests.tiny import SMALL_IDE3D, small_ide3d
 
 SMALL_ENCODER = HybridEncoderConfig(16, (6, 8, 12), 3, 5, 12, angles=2)
 
@@ -51,7 +51,7 @@ def published(encoder: HybridEncoder) -> dict[str, Tensor]:
 @pytest.mark.parametrize("prefix", ["", "encoder."])
 def test_the_encoder_of_a_pickle(
     prefix: str,
-    nvidia: list[str],  # noqa: F811
+    nvidia: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -108,7 +108,7 @@ def official(path: Path) -> Path:
 
 @torch.no_grad()
 def test_of_the_official_generator_the_mapping_network_is_loaded_and_the_rest_told(
-    nvidia: list[str],  # noqa: F811
+    nvidia: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import SMALL_ENCODER, pair, random_faces, shown_label, small_ide3d
 
 from semedit import cameras
 from semedit.editors import Canonical
@@ -22,9 +23,6 @@ from semedit.inverters import Hybrid
 from semedit.latents import fingerprint, picture, synthesize
 from semedit.renders import line_plot
 from semedit.trainers.loop import write_weights
-from tests.test_generators import SMALL_ENCODER
-from tests.test_texture import faces, pair, shown_label
-from tests.tiny import small_ide3d
 
 SIDE = 32
 
@@ -56,8 +54,8 @@ def canonical(generator: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def truths(generator: Any, n: int = 3) -> list[Truth]:
-    """The generator's own faces as if they were rendered heads."""
-    latent = faces(generator, n)
+    """The generator's own random_faces as if they were rendered heads."""
+    latent = random_faces(generator, n)
     found = []
     for i in range(n):
         one = latent[i]
@@ -90,7 +88,7 @@ def short() -> Hybrid:
 
 
 def test_all_parts(generator: Any, canonical: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ide3d, "REGIONS", (shown_label(generator, faces(generator, 2)),))
+    monkeypatch.setattr(ide3d, "REGIONS", (shown_label(generator, random_faces(generator, 2)),))
     monkeypatch.setattr(ide3d, "YAWS_DEG", (-30, 30))
     evaluation = IDE3DEvaluation(
         encoders={"own": generator.encoder},
@@ -130,7 +128,7 @@ def test_a_better_start_shows(generator: Any) -> None:
     from semedit.evaluations.heads import at_resolution
 
     heads = [at_resolution(t, SIDE) for t in truths(generator)]
-    right = faces(generator, 3).codes["ws"]
+    right = random_faces(generator, 3).codes["ws"]
     _, _, c = together(heads)
 
     def oracle(images: torch.Tensor, labels: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -153,7 +151,7 @@ def test_starts_are_put_back(generator: Any) -> None:
 
 
 def test_an_edit_in_one_pass(generator: Any, canonical: str) -> None:
-    latent = faces(generator, 2)
+    latent = random_faces(generator, 2)
     labels = synthesize(generator, latent).seg.argmax(1)
     drawn = labels.clone()
     drawn[:, 10:20, 10:20] = 13

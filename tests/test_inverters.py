@@ -5,23 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TinyFaceNet, TinyGenerator
+from tiny import FAST_INVERTERS, TinyFaceNet, TinyGenerator
 from torch import Tensor
 
 from semedit import latents, metrics, weights
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.faces import networks
-from semedit.inverters import INVERTERS, Hybrid, Optimize, Pivotal
+from semedit.inverters import INVERTERS, Hybrid, Optimize
 from semedit.inverters.codes import Offsets, known_traits, spread
 from semedit.inverters.descent import descend, schedule
 from semedit.inverters.tuning import chosen
 from semedit.options import build_method, options_of
-
-FAST = {
-    "optimize": Optimize(steps=4, perceptual="faces"),
-    "pivotal": Pivotal(pivot_steps=3, steps=3, perceptual="faces"),
-    "hybrid": Hybrid(steps=3, tune_steps=3, perceptual="faces"),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +39,7 @@ def faces(generator: TinyGenerator, n: int = 2) -> tuple[Tensor, Tensor, Tensor]
 
 
 def test_every_inverter_is_tested() -> None:
-    assert set(FAST) == set(INVERTERS)
+    assert set(FAST_INVERTERS) == set(INVERTERS)
 
 
 @pytest.mark.parametrize("name", INVERTERS)
@@ -53,7 +47,9 @@ def test_contract(generator: TinyGenerator, name: str) -> None:
     images, labels, c = faces(generator)
     before = latents.fingerprint(generator)
     seen: list[tuple[int, int]] = []
-    latent = FAST[name](generator, images, labels, c, progress=lambda *at: seen.append(at))
+    latent = FAST_INVERTERS[name](
+        generator, images, labels, c, progress=lambda *at: seen.append(at)
+    )
     latents.check(latent, generator)
     assert latent.method == name and torch.equal(latent.c, c)
     assert latent.meta["perceptual"] == "faces"
@@ -66,16 +62,16 @@ def test_contract(generator: TinyGenerator, name: str) -> None:
 @pytest.mark.parametrize("name", INVERTERS)
 def test_the_same_twice(generator: TinyGenerator, name: str) -> None:
     images, labels, c = faces(generator)
-    first = FAST[name](generator, images, labels, c, seed=3)
-    second = FAST[name](generator, images, labels, c, seed=3)
+    first = FAST_INVERTERS[name](generator, images, labels, c, seed=3)
+    second = FAST_INVERTERS[name](generator, images, labels, c, seed=3)
     assert torch.equal(first.codes["ws"], second.codes["ws"])
 
 
 @pytest.mark.parametrize("name", INVERTERS)
 def test_a_batch_is_its_faces(generator: TinyGenerator, name: str) -> None:
     images, labels, c = faces(generator)
-    both = FAST[name](generator, images, labels, c)
-    one = FAST[name](generator, images[1:], labels[1:], c[1:])
+    both = FAST_INVERTERS[name](generator, images, labels, c)
+    one = FAST_INVERTERS[name](generator, images[1:], labels[1:], c[1:])
     assert torch.allclose(both[1].codes["ws"], one.codes["ws"], atol=1e-3)
 
 
@@ -83,9 +79,9 @@ def test_a_batch_is_its_faces(generator: TinyGenerator, name: str) -> None:
 def test_other_sizes_are_refused(generator: TinyGenerator, name: str) -> None:
     images, labels, c = faces(generator)
     with pytest.raises(ShapeError, match="tiny"):
-        FAST[name](generator, images[..., :8, :8], labels, c)
+        FAST_INVERTERS[name](generator, images[..., :8, :8], labels, c)
     with pytest.raises(ShapeError):
-        FAST[name](generator, images, labels, c[:1])
+        FAST_INVERTERS[name](generator, images, labels, c[:1])
 
 
 @pytest.mark.parametrize("name", INVERTERS)
@@ -150,7 +146,7 @@ def test_locality_keeps_other_views(generator: TinyGenerator) -> None:
 def test_hybrid_needs_an_encoder(generator: TinyGenerator) -> None:
     generator.traits = frozenset({"camera", "seg"})
     with pytest.raises(TraitError, match="tiny"):
-        FAST["hybrid"](generator, *faces(generator))
+        FAST_INVERTERS["hybrid"](generator, *faces(generator))
 
 
 def test_the_hint_at_a_misfit_tells_what_is_on_the_disk(
@@ -160,7 +156,7 @@ def test_the_hint_at_a_misfit_tells_what_is_on_the_disk(
     monkeypatch.setattr(weights.rows, "DATA", tmp_path / "none")
     generator.traits = frozenset({"camera", "seg"})
     with pytest.raises(TraitError, match="no generator on this disk fits"):
-        FAST["hybrid"](generator, *faces(generator))
+        FAST_INVERTERS["hybrid"](generator, *faces(generator))
     tensors = {"w_avg": torch.zeros(2)}
     for name in ("with", "without"):
         facts = {"kind": "triplane", "encoder": f"{name}-encoder"}
@@ -169,7 +165,7 @@ def test_the_hint_at_a_misfit_tells_what_is_on_the_disk(
     (tmp_path / "damaged.safetensors").write_bytes(b"cut")
     assert {k: "encode" in v for k, v in known_traits().items()} == {"with": True, "without": False}
     with pytest.raises(TraitError, match=r"these fit: with\)"):
-        FAST["hybrid"](generator, *faces(generator))
+        FAST_INVERTERS["hybrid"](generator, *faces(generator))
 
 
 def test_hybrid_starts_where_the_encoder_sees_the_face(generator: TinyGenerator) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import TinyFaceNet, TinyGenerator
+from tiny import FAST_INVERTERS, TinyFaceNet, TinyGenerator, small_stylegan2
 from torch import Tensor, nn
 
 from semedit import latents
@@ -24,8 +24,6 @@ from semedit.inverters.coarse import phases
 from semedit.media.masks import write_labels
 from semedit.media.photographs import write_image
 from semedit.tasks import face_inputs, load_face
-from tests.test_contracts import small_stylegan2
-from tests.test_inverters import FAST
 
 
 class TinyStart(nn.Module):
@@ -64,7 +62,7 @@ def faces(generator: StyleGAN2) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("coarse", [0, 8])
 def test_every_inverter_works(generator: StyleGAN2, name: str, coarse: int) -> None:
     images, labels, c = faces(generator)
-    method: Any = replace(FAST[name], coarse=coarse)
+    method: Any = replace(FAST_INVERTERS[name], coarse=coarse)
     seen: list[tuple[int, int]] = []
     latent = method(generator, images, labels, c, progress=lambda *at: seen.append(at))
     latents.check(latent, generator)

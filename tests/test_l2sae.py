@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import golden
 import pytest
 import torch
+from tiny import SMALL_L2SAE, small_l2sae, small_pictures
 
 from semedit import weights
 from semedit.checkpoints import examine
@@ -15,37 +17,6 @@ from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.generators import load_generator
 from semedit.generators.l2sae.l2sae import L2SAE, ROIS, SLICINGS, L2SAEConfig
 from semedit.generators.l2sae.layers import smooth
-from tests import golden
-
-SMALL = L2SAEConfig(
-    resolution=64,
-    style=12,
-    encoder=(4, 4, 6, 6, 8),
-    summary=(10,),
-    head=(8,),
-    decoder=(8, 6, 6, 4),
-    slicing="first",
-    map_decoder=(6, 6, 4, 4),
-    rank=3,
-)
-
-
-def small_l2sae() -> L2SAE:
-    """Random weights, noise that is seen, a prior that spreads."""
-    torch.manual_seed(0)
-    generator = L2SAE(SMALL, "small").eval()
-    with torch.no_grad():
-        for name, parameter in generator.named_parameters():
-            if name.endswith("noise.weight"):
-                parameter.fill_(0.1)
-        generator.prior.mean.normal_()
-        generator.prior.basis.normal_()
-    return generator
-
-
-def pictures(n: int = 2) -> torch.Tensor:
-    numbers = torch.Generator().manual_seed(1)
-    return torch.rand(n, 3, 64, 64, generator=numbers) * 2 - 1
 
 
 @torch.no_grad()
@@ -61,7 +32,7 @@ def test_agreement_with_the_swapping_autoencoder(shared: Path) -> None:
 
 
 def test_codes_are_of_unit_length() -> None:
-    codes = small_l2sae().encode(pictures())
+    codes = small_l2sae().encode(small_pictures())
     assert codes["structure"].shape == (2, 8, 4, 4) and codes["style"].shape == (2, 12)
     for code in codes.values():
         torch.testing.assert_close(code.square().sum(1), torch.ones_like(code[:, 0]))
@@ -78,7 +49,7 @@ def test_another_size_is_refused() -> None:
 
 def test_noise_is_fixed_drawn_or_none() -> None:
     generator = small_l2sae()
-    codes = generator.encode(pictures())
+    codes = generator.encode(small_pictures())
     const, again = (generator.synthesis(codes).image for _ in range(2))
     assert torch.equal(const, again)
     none, drawn = (generator.synthesis(codes, noise=n).image for n in ("none", "random"))
@@ -89,7 +60,7 @@ def test_noise_is_fixed_drawn_or_none() -> None:
 
 @pytest.mark.parametrize("slicing", SLICINGS)
 def test_slices_share_the_structure_out(slicing: str) -> None:
-    generator = L2SAE(L2SAEConfig(**{**vars(SMALL), "slicing": slicing}))
+    generator = L2SAE(L2SAEConfig(**{**vars(SMALL_L2SAE), "slicing": slicing}))
     masks = torch.stack([generator.channels(name) for name in ROIS])
     assert torch.equal(masks.sum(0), torch.ones(8))
     with pytest.raises(OptionError):
@@ -97,7 +68,7 @@ def test_slices_share_the_structure_out(slicing: str) -> None:
 
 
 def test_a_region_reads_its_slice_alone() -> None:
-    generator, images = small_l2sae(), pictures()
+    generator, images = small_l2sae(), small_pictures()
     assert generator.SMPN is not None
     together = generator.region_logits(images)
     assert together.shape == (2, 5, 64, 64)
@@ -111,10 +82,10 @@ def test_a_region_reads_its_slice_alone() -> None:
 
 
 def test_without_smpn_there_are_no_regions() -> None:
-    generator = L2SAE(L2SAEConfig(**{**vars(SMALL), "slicing": "", "rank": 0}), "plain")
+    generator = L2SAE(L2SAEConfig(**{**vars(SMALL_L2SAE), "slicing": "", "rank": 0}), "plain")
     assert generator.traits == {"encode"}
     with pytest.raises(TraitError, match="no regions"):
-        generator.region_logits(pictures())
+        generator.region_logits(small_pictures())
     with pytest.raises(TraitError, match="prior"):
         generator.mapping(torch.zeros(1, 0))
 
@@ -136,7 +107,9 @@ def test_smoothing_keeps_a_constant() -> None:
 
 
 def test_configuration_is_read_off_the_tensors() -> None:
-    generator = L2SAE(L2SAEConfig(**{**vars(SMALL), "slicing": "", "rank": 0, "map_decoder": ()}))
+    generator = L2SAE(
+        L2SAEConfig(**{**vars(SMALL_L2SAE), "slicing": "", "rank": 0, "map_decoder": ()})
+    )
     tensors = {k: v for k, v in generator.state_dict().items() if k.startswith(("E.", "G."))}
     found = checkpoint.config(tensors)
     assert {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()} == {
@@ -151,7 +124,7 @@ def test_configuration_is_read_off_the_tensors() -> None:
 
 def test_its_checkpoints_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "weights"))
-    plain = L2SAEConfig(**{**vars(SMALL), "slicing": "", "rank": 0, "map_decoder": ()})
+    plain = L2SAEConfig(**{**vars(SMALL_L2SAE), "slicing": "", "rank": 0, "map_decoder": ()})
     generator = L2SAE(plain, "plain").eval()
     file = {k: v for k, v in generator.state_dict().items() if k.startswith(("E.", "G."))}
     file["E.FromRGB.Blur.kernel"] = torch.ones(1, 1)
@@ -163,5 +136,5 @@ def test_its_checkpoints_are_imported(tmp_path: Path, monkeypatch: pytest.Monkey
     plan.write("mine")
     found = load_generator("mine")
     assert found.traits == {"encode"} and found.config == plain
-    codes = generator.encode(pictures())
+    codes = generator.encode(small_pictures())
     assert torch.equal(found.synthesis(codes).image, generator.synthesis(codes).image)

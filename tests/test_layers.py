@@ -30,6 +30,7 @@ ORDER = (
     "batch",
     "tasks",
     "evaluations",
+    "web",
     "notebook",
     "cli",
     "__init__",

@@ -7,8 +7,10 @@ import types
 from pathlib import Path
 from typing import Any
 
+import golden
 import pytest
 import torch
+from tiny import SMALL_SURFACES, small_gram, small_manifolds
 from torch import Tensor, nn
 
 from semedit import cameras, weights
@@ -23,9 +25,7 @@ from semedit.generators.surfaces.intersections import Intersections, Lens, Surfa
 from semedit.generators.surfaces.manifolds import CLUBS, Manifolds, club_numbers
 from semedit.latents import TunedGenerator
 from semedit.media.labels import LABELS, REGIONS
-from tests import golden
 from tests.benchmarks.gram_steps import textbook
-from tests.tiny import SMALL_SURFACES, small_gram, small_manifolds
 
 C = cameras.orbit(torch.tensor([0.2, -0.3]), 0.1)
 

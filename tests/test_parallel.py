@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from together import LineTrainer
 
 from semedit.errors import OptionError
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parallel import Processes
 from tests.test_trainers_triplane import write_heads
-from tests.together import LineTrainer
 
 WORKER = Path(__file__).with_name("together.py")
 

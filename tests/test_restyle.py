@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import small_l2sae
 from typer.testing import CliRunner
 
 from semedit import cameras, latents, weights
@@ -23,7 +24,6 @@ from semedit.media.photographs import read_photo, write_image
 from semedit.media.pixels import resize, to_tensor, to_uint8
 from semedit.tasks import run_task
 from semedit.tasks.restyle import Restyle
-from tests.test_l2sae import small_l2sae
 
 
 class Watcher:

@@ -6,13 +6,12 @@ import math
 
 import pytest
 import torch
+from tiny import TinyGenerator, small_l2sae, small_pictures
 
 from semedit import cameras, latents
 from semedit.editors.roi import Roi, blend, gaussian
 from semedit.errors import OptionError, TraitError
 from semedit.generators.l2sae.l2sae import L2SAE
-from tests.test_l2sae import pictures, small_l2sae
-from tests.tiny import TinyGenerator
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_pixels_outside_alpha_stay_to_the_bit(
     generator: L2SAE, options: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The region is a square, and what is drawn shows it further right."""
-    images = pictures()
+    images = small_pictures()
 
     def logits(shown: torch.Tensor, names: list[str]) -> torch.Tensor:
         right = 0 if torch.equal(shown, images) else 10
@@ -75,7 +74,7 @@ def test_pixels_outside_alpha_stay_to_the_bit(
 
 
 def test_style_noise_is_algorithm_1(generator: L2SAE) -> None:
-    images = pictures()
+    images = small_pictures()
     found = Roi(region="hair", style_noise=0.7, seed=3)(generator, images)
     noise = torch.randn(1, 12, generator=torch.Generator().manual_seed(3))
     codes = generator.encode(images)
@@ -95,7 +94,7 @@ def test_style_noise_is_algorithm_1(generator: L2SAE) -> None:
 def test_detail_and_size_of_large_pictures_stay(generator: L2SAE) -> None:
     """What a picture shows beyond the decoder's resolution stays inside the region, too."""
     torch.manual_seed(1)
-    coarse = pictures()
+    coarse = small_pictures()
     large = torch.nn.functional.interpolate(coarse, 128, mode="bilinear")
     checks = 0.2 * (-1.0) ** torch.arange(128)
     fine = (0.5 * large + checks * checks[:, None]).clamp(-1, 1)
@@ -114,7 +113,7 @@ def test_detail_and_size_of_large_pictures_stay(generator: L2SAE) -> None:
 
 
 def test_style_from_another_picture(generator: L2SAE) -> None:
-    images, other = pictures(3)[:2], pictures(3)[2:]
+    images, other = small_pictures(3)[:2], small_pictures(3)[2:]
     found = Roi(region="lips")(generator, images, other)
     style = generator.encode(other)["style"]
     torch.testing.assert_close(found.codes["style"], style.expand(2, -1))
@@ -123,7 +122,7 @@ def test_style_from_another_picture(generator: L2SAE) -> None:
 
 
 def test_structure_noise_moves_the_slice_alone(generator: L2SAE) -> None:
-    images = pictures()
+    images = small_pictures()
     before = generator.encode(images)
     found = Roi(region="eyes", structure_noise=0.5)(generator, images)
     assert torch.equal(found.codes["style"], before["style"])
@@ -134,7 +133,7 @@ def test_structure_noise_moves_the_slice_alone(generator: L2SAE) -> None:
 
 
 def test_faces_of_a_batch_are_edited_as_alone(generator: L2SAE) -> None:
-    editor, images = Roi(region="skin", style_noise=1.0), pictures()
+    editor, images = Roi(region="skin", style_noise=1.0), small_pictures()
     whole, alone = editor(generator, images), editor(generator, images[1:])
     torch.testing.assert_close(whole.image[1:], alone.image, atol=1e-4, rtol=1e-3)
     other = Roi(region="skin", style_noise=1.0, seed=1)(generator, images)
@@ -142,7 +141,7 @@ def test_faces_of_a_batch_are_edited_as_alone(generator: L2SAE) -> None:
 
 
 def test_a_latent_shows_the_edited_picture(generator: L2SAE) -> None:
-    found = Roi(style_noise=1.0)(generator, pictures())
+    found = Roi(style_noise=1.0)(generator, small_pictures())
     c = cameras.orbit(torch.zeros(2), 0.0)
     latent = found.latent(generator, latents.fingerprint(generator), c)
     latents.check(latent, generator)
@@ -151,8 +150,8 @@ def test_a_latent_shows_the_edited_picture(generator: L2SAE) -> None:
 
 def test_misuse_is_told(generator: L2SAE) -> None:
     with pytest.raises(OptionError, match="nothing to do"):
-        Roi()(generator, pictures())
+        Roi()(generator, small_pictures())
     with pytest.raises(OptionError, match="from 0 to"):
-        Roi(style_noise=1e30)(generator, pictures())
+        Roi(style_noise=1e30)(generator, small_pictures())
     with pytest.raises(TraitError):
-        Roi(style_noise=1.0)(TinyGenerator(), pictures())
+        Roi(style_noise=1.0)(TinyGenerator(), small_pictures())

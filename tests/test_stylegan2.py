@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import small_stylegan2
 
 from semedit.checkpoints import stylegan2_keys as keys
 from semedit.errors import OptionError, ShapeError
@@ -11,7 +12,6 @@ from semedit.generators import build_generator
 from semedit.generators.parts import frozen
 from semedit.generators.parts.layers import fir
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config, sides, widths
-from tests.test_contracts import small_stylegan2
 
 NO_LABEL = torch.zeros(2, 25)
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_heads import truths
+from tiny import SMALL_L2SAE, TinyGenerator, small_l2sae
 
 from semedit.editors import Mask, Roi
 from semedit.editors.roi import Restyled
@@ -15,38 +17,16 @@ from semedit.errors import OptionError
 from semedit.evaluations.styles import StylesEvaluation
 from semedit.generators import load_generator
 from semedit.generators.l2sae.l2sae import L2SAE, ROIS
-from semedit.heads.truth import Truth, read_truths
+from semedit.heads.truth import read_truths
 from semedit.inverters import Optimize
 from semedit.losses import region
 from semedit.media.pixels import to_tensor
-from tests.test_l2sae import SMALL, small_l2sae
-from tests.tiny import TinyGenerator
 
 
 class Rival(TinyGenerator):
     """The optimisation-based route, at the other's size."""
 
-    resolution = SMALL.resolution
-
-
-def truths(n: int = 2) -> list[Truth]:
-    """Flat hair above flat skin with everything else in it; the edit is less hair."""
-    labels = np.ones((64, 64), np.uint8)
-    labels[:20] = 13
-    labels[30:34, 10:20], labels[36:44, 28:36], labels[50:54, 20:40] = 4, 2, 11
-    less = labels.copy()
-    less[10:20] = 1
-    found = []
-    for i in range(n):
-        image = np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        c = np.eye(5, dtype=np.float32).reshape(25)
-        c[:16] = np.diag([1, -1, -1, 1]).reshape(16)
-        c[11], c[16:] = 2.7, (4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1)
-        found.append(
-            Truth(1_000_000 + i, image, labels, np.zeros((68, 2)), c, np.zeros(20), (),
-                  {"hair_length": (image, less)})
-        )  # fmt: skip
-    return found
+    resolution = SMALL_L2SAE.resolution
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import SMALL_CNERF, TinyGenerator, make_cnerf, random_cnerf_codes
 
 from semedit import cameras, latents
 from semedit.directions import fitting
@@ -14,18 +15,16 @@ from semedit.editors import Direction, Swap
 from semedit.errors import OptionError, TraitError
 from semedit.generators.cnerf.cnerf import CNeRF
 from semedit.latents import Latent
-from tests.test_cnerf import SMALL, make, random_codes
-from tests.tiny import TinyGenerator
 
 
 @pytest.fixture
 def cnerf() -> CNeRF:
-    return make(SMALL)
+    return make_cnerf(SMALL_CNERF)
 
 
 def faces(cnerf: CNeRF) -> tuple[Latent, Latent]:
     """Two faces, and a donor."""
-    codes = random_codes(cnerf, 3)
+    codes = random_cnerf_codes(cnerf, 3)
     c, mark = cameras.orbit(0.0, 0.0), latents.fingerprint(cnerf)
     return (
         Latent({"ws": codes[:2]}, c.expand(2, -1), "small", mark, "optimize"),
@@ -64,7 +63,7 @@ def test_directions_of_a_region_move_it_alone(cnerf: CNeRF, tmp_path: Path) -> N
     own = OfRegions.named(cnerf, ["mouth"])
     mouth = cnerf.regions.index("mouth")
     codes, _ = fitting.sample(cnerf, 64, cut=own.cut)
-    assert codes["ws"].shape == (64, 1, 5, SMALL.w_dim)
+    assert codes["ws"].shape == (64, 1, 5, SMALL_CNERF.w_dim)
     scores = torch.randn(64, 40) + codes["ws"][:, 0, 0, :1]
     found = own.whole(fitting.fit_boundaries(cnerf, codes, scores, ["smiling"]), "mouth")
     assert list(found.units) == ["smiling@mouth"]

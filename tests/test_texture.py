@@ -8,49 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import TinyGenerator, pair, random_faces, small_ide3d, small_triplane
 from torch import Tensor
 
-from semedit import cameras, latents
+from semedit import latents
 from semedit.directions.directions import Directions, normal
 from semedit.editors import Direction, Mask
 from semedit.editors.texture import Texture
 from semedit.errors import MaskError, OptionError, TraitError
-from semedit.latents import Latent
 from semedit.media.labels import LABELS
-from tests.test_generators import small_generator
-from tests.tiny import TinyGenerator, small_ide3d
 
-every = pytest.mark.parametrize("make", [small_generator, small_ide3d])
-
-
-def faces(generator: Any, n: int = 2) -> Latent:
-    """Latents of random z."""
-    numbers = torch.Generator().manual_seed(3)
-    c = cameras.orbit(torch.linspace(-0.2, 0.2, n), 0.1)
-    codes = generator.mapping(torch.randn(n, generator.z_dim, generator=numbers), c)
-    print_ = latents.fingerprint(generator)
-    return Latent({k: v.detach() for k, v in codes.items()}, c, generator.name, print_, "hybrid")
-
-
-def shown_label(generator: Any, latent: Latent) -> str:
-    """A label, not the background, that some but not all pixels of every face have."""
-    seen = latents.synthesize(generator, latent).seg.argmax(1).flatten(1)
-    for label, name in enumerate(LABELS):
-        share = (seen == label).float().mean(1)
-        if label and bool(((share > 0.02) & (share < 0.95)).all()):
-            return name
-    raise AssertionError("no such label")
-
-
-def pair(make: Callable[[], Any]) -> tuple[Any, Latent, Latent, str]:
-    """Generator, two faces with sharp labels, a donor, a region that both show."""
-    generator = make().eval().requires_grad_(False)
-    with torch.no_grad():
-        generator.shape_decoder.last.bias[0] = 2.0  # something is seen, and its labels differ
-        generator.shape_decoder.first.weight *= 3
-        generator.shape_decoder.last.weight[1:] *= 15
-    both = faces(generator, 2)
-    return generator, both, faces(generator, 3)[2], shown_label(generator, both)
+every = pytest.mark.parametrize("make", [small_triplane, small_ide3d])
 
 
 @every
@@ -157,7 +125,7 @@ def test_errors() -> None:
         Texture(" ")
     tiny = TinyGenerator()
     with pytest.raises(TraitError):
-        Texture()(tiny, faces(tiny))
+        Texture()(tiny, random_faces(tiny))
     generator, latent, _, _ = pair(small_ide3d)
     seen = latents.synthesize(generator, latent).seg.argmax(1)
     absent = next(name for i, name in enumerate(LABELS) if not bool((seen == i).any()))

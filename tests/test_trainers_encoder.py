@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import SMALL_ENCODER, small_ide3d, small_stylegan2, small_triplane
 
 from semedit import cameras, weights
 from semedit.editors.canonical import canonical_encoder
@@ -19,10 +20,8 @@ from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.synthesis import Faces
-from tests.test_generators import SMALL_ENCODER, small_generator
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_triplane import SmallHeads, write_heads
-from tests.tiny import small_ide3d, small_stylegan2
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +172,7 @@ def test_resumed_runs_equal_unbroken_ones(weights_file: Path, tmp_path: Path, ki
 
 
 def test_faces_swap_textures_alone() -> None:
-    generator = small_generator().attach(Encoder(SMALL_ENCODER))
+    generator = small_triplane().attach(Encoder(SMALL_ENCODER))
     torch.manual_seed(0)
     faces = Faces.of(generator, _cameras(), mapped=0.0, swapped=1.0)
     images, labels = torch.randn(3, 3, 16, 16), torch.randint(0, 19, (3, 16, 16))
@@ -195,7 +194,7 @@ def test_a_generator_without_styles_is_refused(tmp_path: Path) -> None:
 
 
 def test_inversion_may_ask_the_encoder_for_the_view() -> None:
-    generator = small_generator().attach(Encoder(replace(SMALL_ENCODER, angles=2)))
+    generator = small_triplane().attach(Encoder(replace(SMALL_ENCODER, angles=2)))
     images, labels = torch.rand(2, 3, 16, 16), torch.zeros(2, 16, 16, dtype=torch.int64)
     c = cameras.orbit(torch.tensor([0.4, -0.4]), 0.1, 0.05)
     method = Hybrid(steps=0, tune_steps=0, perceptual="none", camera="encoder")
@@ -205,7 +204,7 @@ def test_inversion_may_ask_the_encoder_for_the_view() -> None:
     torch.testing.assert_close(found[:, :2], angles, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found[:, 2:], cameras.to_six(c)[:, 2:], rtol=1e-3, atol=1e-4)
     with pytest.raises(TraitError, match="predicts yaw"):
-        method(small_generator().attach(Encoder(SMALL_ENCODER)), images, labels, c)
+        method(small_triplane().attach(Encoder(SMALL_ENCODER)), images, labels, c)
 
 
 @pytest.mark.parametrize("kind", [EncoderTrainer, CanonicalTrainer])

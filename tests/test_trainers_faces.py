@@ -14,6 +14,7 @@ from semedit.errors import InputError
 from semedit.faces import networks
 from semedit.media.labels import ATTRIBUTES
 from semedit.trainers import faces as trainers
+from semedit.trainers.detector import DetectorTrainer
 from semedit.trainers.landmarks import LandmarkTrainer
 from semedit.trainers.loop import Schedule, train
 
@@ -130,6 +131,7 @@ def test_photographs_stay_in_range_and_repeat() -> None:
 @pytest.mark.parametrize(
     "trainer",
     [
+        DetectorTrainer(batch_size=8),
         LandmarkTrainer(batch_size=8, mined=2),
         trainers.FaceTrainer(batch_size=2),
         trainers.TraitTrainer(batch_size=2),

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tiny import SMALL_IDE3D
 
 from semedit import cameras, weights
 from semedit.datasets import posed
@@ -27,7 +28,6 @@ from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.discriminators import DualDiscriminator
 from semedit.trainers.parts.image_label_pairs import blurred
 from tests.test_trainers_triplane import SIDE, SmallHeads, write_heads
-from tests.tiny import SMALL_IDE3D
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import SMALL_L2SAE
 
 from semedit import weights
 from semedit.datasets.labelled import read_labelled
@@ -22,20 +23,19 @@ from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.patches import PatchDiscriminator, random_crops
 from semedit.trainers.parts.recolouring import groups, recoloured
 from semedit.trainers.parts.region_losses import region_losses, region_masks
-from tests.test_l2sae import SMALL as SIZES
 from tests.test_trainers_triplane import HEADS, write_heads
 
 SMALL = L2SAETrainer(
     output="small",
-    resolution=SIZES.resolution,
-    style=SIZES.style,
-    encoder=SIZES.encoder,
-    summary=SIZES.summary,
-    head=SIZES.head,
-    decoder=SIZES.decoder,
-    map_encoder=SIZES.encoder,
-    map_head=SIZES.head,
-    map_decoder=SIZES.map_decoder,
+    resolution=SMALL_L2SAE.resolution,
+    style=SMALL_L2SAE.style,
+    encoder=SMALL_L2SAE.encoder,
+    summary=SMALL_L2SAE.summary,
+    head=SMALL_L2SAE.head,
+    decoder=SMALL_L2SAE.decoder,
+    map_encoder=SMALL_L2SAE.encoder,
+    map_head=SMALL_L2SAE.head,
+    map_decoder=SMALL_L2SAE.map_decoder,
     rank=2,
     critic=(4, 4, 4, 4, 4),
     patch_size=8,
@@ -165,12 +165,12 @@ def test_learning_what_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_starting_from_published_weights(tmp_path: Path) -> None:
-    published = L2SAE(replace(SIZES, slicing="", map_decoder=(), rank=0), "published")
+    published = L2SAE(replace(SMALL_L2SAE, slicing="", map_decoder=(), rank=0), "published")
     path = tmp_path / "published.safetensors"
     config = '{"resolution": 64, "style": 12, "encoder": [4, 4, 6, 6, 8], "summary": [10], '
     config += '"head": [8], "decoder": [8, 6, 6, 4]}'
     weights.save(path, published.state_dict(), {"kind": "l2sae", "config": config}, half=False)
-    network = started(str(path), replace(SIZES, slicing="second"), "mine")
+    network = started(str(path), replace(SMALL_L2SAE, slicing="second"), "mine")
     assert network.config.slicing == "second" and network.SMPN is not None
     for key, value in published.state_dict().items():
         if not key.startswith("prior."):
@@ -181,7 +181,7 @@ def test_starting_from_published_weights(tmp_path: Path) -> None:
     config += '"mapping_layers": 1}'
     weights.save(path, other.state_dict(), {"kind": "stylegan2", "config": config})
     with pytest.raises(OptionError):
-        started(str(path), SIZES, "mine")
+        started(str(path), SMALL_L2SAE, "mine")
 
 
 def test_celebamask_is_read_as_published(tmp_path: Path) -> None:

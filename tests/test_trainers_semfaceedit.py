@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import small_manifolds
 from torch import nn
 
 from semedit import cameras
@@ -22,7 +23,6 @@ from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, thinn
 from semedit.trainers.semfaceedit import GEOMETRY, SemFaceEditTask, SemFaceEditTrainer, judged
 from tests.test_trainers_ide3d import write_faces
 from tests.test_trainers_triplane import SIDE, write_heads
-from tests.tiny import small_manifolds
 
 
 @dataclass(frozen=True)

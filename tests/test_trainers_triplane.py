@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import SMALL_ENCODER, small_triplane
 
 from semedit import cameras, metrics
 from semedit.datasets.rendered import read_views
@@ -19,7 +20,6 @@ from semedit.generators.parts.encoder import Encoder
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.triplane import HeadsTask, HeadsTrainer, wobble
-from tests.test_generators import SMALL_ENCODER, small_generator
 
 SIDE, HEADS = 16, 8
 
@@ -32,7 +32,7 @@ class SmallHeads(HeadsTrainer):
     coarse: float = 0.0  # as long as runs of different lengths are to agree
 
     def start(self, data: Path, seed: int) -> HeadsTask:
-        generator = small_generator(seed)
+        generator = small_triplane(seed)
         generator.name = "small"
         views = read_views(data, SIDE)
         return HeadsTask(self, views, generator, Encoder(SMALL_ENCODER), ("generator", "encoder"))

@@ -3,6 +3,7 @@
     faces/ masks/ latents/ edits/ turntables/ sweeps/ meshes/   every file under its photograph's
                                                 name
     interpolations/                             under the names of both faces
+    drawn/                                      maps painted at the screen, numbered for each face
     receipts/COMMAND/                           what was done, with what, and what came of it
 
 Inputs are found here as well: files, folders and globs, mirrored, never flattened.

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semedit.cli import between_and_mesh
 from semedit.cli.common import From, Made, Method, command, run
 from semedit.errors import OptionError
-from semedit.media.labels import ATTRIBUTES
+from semedit.media.labels import ATTRIBUTES, attribute_flag
 
 if TYPE_CHECKING:
-    from semedit.editors import Editor, Way
+    from semedit.tasks.steps import Step
+
+if TYPE_CHECKING:
+    pass
 
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 
@@ -171,7 +174,9 @@ def _mask(common: Made, mask: Path, method: str | None, start: str | None) -> No
     if start == "none":
         between_and_mesh.draw(common, mask)
         return
-    _edit(common, "mask", method, list(common.options or ()), start, mask=mask)
+    from semedit.tasks import steps
+
+    _edit(common, steps.by_mask(mask, method, common.options or ()), start)
 
 
 def _direction(
@@ -183,39 +188,31 @@ def _direction(
     start: str | None,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
-    own = {"name": name, "region": region, "layers": layers}
-    settings = [f"{k}={v}" for k, v in own.items() if v is not None] + list(common.options or ())
-    if strength is not None and ":" in strength:
-        _sweep(common, strength, settings, start)
-        return
-    settings = [*([] if strength is None else [f"strength={strength}"]), *settings]
-    _edit(common, "direction", None, settings, start)
+    from semedit.tasks import steps
+
+    strip = strength is not None and ":" in strength
+    one = None if strip else strength
+    step = steps.along(name, one, region, layers, common.options or ())
+    if strip:
+        _sweep(common, str(strength), step.settings, start)
+    else:
+        _edit(common, step, start)
 
 
 def _transfer(common: Made, donor: str, region: str | None, start: str | None) -> None:
-    """Regions of one face for others, by the first editor that suits the generator."""
-    from semedit.editors.transfer import whole_regions
+    """Regions of one face for others."""
+    from semedit.tasks import steps
 
-    names = [name.strip() for name in (region or "").split(",") if name.strip()]
-    whole_regions(names)
-    settings = [f"regions={','.join(names)}", *(common.options or ())]
-    label = f"{'+'.join(names)}-from-{donor.replace('/', '-')}"[:80]
-    _edit(common, "transfer", None, settings, start, label=label, donor=donor)
+    _edit(common, steps.transfer(donor, region, common.options or ()), start)
 
 
 def _texture(
     common: Made, donor: str | None, seed: int | None, region: str | None, start: str | None
 ) -> None:
     """Another texture for regions, in 3D."""
-    if region is None:
-        raise OptionError("which region?", "give --region hair,lips or the like")
-    if donor is not None and seed is not None:
-        raise OptionError("say one texture", "give --texture-from or --texture-seed")
-    settings = [f"region={region}", *(common.options or ())]
-    settings += [] if seed is None else [f"seed={seed}"]
-    source = f"seed-{seed}" if donor is None else f"from-{Path(donor).stem}"
-    label = f"{region.replace(',', '+').replace(' ', '')}-texture-{source}"[:80]
-    _edit(common, "texture", None, settings, start, label=label, donor=donor)
+    from semedit.tasks import steps
+
+    _edit(common, steps.texture(region, donor, seed, common.options or ()), start)
 
 
 def _restyle(
@@ -284,38 +281,17 @@ def attr(
     wanted = {name: value for name, value in extra.items() if value is not None}
     if not wanted:
         raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
-    words = [_flag(name, value).removeprefix("--") for name, value in wanted.items()]
+    from semedit.tasks.steps import attributes
+
     settings = [*([] if steps is None else [f"steps={steps}"]), *(common.options or ())]
-    _edit(common, "attributes", method, settings, start, label="+".join(words)[:80], wanted=wanted)
+    _edit(common, attributes(wanted, method, settings), start)
 
 
-def _edit(
-    common: Made,
-    way: Way,
-    name: str | None,
-    settings: Sequence[str],
-    start: str | None,
-    label: str | None = None,
-    **given: Any,
-) -> None:
-    """Run an editor of one way, by name or the first that suits the generator; without a label
-    its steps are called after the editor or the direction."""
-    command: Literal["edit", "attr"] = "attr" if way == "attributes" else "edit"
+def _edit(common: Made, step: Step, start: str | None) -> None:
+    """Do a step of each face's chain."""
 
     def make(device: str, progress: Any) -> Any:
-        from semedit.editors import editors_of
-        from semedit.options import build_method, pick_method
-        from semedit.tasks.edit import Edit
-
-        known = editors_of(way)
-        chosen = name or _fitting(known, common.generator)
-        method: Any = build_method(pick_method(known, chosen, f"editor by {way}"), settings)
-        called = f"{method.name}{method.strength:+g}" if way == "direction" else chosen
-        return Edit(
-            command,
-            chosen,
-            method,
-            label or called,
+        return step.task(
             generator_name=common.generator,
             start=start,
             names=common.names or (),
@@ -323,30 +299,9 @@ def _edit(
             device=device,
             mark=common.mark,
             progress=progress,
-            **given,
         )
 
-    run(common, command, make)
-
-
-def _fitting(known: Mapping[str, type[Editor]], generator: str) -> str:
-    """The first editor that suits a generator, else the first, which says what it lacks."""
-    from semedit.generators import traits_of
-
-    if len(known) == 1:
-        return next(iter(known))
-    offered = traits_of(generator)
-    fitting = [name for name, editor in known.items() if editor.requires <= offered]
-    return (fitting or list(known))[0]
-
-
-def _flag(name: str, value: bool) -> str:
-    """The flag that asks for an attribute or against it: smiling -> --smiling, --no-smiling;
-    no_beard -> --no-beard, --beard."""
-    dashed = name.replace("_", "-")
-    if value:
-        return f"--{dashed}"
-    return f"--{dashed.removeprefix('no-')}" if dashed.startswith("no-") else f"--no-{dashed}"
+    run(common, step.command, make)
 
 
 def _attribute_flags() -> list[inspect.Parameter]:
@@ -358,7 +313,7 @@ def _attribute_flags() -> list[inspect.Parameter]:
             annotation=Annotated[
                 bool | None,
                 typer.Option(
-                    f"{_flag(name, True)}/{_flag(name, False)}",
+                    f"{attribute_flag(name, True)}/{attribute_flag(name, False)}",
                     show_default=False,
                     rich_help_panel="Attributes",
                 ),

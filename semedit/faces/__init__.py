@@ -22,6 +22,7 @@ FLAGS = {
     "occluded": "partly hidden",
     "small": "smaller than its crop needs",
     "cut": "partly outside the photograph",
+    "sunglasses": "behind dark glasses",
 }
 _NUMBER = re.compile(r"@[1-9][0-9]*$")
 _POINT = (float, float)
@@ -38,6 +39,8 @@ RECORD = {
     "attributes": reading.Maybe({str: float}),
     "backends": {str: str},
     "flags": [str],
+    "turn_deg": reading.Maybe(float),  # records of 0.1.0 have neither
+    "invented": reading.Maybe(float),
 }
 
 
@@ -72,6 +75,8 @@ class Face:
         attributes: CelebA name -> probability in [0,1]; None when not classified.
         backends: step -> name of the back-end that did it.
         flags: what makes this face hard, names of FLAGS.
+        turn_deg: how far the face is turned in the photo, clockwise, -180 to 180.
+        invented: share of the crop outside the photo, where its borders go on; 0 to 1.
     """
 
     name: str
@@ -85,12 +90,15 @@ class Face:
     attributes: dict[str, float] | None = None
     backends: dict[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    turn_deg: float = 0.0
+    invented: float = 0.0
 
     def to_json(self) -> str:
         """The sidecar's text."""
         record = asdict(self)
         for key in ("quad", "landmarks", "c"):
             record[key] = np.round(np.asarray(record[key], np.float64), 6).tolist()
+        record |= {"turn_deg": round(self.turn_deg, 1), "invented": round(self.invented, 4)}
         return valid_json.dumps({"version": VERSION, **record}, indent=1, ensure_ascii=False)
 
     @classmethod
@@ -112,7 +120,7 @@ class Face:
             found = reading.parse(text, RECORD)
         except ValueError as error:
             raise InputError(f"damaged face record: {error}", again) from error
-        record: dict[str, Any] = {key: found[key] for key in RECORD if key in found}
+        record: dict[str, Any] = {k: found[k] for k in RECORD if found.get(k) is not None}
         shaped = {
             "quad": np.asarray(record["quad"], np.float64),
             "landmarks": np.asarray(record["landmarks"], np.float32),

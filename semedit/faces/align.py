@@ -8,7 +8,7 @@ Pixel (u, v) of a crop of side R shows the photo at quad[0] + u/R (quad[3] - qua
 + v/R (quad[1] - quad[0]); pixel centres lie at + 0.5 in both.
 
 Source: Karras et al. 2018, arXiv:1710.10196, appendix C (the crops of FFHQ).
-Departs: only pixels outside the photo are blurred; those inside stay as they are.
+Departs: borders go on instead of being mirrored; pixels inside the photo stay as they are.
 """
 
 from __future__ import annotations
@@ -82,12 +82,39 @@ def to_crop(points: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
     return (points - m[:, 2]) @ np.linalg.inv(m[:, :2]).T
 
 
-def covered(quad: np.ndarray, height: int, width: int, size: int = 64) -> float:
-    """Share of the crop that lies inside the photo, 0 to 1."""
-    steps = (np.arange(size) + 0.5) * 1.0
-    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-    x, y = to_photo(grid, quad, size).T
-    return float(((x >= 0) & (x < width) & (y >= 0) & (y < height)).mean())
+def covered(quad: np.ndarray, height: int, width: int) -> float:
+    """Share of the crop that lies inside the photo, 0 to 1: the area of what both have."""
+    rest = [tuple(corner) for corner in np.asarray(quad, np.float64)]
+    for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        rest = _clipped(rest, axis, limit, sign)
+    return _area(rest) / max(_area([tuple(corner) for corner in quad]), 1e-12)
+
+
+Corner = tuple[float, ...]
+
+
+def _clipped(polygon: list[Corner], axis: int, limit: float, sign: int) -> list[Corner]:
+    """The part of a convex polygon where sign * (coordinate - limit) >= 0."""
+    out: list[Corner] = []
+    for here, there in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        a, b = sign * (here[axis] - limit), sign * (there[axis] - limit)
+        if a >= 0:
+            out.append(here)
+        if (a >= 0) != (b >= 0):
+            out.append(tuple(p + a / (a - b) * (q - p) for p, q in zip(here, there, strict=True)))
+    return out
+
+
+def _area(polygon: list[Corner]) -> float:
+    """Of a polygon, by its corners' cross products."""
+    pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
+    return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)) / 2
+
+
+def turn_rad(quad: np.ndarray) -> float:
+    """How far a crop's upright is turned in its photo, clockwise, -pi to pi."""
+    right = quad[3] - quad[0]
+    return float(np.arctan2(right[1], right[0]))
 
 
 def align(
@@ -110,7 +137,7 @@ def cut(photo: np.ndarray, quad: np.ndarray, size: int, pad: bool = True) -> np.
         photo: uint8 [H,W,3].
         quad: [4,2] px of the photo, a square.
         size: px a side of the crop.
-        pad: fill what lies outside the photo with its blurred reflection; else black.
+        pad: let the photo's borders go on, blurred, outside it; else black.
 
     Returns: uint8 [size,size,3].
     """
@@ -149,25 +176,37 @@ def _region(
     before = np.ceil(np.maximum(inner_low - low, 0) / step).astype(int)
     after = np.ceil(np.maximum(high - inner_high, 0) / step).astype(int)
     if pad and (before.any() or after.any()):
-        part = _reflect(part, before, after, size)
+        part = _extended(part, before, after, size)
         return part, inner_low - before * step, step
     return np.ascontiguousarray(part), inner_low.astype(np.float64), step
 
 
-def _reflect(part: np.ndarray, before: np.ndarray, after: np.ndarray, size: int) -> np.ndarray:
-    """Reflect a picture over its borders, more blurred and greyer the farther out."""
+def _extended(part: np.ndarray, before: np.ndarray, after: np.ndarray, size: int) -> np.ndarray:
+    """Let a picture's borders go on outwards, the farther the more blurred and the greyer.
+
+    Nothing is mirrored: that would show a second forehead, or eyes above the head.
+    """
     widths = ((before[1], after[1]), (before[0], after[0]))
-    mode = "symmetric" if min(part.shape[:2]) > 1 else "edge"
-    padded = np.pad(part, (*widths, (0, 0)), mode=mode)  # type: ignore[call-overload]
-    inside = np.zeros(padded.shape[:2], bool)
-    inside[before[1] : before[1] + part.shape[0], before[0] : before[0] + part.shape[1]] = True
-    distance = ndimage.distance_transform_edt(~inside)[..., None] / size
-    sigma = 0.02 * size
-    blurred = np.asarray(Image.fromarray(padded).filter(ImageFilter.GaussianBlur(sigma)), float)
-    blend = np.clip(distance * 12, 0, 1)  # wholly blurred from a twelfth of the crop outwards
-    out = padded + (blurred - padded) * blend
-    out += (np.median(part, axis=(0, 1)) - out) * np.clip(distance * 1.5, 0, 1)
-    return np.where(inside[..., None], padded, np.clip(np.round(out), 0, 255)).astype(np.uint8)
+    out = Image.fromarray(np.pad(part, (*widths, (0, 0)), mode="edge"))
+    beyond = [_beyond(*pair, n) for pair, n in zip(widths, part.shape[:2], strict=True)]
+    distance = np.hypot(beyond[0][:, None], beyond[1][None]) / size
+    for sigma, reach in ((0.02, 1 / 12), (0.08, 1 / 3)):  # blurred so much from so far outwards
+        soft = out.filter(ImageFilter.GaussianBlur(sigma * size))
+        out = Image.composite(soft, out, _opacity(distance / reach))
+    middle = tuple(int(v) for v in np.median(part, axis=(0, 1)))
+    out = Image.composite(Image.new("RGB", out.size, middle), out, _opacity(distance, 0.5))
+    return np.asarray(out)
+
+
+def _beyond(before: int, after: int, length: int) -> np.ndarray:
+    """How far each pixel of a padded line lies outside of what was padded, px; 0 inside."""
+    steps = np.arange(before + length + after, dtype=np.float32)
+    return np.maximum(np.maximum(before - steps, steps - (before + length - 1)), 0)
+
+
+def _opacity(share: np.ndarray, most: float = 1.0) -> Image.Image:
+    """A mask for compositing; share [H,W], which `most` limits."""
+    return Image.fromarray((np.minimum(share, most) * 255).astype(np.uint8))
 
 
 def paste(

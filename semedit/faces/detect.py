@@ -1,11 +1,12 @@
 """Finding faces in a photograph.
 
-Back-ends: `builtin` (scikit-image's LBP cascade proposes, our LandmarkNet decides), `facexlib`
+Back-ends: `builtin` (our DetectorNet proposes, LandmarkNet and FaceNet decide), `facexlib`
 (RetinaFace, Deng et al. 2019, arXiv:1905.00641), `face-alignment` (S3FD or BlazeFace).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,12 +18,20 @@ from semedit import weights
 from semedit.errors import ShapeError
 from semedit.faces import networks
 from semedit.faces.align import EYE_LEFT, EYE_RIGHT, MOUTH, align, to_photo
-from semedit.faces.landmarks import BuiltinLandmarks, Landmarks, view_of_box, view_of_points
+from semedit.faces.landmarks import BuiltinLandmarks, Landmarks, view_of_points, view_of_size
+from semedit.faces.search import Proposal, propose
+from semedit.faces.singleshot import turn_of
 from semedit.media.labels import LABELS, REGIONS
 from semedit.media.pixels import to_tensor
 from semedit.runtime import torchvision_ops
 
+LIKELY = 0.05  # a first look's least score: it is often badly placed
+SAME = 0.5  # two looks whose boxes overlap by more see one face
 DRIFT = 0.25  # inter-ocular distances between two looks at one face that cost a factor e
+SETTLING = (
+    1.0,
+    0.85,
+)  # sides of the views in which eyes and mouth are looked for; more add nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +43,7 @@ class Detection:
         score: how surely this is a face, in [0,1].
         points: [5,2] px, eyes, nose tip, mouth corners (left in the picture first), or None.
         landmarks: [68,2] px, or None; visible: [68] in [0,1], or None.
+        shaded: how surely dark glasses hide the eyes, in [0,1]; None: not looked at.
     """
 
     box: np.ndarray
@@ -41,6 +51,7 @@ class Detection:
     points: np.ndarray | None = None
     landmarks: np.ndarray | None = None
     visible: np.ndarray | None = None
+    shaded: float | None = None
 
     @property
     def area(self) -> float:
@@ -49,9 +60,13 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Takes a photo uint8 [H,W,3] (upright sRGB), returns its faces, largest first."""
+    """Takes a photo uint8 [H,W,3] (upright sRGB), returns its faces, largest first.
+
+    min_face: px across the landmarks; faces down to this size are looked for.
+    """
 
     name: str
+    min_face: int
 
     def __call__(self, photo: np.ndarray) -> list[Detection]: ...
 
@@ -71,6 +86,19 @@ def shrink(photo: np.ndarray, longest: int, grow: float = 1.0) -> tuple[np.ndarr
     shape = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = Image.fromarray(photo).resize(shape, Image.Resampling.LANCZOS)
     return np.asarray(image), shape[0] / width
+
+
+SEEN = 16  # px across a face that other libraries' networks still find
+
+
+def looks(photo: np.ndarray, longest: int, min_face: int) -> list[tuple[np.ndarray, float]]:
+    """The photo at no more than `longest` px; where that makes faces of min_face px too small to
+    be found, also as large as they need. Each with its scale."""
+    small = shrink(photo, longest)
+    needed = min(1.0, SEEN / max(min_face, 1))
+    if small[1] >= needed:
+        return [small]
+    return [small, shrink(photo, round(needed * max(photo.shape[:2])))]
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -95,12 +123,27 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([landmarks.min(0), landmarks.max(0)]).astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Further looks at the `most` likeliest of proposals whose first look scores less than
+    `below`: turned by quarters, and at other sizes, in those proposed."""
+
+    below: float
+    most: int
+    ways: tuple[tuple[int, float], ...]
+
+
+USUAL = Looks(0.14, 6, ((1, 1.0), (2, 1.0), (3, 1.0)))
+# Where no face is found, more of less likely places, which are often not as large as proposed.
+HARD = Looks(0.5, 10, tuple((k, s) for s in (1.0, 0.65, 1.6) for k in range(4))[1:])
+HARDER, SURER = 0.7, 0.75  # of the least chance; the least score of a face there
+
+
 class BuiltinDetector:
-    """An LBP cascade proposes boxes at many places, two networks judge each.
+    """DetectorNet proposes faces of any size and turn, two networks judge each.
 
     LandmarkNet says how face-like a place is; FaceNet, which draws label maps, must find eyes,
-    nose, mouth and cheeks where the landmarks are. Upright proposals first; only where they hold
-    no face, the photo is also searched turned by `turns` degrees.
+    nose, mouth and cheeks where the landmarks are.
     """
 
     name = "builtin"
@@ -109,90 +152,103 @@ class BuiltinDetector:
         self,
         device: str = "cpu",
         threshold: float = 0.7,
-        longest: int = 640,
-        turns: tuple[float, ...] = (-30.0, 30.0),
+        likely: float = 0.3,
+        min_face: int = 32,
     ) -> None:
-        import skimage.data
-        from skimage.feature import Cascade
-
-        self.cascade = Cascade(skimage.data.lbp_frontal_face_cascade_filename())
+        """threshold: least score of a face; likely: least chance of a place that is judged."""
+        self.network = networks.load("detector", device)
         self.landmarks = BuiltinLandmarks(device)
         self.size = networks.load("faces", device).size  # px a side of the crops it judges
-        self.device = device
-        self.threshold, self.longest, self.turns = threshold, longest, turns
+        self.device, self.min_face = device, min_face
+        self.threshold, self.likely = threshold, likely
 
     def __call__(self, photo: np.ndarray) -> list[Detection]:
         """Photo uint8 [H,W,3] -> detections with landmarks, largest first."""
         check_photo(photo)
-        found = self._judge(photo, self._propose(photo, 0.0))
-        if not found:
-            views = [view for turn in self.turns for view in self._propose(photo, turn)]
-            found = self._judge(photo, views)
-        return found
+        judged = self.judge(photo, self.propose(photo))
+        if not any(self.sure(d) for d in judged):
+            proposals = self.propose(photo, HARDER * self.likely)
+            judged = self.judge(photo, proposals, looks=HARD)
+            judged = [d for d in judged if d.score > SURER]  # so many looks see more by chance
+        return [self._settled(photo, d) for d in distinct([d for d in judged if self.sure(d)])]
 
-    def _propose(self, photo: np.ndarray, turn_deg: float) -> list[np.ndarray]:
-        """Squares [4,2] px of the photo about what the cascade takes for faces."""
-        small, scale = shrink(photo, self.longest, grow=2.0)
-        grey = Image.fromarray(small).convert("L")
-        width, height = grey.size
-        if turn_deg:
-            grey = grey.rotate(turn_deg, Image.Resampling.BILINEAR, expand=True)
-        pixels = np.asarray(grey)
-        found = self.cascade.detect_multi_scale(
-            img=pixels,
-            scale_factor=1.1,
-            step_ratio=1,
-            min_size=(24, 24),
-            max_size=pixels.shape,
-            min_neighbor_number=1,
-        )
-        # PIL turns counter-clockwise about the centre; undo that, face squares turn clockwise.
-        angle = np.deg2rad(turn_deg)
-        back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        middle = np.array(grey.size) / 2
-        views = []
-        for hit in found:
-            low = np.array([hit["c"], hit["r"]], float)
-            square = view_of_box(np.concatenate([low, low + hit["width"]]))
-            turned = (square - middle) @ back.T + np.array([width, height]) / 2
-            views.append(turned / scale)
-        return views
+    def doubts(self, photo: np.ndarray) -> list[Detection]:
+        """Likely places that the judges do not take for faces, the likeliest first."""
+        judged = self.judge(photo, self.propose(photo), 0.2 * self.threshold)
+        return sorted([d for d in judged if not self.sure(d)], key=lambda d: -d.score)
 
-    def _judge(self, photo: np.ndarray, views: list[np.ndarray]) -> list[Detection]:
-        """Detections among proposals: a quick look at all, a thorough one at the likely ones.
+    def sure(self, detection: Detection) -> bool:
+        """Whether its score is that of a face."""
+        return detection.score > self.threshold
 
-        score = sqrt(first look's * last look's) * exp(-(d / DRIFT)^2)
+    def propose(self, photo: np.ndarray, likely: float | None = None) -> list[Proposal]:
+        """Places that may be faces, the likeliest first; likely: least chance."""
+        least = self.likely if likely is None else likely
+        return propose(self.network, photo, self.min_face, least, self.device)
 
-        with d the mean distance between the landmarks of both looks, in inter-ocular distances:
-        a real face stays where it was first seen, an imagined one moves with the view.
+    def judge(
+        self,
+        photo: np.ndarray,
+        proposals: Sequence[Proposal],
+        least: float | None = None,
+        looks: Looks = USUAL,
+    ) -> list[Detection]:
+        """A detection of each proposal that is steady by at least `least`, by default those of
+        which one may be sure. looks: at what is no face as proposed.
+
+        score = sqrt(steady * max(agreement, chance)),
+        steady = sqrt(second look's * last look's) * exp(-(d / DRIFT)^2)
+
+        with d the mean distance between the landmarks of those looks, in inter-ocular distances:
+        a real face stays where it was seen, an imagined one moves with the view. FaceNet's
+        agreement or the proposal's chance must speak for it, too: one does not know masks, the
+        other does.
         """
-        first = self.landmarks(photo, views, passes=0)
-        likely = np.flatnonzero(first.score > 0.2 * self.threshold)
-        start = _plausible(first, likely[np.argsort(-first.score[likely])][:40])
-        if not start:
+        least = self.threshold**2 if least is None else least
+        first, likely = self._first(photo, proposals, looks)
+        second = self.landmarks(photo, [view_of_points(p) for p in first[likely]], passes=0)
+        kept = unlike(second, _plausible(second, np.flatnonzero(second.score > 0.5 * least)))
+        if not kept:
             return []
-        last = self.landmarks(photo, [view_of_points(first.points[i]) for i in start], passes=1)
-        drift = np.linalg.norm(last.points - first.points[start], axis=2).mean(1)
+        last = self.landmarks(photo, [view_of_points(second.points[i]) for i in kept], passes=1)
+        drift = np.linalg.norm(last.points - second.points[kept], axis=2).mean(1)
         eyes = last.points[:, EYE_RIGHT].mean(1) - last.points[:, EYE_LEFT].mean(1)
         drift = drift / np.maximum(np.linalg.norm(eyes, axis=1), 1)
-        score = np.sqrt(last.score * first.score[start]) * np.exp(-((drift / DRIFT) ** 2))
+        steady = np.sqrt(last.score * second.score[kept]) * np.exp(-((drift / DRIFT) ** 2))
         found = []
-        for i in _plausible(last, np.flatnonzero(score > 0.2 * self.threshold)):
+        for i in _plausible(last, np.flatnonzero(steady > least)):
             points = last.points[i]
             crop, _, placed = align(photo, points, self.size)
-            agreed = agreement(self._chances(crop, (1.0,)), placed)
-            sure = float(np.sqrt(score[i] * agreed))
-            if sure > self.threshold:
-                found.append(
-                    Detection(box_of(points), sure, landmarks=points, visible=last.visible[i])
-                )
-        return [self._settled(photo, one) for one in distinct(found)]
+            chances = self._chances(crop, (1.0,))
+            backed = max(agreement(chances, placed), proposals[likely[kept[i]]].chance)
+            sure = float(np.sqrt(steady[i] * backed))
+            dark = shaded(chances[list(REGIONS["glasses"])].sum(0), placed)
+            found.append(Detection(box_of(points), sure, None, points, last.visible[i], dark))
+        return found
+
+    def _first(
+        self, photo: np.ndarray, proposals: Sequence[Proposal], looks: Looks
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where a first look sees the landmarks of each proposal [K,68,2], and which of them may
+        be faces. What is none as proposed is looked at in other ways, too."""
+        seen = self.landmarks.glance(photo, [_view(p) for p in proposals])
+        points, score = seen.points.copy(), seen.score.copy()
+        unsure = np.flatnonzero(score < looks.below)[: looks.most]
+        views = [_view(proposals[i], *how) for i in unsure for how in looks.ways]
+        again = self.landmarks.glance(photo, views)
+        count = len(looks.ways)
+        for row, i in enumerate(unsure):
+            best = count * row + int(again.score[count * row : count * (row + 1)].argmax())
+            if again.score[best] > score[i]:
+                points[i], score[i] = again.points[best], again.score[best]
+        found = Landmarks(points, seen.visible, score)
+        return points, np.array(unlike(found, np.flatnonzero(score > LIKELY)), int)
 
     def _settled(self, photo: np.ndarray, found: Detection) -> Detection:
         """The detection with landmarks of eyes and mouth where FaceNet's labels are."""
         assert found.landmarks is not None
         crop, quad, placed = align(photo, found.landmarks, self.size)
-        moved = settle(self._chances(crop, networks.VIEWS), placed)
+        moved = settle(self._chances(crop, SETTLING), placed)
         points = to_photo(moved, quad, len(crop)).astype(np.float32)
         return replace(found, box=box_of(points), landmarks=points)
 
@@ -200,6 +256,12 @@ class BuiltinDetector:
         """Of the labels in an aligned crop uint8 [S,S,3]: [19,S,S]."""
         seg = networks.describe(to_tensor(crop[None]).to(self.device), views).seg[0]
         return seg.softmax(0).cpu().numpy()
+
+
+def _view(proposal: Proposal, quarters: int = 0, grown: float = 1.0) -> np.ndarray:
+    """LandmarkNet's square [4,2] about a proposal, turned further by so many quarters."""
+    turn = turn_of(proposal.points) + quarters * np.pi / 2
+    return view_of_size(proposal.points.mean(0), grown * proposal.size, turn)
 
 
 def agreement(chances: np.ndarray, points: np.ndarray) -> float:
@@ -224,6 +286,15 @@ def agreement(chances: np.ndarray, points: np.ndarray) -> float:
             here = chances[list(labels), y - 1 : y + 2, x - 1 : x + 2].sum(0)
             total += float(here.max())
     return total / len(places)
+
+
+def shaded(glasses: np.ndarray, points: np.ndarray) -> float:
+    """How much of the less hidden eye lies under glasses that show no eye, 0 to 1.
+
+    Args:    glasses: [S,S] in [0,1], chance of the label; points: [68,2] px of the same crop.
+    """
+    eyes = [_outline(points[part], len(glasses)) for part in (EYE_LEFT, EYE_RIGHT)]
+    return min(float((glasses * eye).sum() / max(eye.sum(), 1)) for eye in eyes)
 
 
 # Landmarks, and the labels whose middle is theirs; left in the picture is the subject's right.
@@ -271,6 +342,16 @@ def _outline(points: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(canvas).astype(float)
 
 
+def unlike(found: Landmarks, indices: Sequence[int] | np.ndarray) -> list[int]:
+    """Those that see a face which none that is surer sees, too; the surest first."""
+    kept: list[int] = []
+    boxes = {int(i): box_of(found.points[i]) for i in indices}
+    for i in sorted(boxes, key=lambda i: -found.score[i]):
+        if all(overlap(boxes[i], boxes[k]) <= SAME for k in kept):
+            kept.append(i)
+    return kept
+
+
 def _plausible(found: Landmarks, indices: np.ndarray) -> list[int]:
     """Those whose points span a face's proportions (a collapsed shape is no face)."""
     kept = []
@@ -303,20 +384,21 @@ class RetinaFaceDetector:
         state = weights.load_pickle(weights.resolve(RETINAFACE[network]))
         model.load_state_dict({k.removeprefix("module."): v for k, v in state.items()})
         self.model = model.eval().requires_grad_(False).to(device)
-        self.threshold, self.longest = threshold, longest
+        self.threshold, self.longest, self.min_face = threshold, longest, 32
 
     def __call__(self, photo: np.ndarray) -> list[Detection]:
         """Photo uint8 [H,W,3] -> detections with five points, largest first."""
         check_photo(photo)
-        small, scale = shrink(photo, self.longest)
-        with torch.inference_mode():
-            rows = self.model.detect_faces(np.ascontiguousarray(small[:, :, ::-1]), self.threshold)
-        return distinct(
-            [
+        found = []
+        for seen, scale in looks(photo, self.longest, self.min_face):
+            bgr = np.ascontiguousarray(seen[:, :, ::-1])
+            with torch.inference_mode():
+                rows = self.model.detect_faces(bgr, self.threshold)
+            found += [
                 Detection(row[:4] / scale, float(row[4]), row[5:].reshape(5, 2) / scale)
                 for row in np.asarray(rows, np.float64)
             ]
-        )
+        return distinct(found)
 
 
 RETINAFACE = {"resnet50": "retinaface-resnet50", "mobile0.25": "retinaface-mobilenet"}
@@ -356,16 +438,18 @@ class FaceAlignmentDetector:
                 path_to_anchor=files[1],
                 min_score_thresh=threshold,
             )
-        self.network, self.longest = network, longest
+        self.network, self.longest, self.min_face = network, longest, 32
 
     def __call__(self, photo: np.ndarray) -> list[Detection]:
         """Photo uint8 [H,W,3] -> detections, largest first."""
         check_photo(photo)
-        small, scale = shrink(photo, self.longest)
-        with torch.inference_mode():
-            rows = self.model.detect_from_image(small.copy())
-        found = [np.asarray(row, np.float64) for row in rows if len(row)]
-        return distinct([Detection(row[:4] / scale, float(row[4])) for row in found])
+        found = []
+        for seen, scale in looks(photo, self.longest, self.min_face):
+            with torch.inference_mode():
+                rows = self.model.detect_from_image(seen.copy())
+            kept = [np.asarray(row, np.float64) for row in rows if len(row)]
+            found += [Detection(row[:4] / scale, float(row[4])) for row in kept]
+        return distinct(found)
 
 
 FACE_ALIGNMENT = {

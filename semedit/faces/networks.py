@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from semedit import weights
 from semedit.faces.layers import Pyramid, TopDown, convolution, fit
+from semedit.faces.singleshot import DetectorNet
 from semedit.media.labels import ATTRIBUTES, LABELS
 
 POINTS = 68  # landmarks
@@ -277,6 +278,7 @@ class JudgeNet(nn.Module):
         return self.head(self.body(fit(images, self.size))).float()
 
 
+# Networks of aligned crops; the detector alone takes whole photographs.
 KINDS: dict[str, type[nn.Module]] = {
     "landmarks": LandmarkNet,
     "faces": FaceNet,
@@ -287,7 +289,8 @@ KINDS: dict[str, type[nn.Module]] = {
 
 def build(name: str, config: dict[str, Any] | None = None) -> nn.Module:
     """A face network with random weights; `config` as the network's own `config`."""
-    return KINDS[name](**(config or {}))
+    kind = DetectorNet if name == "detector" else KINDS[name]
+    return kind(**(config or {}))
 
 
 @cache

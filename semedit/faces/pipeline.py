@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -23,14 +23,19 @@ from semedit.faces.detect import (
     FaceAlignmentDetector,
     RetinaFaceDetector,
     available_network,
+    shaded,
 )
 from semedit.faces.landmarks import BuiltinLandmarks, FanLandmarks, view_of_box, view_of_points
+from semedit.faces.search import reached
+from semedit.media.labels import REGIONS
 from semedit.media.photographs import Photo
 from semedit.media.pixels import to_tensor
 
 PROFILE_RAD = 0.9  # a head turned farther than this (52 degrees) is flagged
 SHOWN = 0.6  # a face with less of its inner landmarks visible is flagged as occluded
-INSIDE = 0.75  # a crop with less of it inside the photo is flagged as cut
+INVENTED = 0.05  # a crop with more of it outside the photo is flagged as cut
+DARK = 0.5  # eyes that lie under dark glasses as surely as that are flagged
+DOUBT = 0.25  # the least score of a place that a photo without faces is said to hold
 ENOUGH = 0.7  # a face with fewer px a side than this share of the crop's is flagged as small
 
 
@@ -123,6 +128,7 @@ class FacePipeline:
             raise OptionError(f"faces = {faces!r}", "it is largest or all")
         self.size, self.faces, self.min_face, self.device = size, faces, min_face, device
         self.detector = detector(detect, device)
+        self.detector.min_face = min_face
         self.backends = {"detect": self.detector.name}
         self.fan = None
         if choose("landmarks", landmarks) == "face-alignment":
@@ -180,7 +186,7 @@ class FacePipeline:
         """The faces of a photo that are wanted, or why there is none."""
         found = self.find(pixels)
         if not found:
-            return NoFaceError(f"no face found in {source}")
+            return NoFaceError(f"no face found in {source}", self._doubt(pixels))
         big = [d for d in found if _across(d) >= self.min_face]
         if not big:
             return NoFaceError(
@@ -189,6 +195,20 @@ class FacePipeline:
                 "lower --min-face",
             )
         return big if self.faces == "all" else big[:1]
+
+    def _doubt(self, pixels: np.ndarray) -> str:
+        """What to try on a photo without a face: where one might be, or which sizes to look for."""
+        if not isinstance(self.detector, BuiltinDetector):
+            return "try --detect builtin, or a smaller --min-face"
+        smallest = reached(self.min_face)
+        doubts = [d for d in self.detector.doubts(pixels) if d.score > DOUBT]
+        if not doubts:
+            return f"faces of {smallest:.0f} px and more were looked for (--min-face)"
+        x, y = (doubts[0].box[:2] + doubts[0].box[2:]) / 2
+        return (
+            f"what is at x {x:.0f}, y {y:.0f} px might be one, partly hidden or turned aside: "
+            "cut the photograph to it, or try --detect facexlib"
+        )
 
     def _records(
         self,
@@ -214,7 +234,9 @@ class FacePipeline:
                 c=c,
                 attributes=attributes,
                 backends=dict(self.backends),
-                flags=flags(detection, quad, c, photo.pixels.shape[:2], self.size),
+                flags=flags(detection, quad, c, photo.pixels.shape[:2], self.size, labels, points),
+                turn_deg=float(np.rad2deg(align.turn_rad(quad))),
+                invented=1 - align.covered(quad, *photo.pixels.shape[:2]),
             )
             out.append(Described(face, crop, labels))
         return out
@@ -229,7 +251,7 @@ class FacePipeline:
         else:
             placed = self.builtin(pixels, [_view(d) for d in found])
         return [
-            Detection(d.box, d.score, d.points, placed.points[i], placed.visible[i])
+            replace(d, landmarks=placed.points[i], visible=placed.visible[i])
             for i, d in enumerate(found)
         ]
 
@@ -259,12 +281,19 @@ class FacePipeline:
 
 
 def flags(
-    detection: Detection, quad: np.ndarray, c: np.ndarray, shape: tuple[int, ...], size: int
+    detection: Detection,
+    quad: np.ndarray,
+    c: np.ndarray,
+    shape: tuple[int, ...],
+    size: int,
+    labels: np.ndarray | None = None,
+    points: np.ndarray | None = None,
 ) -> tuple[str, ...]:
     """What makes a face hard to work on, as Face.flags has it.
 
     Args: quad [4,2] px of the photo; c [25], zeros when not known; shape: height and width of the
-          photo, px; size: px a side of the crop.
+          photo, px; size: px a side of the crop; labels [S,S] and landmarks [68,2] px of the crop:
+          tell of dark glasses where the detection does not.
     """
     found = []
     if c.any() and abs(float(cameras.angles(torch.from_numpy(c)[None])[0, 0])) > PROFILE_RAD:
@@ -273,8 +302,13 @@ def flags(
         found.append("occluded")
     if np.hypot(*(quad[3] - quad[0])) < ENOUGH * size:
         found.append("small")
-    if align.covered(quad, *shape[:2]) < INSIDE:
+    if 1 - align.covered(quad, *shape[:2]) > INVENTED:
         found.append("cut")
+    dark = detection.shaded
+    if dark is None and labels is not None and points is not None:
+        dark = shaded(np.isin(labels, REGIONS["glasses"]).astype(float), points)
+    if dark is not None and dark > DARK:
+        found.append("sunglasses")
     return tuple(found)
 
 

@@ -100,10 +100,8 @@ class Tuning:
             ],
             soft=SOFT if batch else 0.0,
         )
-        with torch.no_grad():
-            found = {
-                k: total(v) if k.startswith(PLANES) else total(v)[None] for k, v in leaves.items()
-            }
+        whole = {k: total(v).detach() for k, v in leaves.items()}
+        found = {k: v if k.startswith(PLANES) else v[None] for k, v in whole.items()}
         return found, final
 
     @torch.no_grad()

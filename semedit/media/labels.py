@@ -97,3 +97,12 @@ ATTRIBUTES = (
     "wearing_necklace",
     "young",
 )
+
+
+def attribute_flag(name: str, value: bool) -> str:
+    """The option that asks for an attribute or against it: smiling -> --smiling, --no-smiling;
+    no_beard -> --no-beard, --beard."""
+    dashed = name.replace("_", "-")
+    if value:
+        return f"--{dashed}"
+    return f"--{dashed.removeprefix('no-')}" if dashed.startswith("no-") else f"--no-{dashed}"

@@ -89,6 +89,31 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
+def read_frames(path: str | Path, most: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Frames of an animation (GIF, WebP, MP4), evenly spread over it: uint8 [F,H,W,3], F <= most.
+
+    Raises:
+        InputError: it cannot be read, or a frame has more than max_pixels.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if path.suffix.lower() == ".mp4":
+        import imageio.v3 as iio
+
+        try:
+            every = iio.imread(data, plugin="pyav", extension=".mp4")
+        except Exception as error:  # as decoders do on malformed files
+            raise InputError(f"{path}: damaged film ({error})") from error
+        return every[np.arange(min(most, len(every))) * len(every) // min(most, len(every))]
+    with _opened(path, data, max_pixels) as image:
+        count = getattr(image, "n_frames", 1)
+        frames = []
+        for i in range(min(most, count)):
+            image.seek(i * count // min(most, count))
+            frames.append(np.asarray(image.convert("RGB")))
+    return np.stack(frames)
+
+
 def _read_bytes(path: Path) -> bytes:
     """The whole of a regular file, which must not be empty."""
     data = reading.read(path, reading.MAX_BYTES)

@@ -42,7 +42,9 @@ def contact_sheet(
             draw.text((margin, top + cell // 2 - cell // 20), row_captions[y], ink, font)
         for x, pixels in enumerate(row):
             if pixels is not None:
-                sheet.paste(_fit(pixels, cell), (left + margin + x * step, top))
+                fitted = _fit(pixels, cell)
+                middle = ((cell - fitted.width) // 2, (cell - fitted.height) // 2)
+                sheet.paste(fitted, (left + margin + x * step + middle[0], top + middle[1]))
     return np.asarray(sheet)
 
 

@@ -26,7 +26,7 @@ from semedit.media.photographs import MAX_PIXELS, Photo, write_image
 from semedit.media.pixels import to_tensor
 from semedit.tasks import read_face, used
 
-BUILTIN = ("landmarks", "faces", "traits")
+BUILTIN = ("detector", "landmarks", "faces", "traits")
 LONGEST_NAME = 240  # bytes; file systems allow 255, suffixes like .safetensors included
 
 
@@ -112,13 +112,15 @@ class Align:
             failed = self.on_no_face == "fail"
             error = InputError(found.message, found.hint) if failed else found
             return Result((), photo.warnings, error=error)
-        flagged = [
-            f"{one.face.name if one.face.index else 'the face'} is {FLAGS[flag]}"
-            for one in found
-            for flag in one.face.flags
-        ]
+        flagged = [_warning(one.face, flag) for one in found for flag in one.face.flags]
         warnings = [*photo.warnings, *flagged]
         return Result(partial(_write, item.data, found), warnings, {"faces": len(found)})
+
+
+def _warning(face: Face, flag: str) -> str:
+    """What is told of a flagged face."""
+    text = f"{face.name if face.index else 'the face'} is {FLAGS[flag]}"
+    return f"{text}: {face.invented:.0%} of its crop is invented" if flag == "cut" else text
 
 
 def _write(space: Workspace, faces: Sequence[Described]) -> list[Path]:

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageSequence
+from PIL import Image, ImageDraw
 
-from semedit import renders
 from semedit.batch.places import check_folder
 from semedit.batch.workspace import Workspace
 from semedit.editors import Fast, Mask
@@ -20,11 +19,13 @@ from semedit.faces import Face
 from semedit.inverters import Hybrid
 from semedit.media.files import write_bytes
 from semedit.media.labels import LABELS, REGIONS
-from semedit.media.masks import colorize, read_labels, write_labels
-from semedit.media.photographs import read_photo, write_image
+from semedit.media.masks import read_labels, write_labels
+from semedit.media.photographs import write_image
 from semedit.tasks import Task, read_face
+from semedit.tasks import sheet as pictures
 from semedit.tasks.align import Align
 from semedit.tasks.edit import Edit
+from semedit.tasks.holdings import holding
 from semedit.tasks.invert import Invert
 from semedit.tasks.turntable import Turntable
 
@@ -32,14 +33,15 @@ Perform = Callable[[Task], object]
 Progress = Callable[[int, int], None]
 
 GLASSES, SKIN = REGIONS["glasses"][0], REGIONS["skin"][0]
-COLUMNS = ("before", "mask", "inverted", "by mask", "attribute", "left", "front", "right")
+COLUMNS = ("crop", "map", "inversion", "mask", "smiling|no-smiling", "left", "front", "right")
+CAPTIONS = ("before", "mask", "inverted", "by mask", "attribute", "left", "front", "right")
 
 
 def examples() -> list[Path]:
     """The rendered heads that come with this installation."""
     packaged = Path(__file__).parents[1] / "examples"  # in a wheel
     checkout = Path(__file__).parents[2] / "examples"
-    return sorted((packaged if packaged.is_dir() else checkout).glob("*.png"))
+    return sorted((packaged if packaged.is_dir() else checkout).glob("heads-*.png"))
 
 
 def photographs(folder: Path) -> None:
@@ -149,30 +151,4 @@ def spectacles(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 def contact_sheet(space: Workspace, names: list[str]) -> np.ndarray:
     """One row a face, COLUMNS across: uint8 [H,W,3]; what failed is left empty."""
-    rows = []
-    for name in names:
-        steps = {Path(step).name.split("-", 1)[1]: step for step in space.steps(name)}
-        edits = [steps.get("mask", ""), steps.get("smiling", steps.get("no-smiling", ""))]
-        rows.append(
-            [
-                read_photo(space.path("faces", name, ".png")).pixels,
-                colorize(read_labels(space.path("masks", name, ".png"))),
-                _picture(space.path("latents", name, ".png")),
-                *(_picture(space.path("edits", step, ".png")) for step in edits),
-                *_views(space.path("turntables", name, ".gif")),
-            ]
-        )
-    return renders.contact_sheet(rows, COLUMNS, names)
-
-
-def _picture(path: Path) -> np.ndarray | None:
-    return read_photo(path).pixels if path.is_file() else None
-
-
-def _views(path: Path) -> list[np.ndarray | None]:
-    """The frames of a swing turned farthest to either side, and the one between."""
-    if not path.is_file():
-        return [None, None, None]
-    with Image.open(path) as image:
-        frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(image)]
-    return [frames[len(frames) * 3 // 4], frames[0], frames[len(frames) // 4]]
+    return pictures.sheet([holding(space, name) for name in names], COLUMNS, CAPTIONS)

@@ -137,19 +137,39 @@ class Edit:
 
     def load(self, item: Item) -> Source:
         latent = read_latent(item.inputs["latent"], self.generator)
-        size = self.generator.resolution
         own = read_labels(item.inputs["labels"])
         step = item.inputs["latent"].with_suffix(".labels.png")
         now = read_labels(step) if step.is_file() else own
         if "donor" in item.inputs:
             donor = read_donor(item.inputs["donor"], self.generator)
-            return Source(latent, _fitted(now, size), own.shape, None, (), donor=donor)
-        if self.mask is None:
-            photo = self._photo(item)
-            return Source(latent, _fitted(now, size), own.shape, None, (), photo)
-        drawn, warnings = read_drawn(item.inputs, (own, now))
+            return self.source(latent, own, now, donor=donor)
+        if self.mask is not None:
+            drawn, told = read_drawn(item.inputs, (own, now))
+            return replace(self.source(latent, own, now, drawn), warnings=told)
+        return self.source(latent, own, now, photo=self._photo(item))
+
+    def source(
+        self,
+        latent: Latent,
+        own: np.ndarray,
+        now: np.ndarray,
+        drawn: np.ndarray | None = None,
+        photo: Tensor | None = None,
+        donor: Latent | None = None,
+    ) -> Source:
+        """What an edit starts from, at the generator's size.
+
+        Args:   own, now: label maps int64 [S,S] of the photograph and of the latent; drawn: what
+                was drawn over one of them, or None.
+        Raises: MaskError: the drawing has another shape.
+        """
+        size = self.generator.resolution
+        if drawn is None:
+            return Source(latent, _fitted(now, size), own.shape, None, (), photo, donor)
+        drawn, warning = fit_labels(drawn, *own.shape)
         # The map that the drawing started from: the one it differs from less.
         base = min((own, now), key=lambda labels: difference(drawn, labels))
+        warnings = () if warning is None else (warning,)
         return Source(latent, _fitted(base, size), own.shape, _fitted(drawn, size), warnings)
 
     def _photo(self, item: Item) -> Tensor | None:
@@ -174,6 +194,17 @@ class Edit:
         return {"image": torch.cat(found)}
 
     def work(self, items: list[Item], loaded: list[Source]) -> list[Result]:
+        edited = self.edited(loaded, **self._kept(items, loaded))
+        return [
+            self._result(item, one, *after)
+            for item, one, after in zip(items, loaded, edited, strict=True)
+        ]
+
+    def edited(self, loaded: list[Source], **given: Tensor) -> list[tuple[Latent, dict[str, Any]]]:
+        """The edited latents of some faces, one by one, and what the editor tells of each.
+
+        Args: given: what the editor takes besides, by name.
+        """
         # What is told of a face stays its own: faces of unlike histories share a batch.
         latent = latents.stack([replace(one.latent, meta={}) for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
@@ -184,37 +215,42 @@ class Edit:
             "edited": torch.cat(drawn).to(self.device) if drawn else None,
             "wanted": dict(self.wanted),
             "donor": None if donor is None else donor.to(self.device),
-            **self._kept(items, loaded),
+            **given,
         }
-        given = {name: known[name] for name in self.method.looks_at}
-        edited = self.method(self.generator, latent, **given, progress=self.progress)
+        taken = {name: known[name] for name in self.method.looks_at}
+        edited = self.method(self.generator, latent, **taken, progress=self.progress)
         results = []
-        for i, (item, one) in enumerate(zip(items, loaded, strict=True)):
+        for i, one in enumerate(loaded):
+            own = edited[i].meta
             after = replace(
                 edited[i],
                 method=f"{one.latent.method}+{self.name}",
-                meta={**_unmarked(one.latent.meta), **edited[i].meta},
+                meta={**_unmarked(one.latent.meta), **own},
             )
-            told = {key: edited[i].meta[key] for key in FIGURES if key in edited[i].meta}
-            results.append(self._result(item, one, after, told))
+            results.append((after, {key: own[key] for key in FIGURES if key in own}))
         return results
+
+    @torch.no_grad()
+    def shown(self, one: Source, latent: Latent) -> tuple[np.ndarray, np.ndarray | None]:
+        """The picture uint8 [R,R,3] of an edited latent in its own camera, and its label map int64
+        at the size of the face's own one; None where the generator draws no labels."""
+        output = latents.picture(self.generator, latent)
+        labels = None
+        if output.seg is not None:
+            labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu().numpy()
+        return to_uint8(output.image)[0], labels
 
     def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
         try:
             warning = check_finite(latent, f"the edit of {item.name}")
         except LatentError as error:
             return Result(error=error)
-        with torch.no_grad():
-            output = latents.picture(self.generator, latent)
-        labels = None
-        if output.seg is not None:
-            labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu()
-        write = partial(self._write, item, latent, to_uint8(output.image)[0], labels)
+        write = partial(self._write, item, latent, *self.shown(one, latent))
         warnings = one.warnings if warning is None else (*one.warnings, warning)
         return Result(write, warnings, told)
 
     def _write(
-        self, item: Item, latent: Latent, pixels: np.ndarray, labels: Tensor | None
+        self, item: Item, latent: Latent, pixels: np.ndarray, labels: np.ndarray | None
     ) -> list[Path]:
         """Picture, label map, and last the latent, which makes it a step."""
         space: Workspace = item.data

@@ -8,6 +8,7 @@ from semedit.trainers.attributes import AttributeTrainer
 from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.cnerf import CNeRFTrainer
 from semedit.trainers.deeplab import DeepLabTrainer
+from semedit.trainers.detector import DetectorTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.faces import FaceTrainer, JudgeTrainer, TraitTrainer
 from semedit.trainers.ide3d import IDE3DTrainer
@@ -18,6 +19,7 @@ from semedit.trainers.stylegan2 import StyleGAN2Trainer
 from semedit.trainers.triplane import HeadsTrainer
 
 TRAINERS: dict[str, Any] = {
+    "detector": DetectorTrainer,
     "landmarks": LandmarkTrainer,
     "faces": FaceTrainer,
     "traits": TraitTrainer,

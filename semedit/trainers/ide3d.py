@@ -379,13 +379,18 @@ class IDE3DTask(GeneratorTask):
         here, there = (self.generator.raw_density(shape, x, face) for x in (points, near))
         return (here - there).abs().mean()
 
+    def centre(self, generator: Triplane, samples: int = 4096) -> None:
+        """Set w_avg to the mean style of random z under random cameras; always the same ones."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            c = self.poses.sample(samples).to(generator.w_avg)
+        style = generator.mapping_network
+        set_mean_style(generator.w_avg, lambda z: style(z, c), generator.z_dim, samples)
+
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """On held-out heads; see `mapped_figures`."""
         generator = cast(Triplane, modules["generator"])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            c = self.poses.sample(4096).to(generator.w_avg)
-        set_mean_style(generator.w_avg, lambda z: generator.mapping_network(z, c), generator.z_dim)
+        self.centre(generator)
         guided = None if self.encoder is None else self._encoded
         return held_out_figures(generator, self.views, self.held, guided)
 

@@ -47,7 +47,7 @@ def _reach(
     """
     assert latent.tuned is not None
     numbers = torch.Generator().manual_seed(0)
-    leaves = {k: latent.tuned[k].float().requires_grad_(True) for k in names}
+    leaves = {k: latent.tuned[k].detach().float().requires_grad_(True) for k in names}
     tuned = TunedGenerator(generator, leaves)
     with torch.no_grad():
         planes = generator.planes(latent.codes)

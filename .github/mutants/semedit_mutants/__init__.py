@@ -1,0 +1,1 @@
+"""Mutation runs of semedit; see .github/mutants.md."""

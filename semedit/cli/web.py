@@ -1,0 +1,187 @@
+"""paint, report and sheet: at the screen, and on paper."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semedit.cli.common import (
+    RUN,
+    WORKSPACE,
+    GeneratorName,
+    Mark,
+    Shared,
+    command,
+    data,
+    device,
+    say,
+)
+from semedit.errors import NothingMatchedError, OptionError
+
+Work = Annotated[
+    Path, typer.Option(envvar="SEMEDIT_WORK", help="The workspace.", rich_help_panel=WORKSPACE)
+]
+Names = Annotated[list[str] | None, typer.Argument(help="Names or globs of faces; none means all.")]
+Select = Annotated[
+    str,
+    typer.Option(
+        metavar="STATUS|GLOB,...", help="Only faces that failed, skipped, warned, done; or a glob."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Painted(Shared):
+    """Options of `paint`."""
+
+    names: Names = None
+    work: Work = Path("semedit-work")
+    generator: GeneratorName = "heads-128"
+    mark: Mark = True
+
+
+@dataclass(frozen=True)
+class Told:
+    """Options of commands that only look at a workspace."""
+
+    names: Names = None
+    work: Work = Path("semedit-work")
+    json: Annotated[
+        bool, typer.Option("--json", help="A JSON line on stdout.", rich_help_panel=RUN)
+    ] = False
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    command(app, "paint")(paint)
+    command(app, "report")(report)
+    command(app, "sheet")(sheet)
+
+
+def paint(
+    common: Painted,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
+) -> None:
+    """Paint label maps in a browser and see the faces follow; saved as `edit` and `attr` would.
+
+    The page is served to this machine alone, at an address that holds a secret: whoever has the
+    address can edit. Ctrl-C ends it. Takes the extra semedit[web].
+    """
+    from semedit.batch.workspace import Workspace
+
+    try:
+        from semedit.web.server import serve
+    except ImportError as error:
+        raise OptionError(f"{error.name} is not installed", 'pip install "semedit[web]"') from error
+    from semedit.web.studio import Studio
+
+    studio = Studio(
+        Workspace(common.work),
+        common.names or (),
+        common.generator,
+        device(common),
+        common.mark,
+        common.seed,
+    )
+
+    def ready(address: str) -> None:
+        if common.json:
+            data(command="paint", address=address, faces=len(studio.names))
+        else:
+            say("page", address, "Ctrl-C ends it")
+        if browser and _has_screen():
+            webbrowser.open(address)
+
+    try:
+        serve(studio, port, ready)
+    except OSError as error:
+        raise OptionError(
+            f"port {port} cannot be used: {error.strerror}", "leave it out"
+        ) from error
+
+
+def _has_screen() -> bool:
+    """Whether a browser would be a window, not a program in this terminal."""
+    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or bool(shown)
+
+
+def report(
+    common: Told,
+    select: Select = "",
+    output: Annotated[
+        Path | None, typer.Option(help="Of the first page; default: WORK/report.html.")
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(help="A figure, like 'invert: psnr_db', largest first; -FIGURE: least.")
+    ] = "",
+    per_page: Annotated[int, typer.Option(min=1, help="Faces of a page.")] = 100,
+    side: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of its pictures.")] = 160,
+) -> None:
+    """Write a page to look through: every face with its photograph, map, inversion, edits,
+    turntable, figures, warnings and failures.
+
+    Pictures are in the page, so that it can be sent; it is sorted and filtered in the browser, and
+    can be printed. More than --per-page faces make several pages, report-2.html and so on (10,000
+    faces: 100 pages of some 8 MB), which --sort orders as a whole. Takes the extra semedit[web].
+    """
+    from semedit.batch.workspace import Workspace
+    from semedit.tasks.holdings import holdings
+    from semedit.web.report import write_report
+
+    faces = holdings(Workspace(common.work), common.names or (), select)
+    path = output or common.work / "report.html"
+    title = common.work.resolve().name
+    pages = write_report(path, faces, title, per_page, side, sort)
+    _say(common, "report", pages, len(faces))
+
+
+def sheet(
+    common: Told,
+    select: Select = "",
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="photograph, crop, map, inversion, edit (the newest), left, front, right (of a "
+            "turntable), or what a step is called, like smiling; a|b: whichever is there."
+        ),
+    ] = "crop,map,inversion,edit",
+    output: Annotated[
+        Path | None, typer.Option(help=".png, .jpg, .webp or .pdf; default: WORK/sheet.png.")
+    ] = None,
+    cell: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of a picture.")] = 192,
+    rows: Annotated[int, typer.Option(min=1, help="Faces of a page, for a PDF.")] = 8,
+    mark: Mark = True,
+) -> None:
+    """Put faces side by side on a contact sheet, for papers and friends."""
+    from semedit.batch.workspace import Workspace
+    from semedit.tasks.holdings import holdings
+    from semedit.tasks.sheet import write_sheet
+
+    every = holdings(Workspace(common.work), common.names or (), select)
+    faces = [one for one in every if one.crop is not None]
+    if not faces:
+        raise NothingMatchedError(f"no faces in {common.work}", "run `semedit align` first")
+    path = output or common.work / "sheet.png"
+    chosen = [column.strip() for column in columns.split(",") if column.strip()]
+    if not chosen:
+        raise OptionError("which columns?", "for example --columns crop,map,edit")
+    write_sheet(path, faces, chosen, cell, rows, mark)
+    _say(common, "sheet", [path], len(faces))
+
+
+def _say(common: Told, name: str, files: list[Path], faces: int) -> None:
+    if common.json:
+        data(summary=True, command=name, files=[str(path) for path in files], faces=faces)
+    else:
+        for path in files:
+            say("file", str(path))

@@ -1,0 +1,174 @@
+"""Steps of a chain of edits, as the options of `semedit edit` and `semedit attr` say them.
+
+Whoever edits makes a step here, and of the step a task: the command line, and the page of
+`semedit paint`, which also shows the command that does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from semedit.editors import Way, editors_of
+from semedit.editors.transfer import whole_regions
+from semedit.errors import OptionError
+from semedit.generators import traits_of
+from semedit.media.labels import attribute_flag
+from semedit.options import build_method, pick_method
+from semedit.tasks.edit import Edit
+
+LONGEST_LABEL = 80  # characters of what a step is called
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: an editor, its settings, and what it takes.
+
+    Attributes:
+        way: how it is asked for; name: of the editor, "": the first that suits the generator.
+        settings: the editor's options, name=value.
+        label: what the step is called; "": like the editor, or the direction.
+        words: the options that say it on the command line.
+        mask, wanted, donor: as in Edit.
+    """
+
+    way: Way
+    name: str = ""
+    settings: tuple[str, ...] = ()
+    label: str = ""
+    words: tuple[str, ...] = ()
+    mask: Path | None = None
+    wanted: Mapping[str, bool] = field(default_factory=dict)
+    donor: str | None = None
+
+    @property
+    def command(self) -> Literal["edit", "attr"]:
+        """The command that makes it."""
+        return "attr" if self.way == "attributes" else "edit"
+
+    def task(self, generator_name: str = "heads-128", **run: Any) -> Edit:
+        """The task that does it.
+
+        Args:   run: fields of Edit that say on which faces, where.
+        Raises: OptionError: no such editor, option or value.
+        """
+        known = editors_of(self.way)
+        name = self.name or self._fitting(generator_name)
+        method: Any = build_method(pick_method(known, name, f"editor by {self.way}"), self.settings)
+        called = f"{method.name}{method.strength:+g}" if self.way == "direction" else name
+        return Edit(
+            self.command,
+            name,
+            method,
+            self.label or called,
+            generator_name=generator_name,
+            mask=self.mask,
+            wanted=self.wanted,
+            donor=self.donor,
+            **run,
+        )
+
+    def _fitting(self, generator_name: str) -> str:
+        """The first editor that suits a generator, else the first, which says what it lacks."""
+        known = editors_of(self.way)
+        if len(known) == 1:
+            return next(iter(known))
+        offered = traits_of(generator_name)
+        fitting = [name for name, editor in known.items() if editor.requires <= offered]
+        return (fitting or list(known))[0]
+
+
+def by_mask(mask: Path, method: str | None = None, options: Sequence[str] = ()) -> Step:
+    """A drawn label map, or a folder of them.
+
+    Args: options: -o of the editor; so below.
+    """
+    words = ("--mask", str(mask), *_method(method), *_words(options))
+    return Step("mask", method or "", tuple(options), words=words, mask=mask)
+
+
+def along(
+    direction: str,
+    strength: str | None = None,
+    region: str | None = None,
+    layers: str | None = None,
+    options: Sequence[str] = (),
+) -> Step:
+    """Along a direction."""
+    own = {"strength": strength, "region": region, "layers": layers}
+    given = {name: value for name, value in own.items() if value is not None}
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    settings = [f"{name}={value}" for name, value in ({"name": direction} | given).items()]
+    return Step(
+        "direction",
+        settings=(*settings, *options),
+        words=("--direction", direction, *words, *_words(options)),
+    )
+
+
+def transfer(donor: str, regions: str | None, options: Sequence[str] = ()) -> Step:
+    """Regions of another face.
+
+    Raises: OptionError: an unknown region.
+    """
+    names = [name.strip() for name in (regions or "").split(",") if name.strip()]
+    whole_regions(names)
+    region = ("--region", ",".join(names)) if names else ()
+    return Step(
+        "transfer",
+        "",
+        (f"regions={','.join(names)}", *options),
+        f"{'+'.join(names)}-from-{donor.replace('/', '-')}"[:LONGEST_LABEL],
+        ("--transfer-from", donor, *region, *_words(options)),
+        donor=donor,
+    )
+
+
+def texture(
+    region: str | None, donor: str | None, seed: int | None, options: Sequence[str] = ()
+) -> Step:
+    """Another texture for regions, of another face or a random one.
+
+    Raises: OptionError: no region, or two textures.
+    """
+    if region is None:
+        raise OptionError("which region?", "give --region hair,lips or the like")
+    if donor is not None and seed is not None:
+        raise OptionError("say one texture", "give --texture-from or --texture-seed")
+    settings = [f"region={region}", *options]
+    settings += [] if seed is None else [f"seed={seed}"]
+    source = f"seed-{seed}" if donor is None else f"from-{Path(donor).stem}"
+    given = ("--texture-seed", str(seed)) if donor is None else ("--texture-from", donor)
+    return Step(
+        "texture",
+        "",
+        tuple(settings),
+        f"{region.replace(',', '+').replace(' ', '')}-texture-{source}"[:LONGEST_LABEL],
+        (*given, "--region", region, *_words(options)),
+        donor=donor,
+    )
+
+
+def attributes(
+    wanted: Mapping[str, bool], method: str | None = None, options: Sequence[str] = ()
+) -> Step:
+    """Attributes as a classifier sees them.
+
+    Raises: OptionError: none is asked for.
+    """
+    if not wanted:
+        raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
+    flags = [attribute_flag(name, value) for name, value in wanted.items()]
+    label = "+".join(flag.removeprefix("--") for flag in flags)[:LONGEST_LABEL]
+    words = (*flags, *_method(method), *_words(options))
+    return Step("attributes", method or "", tuple(options), label, words, wanted=dict(wanted))
+
+
+def _method(name: str | None) -> tuple[str, ...]:
+    return () if name is None else ("--method", name)
+
+
+def _words(options: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for option in options for word in ("-o", option))

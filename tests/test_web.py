@@ -1,0 +1,432 @@
+"""What a page, a report and a sheet are made of, and who may ask the page for what."""
+
+import http.client
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semedit.batch.workspace import Workspace
+from semedit.errors import InputError, MaskError, NothingMatchedError, OptionError
+from semedit.media.labels import LABELS
+from semedit.media.masks import read_labels, write_labels
+from semedit.media.photographs import write_image
+from semedit.renders import write_animation
+from semedit.tasks.demo import examples
+from semedit.tasks.holdings import Event, Holding, holding, holdings, numbers
+from semedit.tasks.sheet import sheet, write_sheet
+from tests.test_cli import FAST_INVERT, semedit
+
+pytest.importorskip("starlette", reason="needs semedit[web]")
+MOUTH = LABELS.index("mouth")
+ODD = ("<script>alert(1)", "\"quotes\" & 'more'", "folder/emoji 😀")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Faces of odd names, one of them inverted, and photographs that failed."""
+    folder = tmp_path_factory.mktemp("web")
+    for name, path in zip(ODD, examples(), strict=True):
+        target = folder / "raw" / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    shutil.copyfile(examples()[0], folder / "raw" / "face.png")
+    (folder / "raw" / "broken.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8) + 90).save(folder / "raw" / "nobody.png")
+    semedit("align", folder / "raw", "--work", folder / "work", code=3)
+    semedit("invert", "face", *FAST_INVERT, "--work", folder / "work")
+    return folder / "work"
+
+
+@pytest.fixture
+def own(work, tmp_path):
+    """A copy of the workspace, to be written to."""
+    return shutil.copytree(work, tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def studio(work):
+    from semedit.web.studio import Studio
+
+    return Studio(Workspace(work))
+
+
+def silent(done, total):
+    pass
+
+
+def painted(work, name="face"):
+    """The face's own map with an open mouth, as the bytes of a PNG, and as labels."""
+    labels = read_labels(Workspace(work).path("masks", name, ".png"))
+    rows, columns = np.where(np.isin(labels, (11, 12)))
+    labels[rows.min() : rows.max(), columns.min() : columns.max()] = MOUTH
+    path = work.parent / "painted.png"
+    write_labels(path, labels)
+    return path.read_bytes(), labels
+
+
+# Holdings ----------------------------------------------------------------------------------------
+
+
+def test_holdings_tell_of_faces_and_of_photographs_without(work):
+    found = {one.name: one for one in holdings(Workspace(work))}
+    assert set(found) == {*ODD, "face", "broken", "nobody"}
+    assert found["broken"].status == "failed" and "picture" in found["broken"].events[0].message
+    assert found["nobody"].status == "skipped" and found["nobody"].photograph is not None
+    assert found["face"].inversion is not None and found["face"].figures["invert: psnr_db"] > 5
+    assert found[ODD[0]].crop is not None and found[ODD[0]].inversion is None
+
+
+def test_holdings_are_chosen_by_name_status_and_glob(work):
+    space = Workspace(work)
+    assert [one.name for one in holdings(space, ["face"])] == ["face"]
+    assert [one.name for one in holdings(space, select="failed,skipped")] == ["broken", "nobody"]
+    assert [one.name for one in holdings(space, select="folder/*")] == [ODD[2]]
+    with pytest.raises(NothingMatchedError):
+        holdings(space, select="warned")
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({"psnr_db": 25.5, "perceptual": "faces"}, {"psnr_db": 25.5}),
+        ({"probability": [[0.5], [0.7]]}, {"probability": 0.6}),
+        ({"drift": {"identity": 0.9, "held": True}}, {"drift identity": 0.9}),
+        ({"error": float("nan"), "none": [], "region": [0.25]}, {"region": 0.25}),
+    ],
+)
+def test_numbers_among_figures(figures, expected):
+    assert numbers(figures) == pytest.approx(expected)
+
+
+def test_the_worst_event_is_a_faces_status():
+    done, warned = Event("a", "x", "done"), Event("b", "x", "done", warnings=("odd",))
+    failed = Event("c", "x", "error", message="no")
+    assert Holding("x", events=(done,)).status == "done"
+    assert Holding("x", events=(done, warned)).status == "warned"
+    assert Holding("x", events=(failed, warned, done)).status == "failed"
+
+
+# Report ------------------------------------------------------------------------------------------
+
+
+def test_a_report_needs_nothing_beside_it_and_escapes_names(own):
+    semedit("report", "--work", own)
+    text = (own / "report.html").read_text("utf-8")
+    body = text[text.index("<body>") : text.rindex("<script>")]
+    assert "<script" not in body and "&lt;script&gt;alert(1)" in body
+    assert "&#34;quotes&#34; &amp; &#39;more&#39;" in body and "emoji 😀" in body
+    assert not re.findall(r'(?:src|href)="(?!data:)[^"]', text)
+    assert not re.findall(r"url\((?!data:)", text) and "@import" not in text
+    assert len(text) < 200_000 * 6
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text).group(1)
+    assert "default-src &#39;none&#39;" in policy or "default-src 'none'" in policy
+
+
+def test_many_faces_make_pages_sorted_as_a_whole(own):
+    lines = semedit("report", "--work", own, "--per-page", 2, "--sort", "attribute: smiling",
+                    "--json")  # fmt: skip
+    assert [path.rsplit("/", 1)[1] for path in lines[0]["files"]] == [
+        "report.html",
+        "report-2.html",
+        "report-3.html",
+    ]
+    values = []
+    for path in lines[0]["files"]:
+        text = Path(path).read_text("utf-8")
+        values += re.findall(r"attribute: smiling&#34;: ([\d.e-]+)", text)
+        assert 'href="report-2.html"' in text
+    assert len(values) == 4 and values == sorted(values, key=float, reverse=True)
+
+
+def test_reports_and_sheets_refuse_what_they_cannot_do(own):
+    assert "there is" in semedit("report", "--work", own, "--sort", "beauty", code=2)
+    assert ".html" in semedit("report", "--work", own, "--output", own / "a.pdf", code=2)
+    assert "hairdo" in semedit("sheet", "--work", own, "--columns", "crop,hairdo", code=2)
+    assert ".png" in semedit("sheet", "--work", own, "--output", own / "a.docx", code=2)
+    assert "align" in semedit("report", "--work", own / "nowhere", code=4)
+
+
+def test_a_damaged_picture_leaves_its_place_empty(own):
+    (own / "faces" / "face.png").write_bytes(b"\x89PNG\r\n\x1a\n no")
+    (own / "faces" / f"{ODD[0]}.json").write_text("{")
+    semedit("report", "--work", own)
+    text = (own / "report.html").read_text("utf-8")
+    assert 'alt="inversion of face"' in text and 'alt="crop of face"' not in text
+    assert semedit("sheet", "--work", own, "--json")[0]["faces"] == 4
+
+
+# Sheet -------------------------------------------------------------------------------------------
+
+
+def test_a_sheet_has_a_row_a_face_and_a_column_a_picture(tmp_path):
+    space = Workspace(tmp_path)
+    write_image(space.path("faces", "a", ".png"), np.full((64, 64, 3), (0, 200, 0), np.uint8))
+    write_labels(space.path("masks", "a", ".png"), np.ones((64, 64), np.int64))
+    frames = np.zeros((8, 32, 32, 3), np.uint8)
+    frames[2], frames[6] = (250, 0, 250), (0, 250, 250)  # a quarter, and three, of the loop
+    write_animation(space.path("turntables", "a", ".webp"), frames)
+    found = sheet([holding(space, "a")], ("crop", "map", "right", "left"), cell=100)
+    for colour in ((0, 200, 0), (204, 0, 0), (250, 0, 250), (0, 250, 250)):
+        near = np.abs(found.astype(int) - colour).max(-1) < 12
+        assert near.sum() > 0.9 * 100**2, colour
+    assert found.shape[0] < 250
+
+
+def test_a_sheet_is_a_picture_or_a_pdf_of_pages(own):
+    faces = [one for one in holdings(Workspace(own)) if one.crop]
+    assert write_sheet(own / "sheet.png", faces, ("crop", "map"), cell=64) == 1
+    with Image.open(own / "sheet.png") as image:
+        assert image.height > 4 * 64 and b"compositeWith" in (own / "sheet.png").read_bytes()
+    assert write_sheet(own / "sheet.pdf", faces, ("crop",), cell=64, rows=3) == 2
+    data = (own / "sheet.pdf").read_bytes()
+    assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") == 2
+    with pytest.raises(OptionError, match="too large"):
+        write_sheet(own / "large.png", faces * 40, ("crop", "map"), cell=1024)
+
+
+# Studio ------------------------------------------------------------------------------------------
+
+
+def test_a_drawing_is_followed_and_saved_as_the_command_line_does(own):
+    from semedit.web.studio import Studio
+
+    studio = Studio(Workspace(own))
+    data, labels = painted(own)
+    chain = [
+        {"kind": "mask", "map": studio.keep_map("face", data)},
+        {"kind": "direction", "name": "young", "strength": 1.5},
+    ]
+    shown = studio.state("face", "latents", chain, silent)
+    assert not (own / "edits").exists() and not (own / "drawn").exists()
+    saved = studio.save("face", "latents", chain, silent)
+    assert [one.name for one in saved] == ["face/01-canonical", "face/02-young+1.5"]
+    assert (read_labels(own / "drawn/face/01.png") == labels).all()
+    picture = np.asarray(Image.open(own / "edits/face/02-young+1.5.png"))
+    assert np.abs(picture.astype(int) - shown.pixels).max() <= 2  # codes on the disk are rounded
+    # The commands that are shown do the same, to the byte.
+    commands = studio.commands("face", "latents", chain, saved)
+    made = [own / f"edits/face/{name}.safetensors" for name in ("01-canonical", "02-young+1.5")]
+    made += [own / f"receipts/edit/{one.name}.json" for one in saved]
+    before = [path.read_bytes() for path in made]
+    again = [line for c in commands for line in semedit(*_words(c), "--json")]
+    assert [line["status"] for line in again if "name" in line] == ["uptodate"] * 2
+    shutil.rmtree(own / "edits")
+    shutil.rmtree(own / "receipts/edit")
+    assert studio.commands("face", "latents", chain) != []
+    for command in commands:
+        semedit(*_words(command))
+    assert [path.read_bytes() for path in made] == before
+
+
+def _words(command):
+    import shlex
+
+    return shlex.split(command)[1:]
+
+
+def test_the_same_drawing_is_saved_once(own):
+    from semedit.web.studio import Studio
+
+    studio = Studio(Workspace(own))
+    chain = [{"kind": "mask", "map": studio.keep_map("face", painted(own)[0])}]
+    first = studio.save("face", "latents", chain, silent)
+    second = studio.save("face", "latents", chain, silent)
+    assert (first[0].status, second[0].status) == ("done", "uptodate")
+    assert len(list((own / "drawn/face").iterdir())) == 1
+
+
+def test_views_turn_and_textures_and_attributes_change_the_face(studio):
+    base = studio.state("face", "latents", [], silent)
+    assert (studio.view(base, 0, 0) == base.pixels).all()
+    turned = studio.view(base, 25, 0)
+    assert np.abs(turned.astype(int) - base.pixels).mean() > 5
+    chain = [{"kind": "texture", "region": "hair", "seed": 3}]
+    hair = studio.state("face", "latents", chain, silent).pixels
+    assert np.abs(hair.astype(int) - base.pixels).max() > 20
+    command = studio.commands("face", "latents", chain)
+    assert "--texture-seed 3 --region hair --from latents" in command[0]
+    assert (
+        "attr --no-smiling --method fast"
+        in studio.commands(
+            "face", "latents", [{"kind": "attribute", "name": "smiling", "wanted": False}]
+        )[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ({"kind": "shell", "name": "x"}, OptionError),
+        ({"kind": "direction", "name": "young", "strength": "much"}, OptionError),
+        ({"kind": "direction", "name": "no such", "strength": 1}, OptionError),
+        ({"kind": "attribute", "name": "rich", "wanted": True}, OptionError),
+        ({"kind": "texture", "region": "hair", "donor": "/etc/passwd"}, OptionError),
+        ({"kind": "transfer", "regions": "hair", "donor": "../../x"}, OptionError),
+        ({"kind": "texture", "region": "hair", "donor": ODD[0]}, InputError),  # not inverted
+        ({"kind": "mask", "map": "../../masks/face"}, InputError),
+        ({}, OptionError),
+    ],
+)
+def test_steps_that_cannot_be_are_refused(studio, step, error):
+    with pytest.raises(error):
+        studio.state("face", "latents", [step], silent)
+
+
+def test_maps_must_be_maps_of_the_faces_size(studio, work, tmp_path):
+    _, labels = painted(work)
+    small, photo = tmp_path / "small.png", tmp_path / "photo.png"
+    write_labels(small, labels[::2, ::2])
+    write_image(photo, np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8))
+    for wrong in (small, photo):
+        with pytest.raises(MaskError):
+            studio.keep_map("face", wrong.read_bytes())
+    with pytest.raises(InputError, match="the map that was sent"):
+        studio.keep_map("face", b"<svg onload=alert(1)>")
+
+
+# Server ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(work):
+    """The page of `semedit paint` in a process of its own."""
+    command = [sys.executable, "-m", "semedit.cli", "paint", "--work", str(work), "--json"]
+    with subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE) as process:
+        yield json.loads(process.stdout.readline())["address"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130, -signal.SIGINT)
+
+
+def ask(address, path="", method="GET", body=None, token=True, **headers):
+    """The status and the body of an answer."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    target = (parts.path if token else "/") + path
+    connection.request(method, target, body, {"host": parts.netloc, **headers})
+    answer = connection.getresponse()
+    return answer.status, answer.read(), dict(answer.getheaders())
+
+
+JSON = {"content_type": "application/json"}
+
+
+@pytest.mark.localhost
+def test_nothing_is_answered_without_the_token(address):
+    assert ask(address)[0] == 200 and ask(address, "faces")[0] == 200
+    parts = urlsplit(address)
+    for path in ("", "faces", "paint.js", "x" * 32 + "/faces", parts.path[1:-1]):
+        status, body, _ = ask(address, path, token=False)
+        assert (status, body) == (403, b""), path
+
+
+@pytest.mark.localhost
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "evil.example:80"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site", "sec_fetch_mode": "cors"},
+    ],
+)
+def test_another_host_or_origin_is_refused(address, headers):
+    for method, path, body in (("GET", "faces", None), ("POST", "faces/0/edit", b"{}")):
+        assert ask(address, path, method, body, **JSON, **headers)[:2] == (403, b"")
+
+
+@pytest.mark.localhost
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "/etc/passwd",
+        "paint.html",
+        "studio.py",
+        "faces/0/../../receipts",
+        "faces/99",
+        "faces/-1",
+        "faces/face/photograph.png",
+        "faces/0/photograph.png/../../x",
+    ],
+)
+def test_no_path_leads_out(address, path):
+    status, body, _ = ask(address, path)
+    assert status in (403, 404) and b"root:" not in body
+
+
+@pytest.mark.localhost
+def test_answers_forbid_what_the_page_does_not_need(address):
+    _, _, headers = ask(address)
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    for name in ("", "paint.js", "map.js", "look.css", "paint.css"):
+        text = ask(address, name)[1].decode()
+        assert not re.search(r"https?://(?!www\.w3\.org)", text), name  # works offline
+
+
+@pytest.mark.localhost
+def test_uploads_are_maps_of_a_size(address, work):
+    names = json.loads(ask(address, "faces")[1])["faces"]
+    to = f"faces/{names.index('face')}/maps"
+    data, _ = painted(work)
+    assert ask(address, to, "POST", data)[0] == 200
+    for wrong in (b"", b"text", b"<script>", data[:100]):
+        status, body, _ = ask(address, to, "POST", wrong)
+        assert status == 422 and b"the map that was sent" in body
+    assert ask(address, to, "POST", b"0" * (9 << 20))[0] == 413
+    assert ask(address, to, "GET")[0] == 405
+
+
+@pytest.mark.localhost
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"no json", 400),
+        (b"[]", 400),
+        (b'{"chain": 5}', 400),
+        (b'{"chain": [5]}', 400),
+        (b'{"start": 5}', 400),
+        (b'{"yaw_deg": "x"}', 400),
+    ],
+)
+def test_questions_that_are_none_are_refused(address, body, status):
+    assert ask(address, "faces/0/edit", "POST", body, **JSON)[0] == status
+    assert ask(address, "faces/0/edit", "POST", body, content_type="text/plain")[0] == 415
+
+
+@pytest.mark.localhost
+def test_what_fails_is_told_in_one_sentence(address):
+    names = json.loads(ask(address, "faces")[1])["faces"]
+    for index, question, said in (
+        (names.index(ODD[0]), {}, "has no latent"),
+        (names.index("face"), {"start": "../../x"}, "no step"),
+        (names.index("face"), {"chain": [{"kind": "x"}]}, "no such kind"),
+    ):
+        body = json.dumps(question).encode()
+        status, answer, _ = ask(address, f"faces/{index}/edit", "POST", body, **JSON)
+        lines = [json.loads(line) for line in answer.splitlines()]
+        assert status == 200 and said in lines[-1]["error"]["message"]
+
+
+def test_without_the_extra_the_command_says_so(work, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "semedit.web.server", None)
+    assert "semedit[web]" in semedit("paint", "--work", work, "--no-browser", code=2)
