@@ -42,9 +42,12 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.is_file():
         weights.refuse_impostors(path, "file")
-    found = dict(_named(_contents(path), ""))
+    contents = _contents(path)
+    found = dict(_named(contents, ""))
+    if not found and isinstance(contents, Array):
+        raise InputError(f"{path.name} is not a NumPy array of numbers")
     if not found:
-        raise InputError(f"{path} holds no array of numbers")
+        raise InputError(f"{path.name} holds no array of numbers but a {_kind(contents)}")
     return found
 
 
@@ -126,14 +129,10 @@ def _text(path: Path) -> Any:
     try:
         text = reading.read(path, reading.MAX_BYTES).decode("utf-8-sig")
         if text.lstrip()[:1] in ("[", "{"):
-            return json.loads(text)
-        lines = [line.partition("#")[0] for line in text.splitlines()]
-        rows = [
-            [float(n) for n in re.split(r"[\s,;]+", one.strip(" ,;\t"))]
-            for one in lines
-            if one.strip()
-        ]
-        return [row[0] for row in rows] if all(len(row) == 1 for row in rows) else rows
+            return _as_arrays(json.loads(text))
+        lines = (line.partition("#")[0].strip(" ,;\t") for line in text.splitlines())
+        rows = [[float(n) for n in re.split(r"[\s,;]+", line)] for line in lines if line]
+        return np.array([row[0] for row in rows] if all(len(row) == 1 for row in rows) else rows)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no array of {KINDS}") from error
 
@@ -161,19 +160,26 @@ def _array(value: Any) -> Tensor | None:
         return value_of(value).detach()
     if isinstance(value, Array):
         value = value.value
-    if isinstance(value, list | tuple) and value and _numbers(value):
-        try:
-            value = np.array(value, np.float64)
-        except (ValueError, OverflowError):  # rows of unlike length
-            return None
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or value.ndim == 0:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         return None
     native = value.astype(value.dtype.newbyteorder("="))
     return torch.from_numpy(native.astype(np.float64) if native.dtype.kind == "u" else native)
 
 
-def _numbers(value: Any, depth: int = DEEPEST) -> bool:
-    """Whether nested lists hold numbers alone."""
-    if isinstance(value, list | tuple):
-        return depth > 0 and bool(value) and all(_numbers(one, depth - 1) for one in value)
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _as_arrays(value: Any) -> Any:
+    """JSON with arrays in the place of lists of numbers."""
+    if isinstance(value, dict):
+        return {key: _as_arrays(one) for key, one in value.items()}
+    if not isinstance(value, list):
+        return value
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):  # rows of unlike length
+        array = np.empty(0, object)
+    if array.dtype.kind in "fi" and array.size:
+        return array.astype(np.float64)
+    return [_as_arrays(one) for one in value]
+
+
+def _kind(value: Any) -> str:
+    return "dict" if isinstance(value, Mapping) else type(value).__name__

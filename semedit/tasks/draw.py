@@ -10,27 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from semedit import latents
 from semedit.batch import Item, Result, Run
 from semedit.batch.places import lasting
-from semedit.batch.workspace import Workspace
 from semedit.editors import Drawing
 from semedit.errors import InputError, NothingMatchedError
-from semedit.faces import Face
-from semedit.faces.align import square_quad
-from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
 from semedit.generators.contract import Generator
-from semedit.latents import Latent
-from semedit.media.files import write_bytes
-from semedit.media.masks import fit_labels, write_labels
-from semedit.media.photographs import write_image
-from semedit.media.pixels import resize, to_uint8
+from semedit.media.masks import fit_labels
+from semedit.media.pixels import resize
 from semedit.options import parameters_of
 from semedit.tasks import latent_bytes, load_generator, planned, used_by
 from semedit.tasks.drawn import every_map, read_map
-from semedit.weights import file_sha256
+from semedit.tasks.made import MadeFace
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,11 @@ class Draw:
 
     command = "draw"
     batch = 1
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """Of the face's record."""
+        return {"draw": self.generator_name}
 
     @property
     def item_bytes(self) -> int:
@@ -103,37 +100,7 @@ class Draw:
             output = latents.picture(self.generator, latent)
         assert output.seg is not None  # a drawing needs a generator that draws labels
         right = float((resize(output.seg, len(small)).argmax(1) == drawn).float().mean())
-        write = partial(self._write, item, latent.to("cpu"), output.image.cpu(), labels)
-        return [Result(write, figures={"labels": round(right, 4)})]
-
-    def _write(self, item: Item, latent: Latent, image: Tensor, labels: np.ndarray) -> list[Path]:
-        space: Workspace = item.data
-        side = len(labels)
-        pixels = to_uint8(resize(image, side))[0]
-        places = [("faces", ".png"), ("faces", ".json"), ("masks", ".png")]
-        places += [("latents", ".png"), ("latents", ".safetensors")]
-        crop, record, map_, preview, path = (space.path(a, item.name, b) for a, b in places)
-        write_image(crop, pixels, mark=self.mark)
-        write_image(preview, to_uint8(image)[0], mark=self.mark)
-        write_labels(map_, labels)
-        face = self._face(item, latent, pixels)
-        write_bytes(record, face.to_json().encode())
-        latent.save(path)
-        return [crop, record, map_, preview, path]
-
-    def _face(self, item: Item, latent: Latent, pixels: np.ndarray) -> Face:
-        side = len(pixels)
-        middle = side * np.array([0.5, 0.5 + VIEW_DOWN])
         source = next(iter(item.inputs.values()))
-        found = BuiltinLandmarks(self.device)(pixels, [square_quad(middle, VIEW_SIDE * side)])
-        return Face(
-            name=item.name,
-            source=str(source),
-            source_sha256=file_sha256(source),
-            index=0,
-            size=side,
-            quad=np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64),
-            landmarks=found.points[0],
-            c=latent.c[0].numpy(),
-            backends={"landmarks": "builtin", "draw": self.generator_name},
-        )
+        made = MadeFace(latent.to("cpu"), output.image.cpu(), labels, source, self.backends)
+        write = partial(made.write, item.data, item.name, self.device, self.mark)
+        return [Result(write, figures={"labels": round(right, 4)})]

@@ -198,10 +198,5 @@ def load_pickle(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a malformed pickle makes its reader raise nearly anything
-        # Not what torch says of it: it tells how to have the code run all the same.
-        code = "weights_only" in str(error) or "WeightsUnpickler" in str(error)
-        raise WeightsError(
-            f"{path} needs code to load, which is not run"
-            if code
-            else f"{path} is damaged or cut short, or no checkpoint of PyTorch"
-        ) from error
+        # Without what torch says of it, which is how to have the code run all the same.
+        raise WeightsError(f"{path} is damaged, or needs code to load, which is not run") from error
