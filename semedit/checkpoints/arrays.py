@@ -163,7 +163,10 @@ def _array(value: Any) -> Tensor | None:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         return None
     native = value.astype(value.dtype.newbyteorder("="))
-    return torch.from_numpy(native.astype(np.float64) if native.dtype.kind == "u" else native)
+    # torch knows few operations on other unsigned numbers
+    return torch.from_numpy(
+        native.astype(np.int64) if native.dtype.kind == "u" and native.itemsize > 1 else native
+    )
 
 
 def _as_arrays(value: Any) -> Any:
