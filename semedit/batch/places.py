@@ -22,6 +22,7 @@ FOLDERS = {
     "parse": ("faces", "masks"),
     "pose": ("faces", "masks"),
     "draw": ("faces", "masks", "latents"),
+    "import": ("faces", "masks", "latents"),
     "invert": ("latents",),
     "edit": ("edits",),
     "attr": ("edits",),

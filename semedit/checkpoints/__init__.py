@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semedit import weights
@@ -93,23 +93,53 @@ class ImportPlan:
         return targets
 
 
-def examine(path: str | Path) -> ImportPlan:
+def examine(path: str | Path, number: int | None = None) -> ImportPlan:
     """Read a checkpoint, know its format by its content, and compare it with its networks.
 
-    Raises: WeightsError: it cannot be read (see reader.read), or is of no known format.
+    A network may lie in containers, or under a prefix that all its names have; where several do,
+    the one of averaged weights (EMA) counts.
+
+    Args: number: of the class that a conditional StyleGAN2 is to draw.
+
+    Raises:
+        WeightsError: it cannot be read (see reader.read), or is of no known format; it is
+            conditional and there is no such class, or none was given.
     """
-    checkpoint = read(Path(path))
-    if "kind" in checkpoint.metadata:
-        raise WeightsError(f"{path} is a file of semedit's own", f"semedit weights add NAME {path}")
-    fitting = [one for one in FORMATS if one.matches(checkpoint)]
-    if not fitting:
-        known = "; ".join(one.name for one in FORMATS)
-        raise WeightsError(f"{path} holds no network that semedit knows", f"it knows {known}")
-    if len(fitting) > 1:
-        told = " and ".join(one.name for one in fitting)
-        raise WeightsError(f"{path} could be of {told}", "keep one network in the file")
+    checkpoint, format_ = _recognised(read(Path(path)))
     try:
-        parts = tuple(fitting[0].parts(checkpoint))
+        found = format_.parts(checkpoint)
+        if number is not None and not any(map(stylegan2.classes, found)):
+            raise WeightsError("it does not draw classes", "leave --class out")
+        parts = [stylegan2.of_class(part, number) for part in found]
     except WeightsError as error:
         raise WeightsError(f"{path}: {error.message}", error.hint) from error
-    return ImportPlan(checkpoint, fitting[0], parts, tuple(coverage(part) for part in parts))
+    if checkpoint.prefix is not None:
+        note = f"read from {checkpoint.prefix}*"
+        parts = [replace(part, notes=(note, *part.notes)) for part in parts]
+    return ImportPlan(checkpoint, format_, tuple(parts), tuple(coverage(part) for part in parts))
+
+
+def _recognised(checkpoint: Checkpoint) -> tuple[Checkpoint, Format]:
+    """A file as its format has it, and that format.
+
+    Raises: WeightsError: there is none, or there are several.
+    """
+    path = checkpoint.path
+    if "kind" in checkpoint.metadata:
+        raise WeightsError(f"{path} is a file of semedit's own", f"semedit weights add NAME {path}")
+    for views in ([checkpoint], *checkpoint.deeper()):
+        fitting = [(view, one) for view in views for one in FORMATS if one.matches(view)]
+        averaged = [(view, one) for view, one in fitting if "ema" in str(view.prefix).lower()]
+        if averaged and len(fitting) > 1 and views[0].prefix is not None:
+            fitting = averaged
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            told = " and ".join(f"{one.name}{_place(view)}" for view, one in fitting)
+            raise WeightsError(f"{path} could be of {told}", "keep one network in the file")
+    known = "; ".join(one.name for one in FORMATS)
+    raise WeightsError(f"{path} holds no network that semedit knows", f"it knows {known}")
+
+
+def _place(view: Checkpoint) -> str:
+    return "" if view.prefix is None else f" in {view.prefix}*"

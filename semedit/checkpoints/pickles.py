@@ -23,6 +23,12 @@ from torch import Tensor
 from semedit.errors import WeightsError
 
 CODE = "it names {}, which is code, and code of a checkpoint is never run"
+TENSORFLOW = "networks of TensorFlow ({}), which PyTorch has no use for"
+CONVERT = (
+    "convert them with legacy.py of stylegan2-ada-pytorch (--source OLD.pkl --dest NEW.pkl), "
+    "then import NEW.pkl"
+)
+_TENSORFLOW = ("dnnlib.tflib.", "tensorflow.", "tensorflow_core.", "keras.", "tf_keras.")
 # Whose classes become records: those of networks. Names from elsewhere are refused.
 RECORDED = ("torch_utils.", "training.", "dnnlib.", "torch.nn.modules.", "torch_ema.")
 
@@ -136,6 +142,11 @@ class _Kind:
     def values(self, data: Any) -> Any:
         import numpy as np
 
+        if self.code[:1] == "O" and isinstance(data, list):
+            found = np.empty(len(data), object)
+            for i, one in enumerate(data):
+                found[i] = one
+            return found
         if self.code[:1] not in "fiub" or not isinstance(data, bytes):
             raise WeightsError(f"an array of kind {self.code} is no plain numbers")
         return np.frombuffer(data, np.dtype(self.order + self.code))
@@ -152,6 +163,13 @@ class Array:
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, data = state
         self.value = kind.values(data).reshape(shape, order="F" if fortran else "C")
+
+
+def _from_buffer(data: Any, kind: _Kind, shape: Any, order: str = "C") -> Array:
+    """numpy.core.numeric._frombuffer, of pickles of protocol 5."""
+    found = Array()
+    found.value = kind.values(bytes(data)).reshape(shape, order="F" if order == "F" else "C")
+    return found
 
 
 def _scalar(kind: _Kind, data: bytes) -> Any:
@@ -175,6 +193,8 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): Array,
     **{(module, "_reconstruct"): Array for module in _ARRAYS},
     **{(module, "scalar"): _scalar for module in _ARRAYS},
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
 }
 _FIELDS = (("argparse", "Namespace"), ("dnnlib.util", "EasyDict"), ("dnnlib", "EasyDict"))
 
@@ -191,6 +211,8 @@ class Unpickler(pickle.Unpickler):
             return _fields_class(name)
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
+        if f"{module}.".startswith(_TENSORFLOW):
+            raise WeightsError(TENSORFLOW.format(f"{module}.{name}"), CONVERT)
         if f"{module}.".startswith(RECORDED):
             return _record_class(name)
         raise WeightsError(CODE.format(f"{module}.{name}"))

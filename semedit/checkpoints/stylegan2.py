@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from semedit.checkpoints.formats import MEAN_SAMPLES, Format, Part
 from semedit.checkpoints.pickles import LazyTensor, Record, Tensors, value_of
 from semedit.checkpoints.reader import Checkpoint
 from semedit.errors import WeightsError
+from semedit.generators.parts.layers import normalize
 from semedit.generators.stylegan2.stylegan2 import MAPPING_RATE
 
 W_AVG = "mapping_network.w_avg"
@@ -108,6 +110,48 @@ def infer(tensors: Mapping[str, Any], clamp: float | None = None) -> dict[str, A
         "mapping_layers": depth,
         "clamp": clamp,
     }
+
+
+def classes(part: Part) -> int:
+    """How many classes of pictures a part draws; 0: it is no conditional StyleGAN2."""
+    return int(part.config.get("c_dim", 0)) if part.kind == "stylegan2" else 0
+
+
+def of_class(part: Part, number: int | None) -> Part:
+    """A conditional StyleGAN2 that draws one of its classes, and so is none; other parts as they
+    are.
+
+        fc0(z, e) = W_z z / sqrt(|z| + |e|) + (b + W_e e / sqrt(|z| + |e|))
+
+    With the class's embedding e fixed, its share is a bias. The mean style is the class's own.
+
+    Raises: WeightsError: no class was given, or there is no such class.
+    """
+    count = classes(part)
+    if not count:
+        return part
+    if number is None or not 0 <= number < count:
+        said = "" if number is None else f", none of them {number}"
+        raise WeightsError(
+            f"it draws {count} classes of pictures{said}", f"choose one: --class 0 to {count - 1}"
+        )
+    held = dict(part.tensors)
+    names = [f"mapping_network.{key}" for key in ("embed.weight", "embed.bias")]
+    weight, bias = (value_of(held.pop(name)).float() for name in names)
+    first, shift = "mapping_network.fc0.weight", "mapping_network.fc0.bias"
+    matrix, z_dim = value_of(held[first]).float(), part.config["z_dim"]
+    e = normalize((weight[:, number] / count**0.5 + bias)[None])[0]
+    inputs = matrix.shape[1]
+    held[first] = matrix[:, :z_dim] * (z_dim / inputs) ** 0.5
+    moved = value_of(held[shift]).float() + matrix[:, z_dim:] @ e / inputs**0.5
+    held[shift] = moved
+    held.pop(W_AVG, None)
+    return replace(
+        part,
+        config={**part.config, "c_dim": 0},
+        tensors=held,
+        notes=(*part.notes, f"class {number} of {count}"),
+    )
 
 
 def _filters(tensors: Tensors) -> tuple[str, ...]:

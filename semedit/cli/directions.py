@@ -144,8 +144,11 @@ def pca(
 
 def import_(
     common: Shared,
-    file: Annotated[Path, typer.Argument(help="A published .npy or .pt file.")],
+    file: Annotated[Path, typer.Argument(help="A published .npy, .npz, .pt or .safetensors file.")],
     name: Annotated[str | None, typer.Option(help="Of the direction; default: the file's.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Which array of a file that holds several.")
+    ] = None,
     out: Out = None,
     generator: GeneratorName = "heads-128",
 ) -> None:
@@ -154,7 +157,7 @@ def import_(
     from semedit.generators import load_generator
 
     loaded = load_generator(generator, device(common))
-    found = import_directions(loaded, file, name)
+    found = import_directions(loaded, file, name, key=key)
     _keep(
         common, loaded, found, out, f"semedit directions import {file.name}", file.name, "unknown"
     )

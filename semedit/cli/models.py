@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from semedit.cli import directions, evaluate
+from semedit.cli import directions, evaluate, latents
 from semedit.cli.common import Command, Options, Shared, StepBar, command, data, device, say, stdout
 from semedit.errors import OptionError, SemeditError
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command("methods", cls=Command)(list_methods)
     evaluate.register(_group(app, "eval", "Measure against the truth."))
     directions.register(_group(app, "directions", "Linear directions of codes."))
+    latents.register(_group(app, "latents", "Codes of faces, from and for other tools."))
     group = _group(app, "weights", "Weight files: what there is, fetch, add, import.")
     group.command("list", cls=Command)(list_weights)
     group.command("fetch", cls=Command)(fetch)
@@ -240,12 +241,16 @@ def import_checkpoint(
     name: Annotated[
         str | None, typer.Option(help="Of the weights; default: the file's own name.")
     ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--class", min=0, help="Of a StyleGAN2 that draws several: the one to draw."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a checkpoint of another project; `-w NAME` uses it. No code in it is run."""
     from semedit.checkpoints import examine
 
-    plan = examine(file)
+    plan = examine(file, number)
     if not as_json:
         _coverages(plan)
     written = plan.write(name)

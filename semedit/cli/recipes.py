@@ -18,9 +18,12 @@ A step's other keys are the command's options, by the names they have on the com
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +32,7 @@ import typer
 from semedit.cli import settings
 from semedit.cli.common import ON_FOLDERS, Common, command, data, reported, say
 from semedit.errors import OptionError
+from semedit.media.toml import place
 from semedit.options import suggestion
 from semedit.version import __version__
 
@@ -60,12 +64,19 @@ def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: a command, and the context in which its options are resolved."""
+    """One step: a command, the context in which its options are resolved, its place in the
+    recipe."""
 
     name: str
     command: Any
     arguments: list[str]
     settings: dict[str, Any]
+    place: str
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether it works on what the user has, not on what other steps make."""
+        return any(parameter.name == "inputs" for parameter in self.command.params)
 
     def resolved(self) -> dict[str, Any]:
         """All its options.
@@ -75,7 +86,9 @@ class Step:
         try:
             context = self.command.make_context(self.name, list(self.arguments), **self._extra)
         except settings.USAGE as error:
-            raise OptionError(f"step {self.name}: {error.format_message()}") from error
+            raise OptionError(
+                f"{self.place}: step {self.name}: {error.format_message()}"
+            ) from error
         return dict(context.params)
 
     def run(self) -> int:
@@ -105,7 +118,7 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
     from semedit.batch.workspace import Workspace
 
     text, values = settings.read(recipe)
-    steps = list(_steps(recipe, values, given, group))
+    steps = list(_steps(recipe, text, values, given, group))
     resolved = [{"command": step.name, **step.resolved()} for step in steps]
     space = Workspace(Path(str(resolved[0]["work"])))
     if common.dry_run:
@@ -126,7 +139,7 @@ def _follow(steps: list[Step], planning: bool) -> bool:
     for number, step in enumerate(steps, 1):
         say("step", f"{number} of {len(steps)}, {step.name}")
         code = step.run()
-        if planning and code == NOTHING:
+        if planning and code == NOTHING and number > 1 and not step.reads_inputs:
             say("plan", f"{step.name} works on what the steps before it have yet to make")
         elif code not in (0, SOME_FAILED):
             raise typer.Exit(code)
@@ -135,43 +148,76 @@ def _follow(steps: list[Step], planning: bool) -> bool:
 
 
 def _steps(
-    recipe: Path, values: dict[str, Any], given: dict[str, Any], group: Any
+    recipe: Path, text: str, values: dict[str, Any], given: dict[str, Any], group: Any
 ) -> Iterator[Step]:
     """The steps of a recipe as command lines.
 
-    Raises: OptionError: a step or an option that there is not.
+    Raises: OptionError: a step or an option that there is not; says in which line.
     """
     tables = values.pop("step", [])
+    if isinstance(tables, dict):
+        raise OptionError(
+            f"{place(recipe, text, 'step')}: [step] is a single table", "write [[step]]"
+        )
     if not isinstance(tables, list) or not tables:
-        raise OptionError(f"{recipe} has no steps", 'write [[step]] and command = "align"')
+        raise _stepless(recipe, text, values)
     inputs = values.pop("inputs", [])
     defaults = settings.defaults(group)
-    steps = [name for name in ON_FOLDERS if name in group.commands and name != "run"]
+    starts = [i for i, line in enumerate(text.splitlines(), 1) if STEP.match(line)]
     known: set[str] = set()
-    for table in tables:
+    for number, table in enumerate(tables):
         if not isinstance(table, dict):
             raise OptionError(
                 f"{recipe}: a step is a table", 'write [[step]] and command = "align"'
             )
+        first = starts[number] if len(starts) == len(tables) else 1
+        where = partial(place, recipe, text, first=first)
         options = dict(table)
         name = options.pop("command", None)
-        if not isinstance(name, str) or name not in steps:
-            told = repr(name[:60]) if isinstance(name, str) else "without the name of a command"
-            raise OptionError(f"{recipe}: no step {told}", suggestion(str(told), steps))
-        own = group.commands[name]
+        own = _command(where, name, options, group)
         takes = {flag.lstrip("-") for p in own.params for flag in (*p.opts, *p.secondary_opts)}
         takes |= {p.name for p in own.params}
         known |= takes
         shared = {k: v for k, v in values.items() if k in takes or k.replace("_", "-") in takes}
         if name == "align":
             options.setdefault("inputs", inputs)
-        line = arguments(recipe, name, own, {**shared, **options}, given)
-        yield Step(name, own, line, defaults.get(name, {}))
+        line = arguments(where, name, own, {**shared, **options}, given)
+        yield Step(name, own, line, defaults.get(name, {}), where("command"))
     for key in values:
         if key not in known and key.replace("_", "-") not in known:
             raise OptionError(
-                f"{recipe}: no step has an option {key[:60]!r}", suggestion(key, known)
+                f"{place(recipe, text, key)}: no step has an option {key[:60]!r}",
+                suggestion(key, {*known, "inputs", "step"}),
             )
+
+
+STEP = re.compile(r"\s*\[\[\s*step\s*\]\]")
+Where = Callable[[str], str]  # a word of a recipe -> the file and the line
+
+
+def _stepless(recipe: Path, text: str, values: dict[str, Any]) -> OptionError:
+    """What a recipe without steps may have called them."""
+    near = difflib.get_close_matches("step", values, n=1, cutoff=0.6)
+    if near:
+        return OptionError(
+            f"{place(recipe, text, near[0])}: no [[{near[0][:60]}]]", "did you mean [[step]]?"
+        )
+    return OptionError(f"{recipe} has no steps", 'write [[step]] and command = "align"')
+
+
+def _command(where: Where, name: Any, options: Mapping[str, Any], group: Any) -> Any:
+    """The command of a step.
+
+    Raises: OptionError: the step names none that works on a folder.
+    """
+    steps = [one for one in ON_FOLDERS if one in group.commands and one != "run"]
+    if isinstance(name, str) and name in steps:
+        return group.commands[name]
+    if isinstance(name, str):
+        raise OptionError(f"{where(name)}: no step {name[:60]!r}", suggestion(name, steps))
+    near = difflib.get_close_matches("command", options, n=1)
+    hint = f"write command for {near[0]}" if near else 'write command = "align", or another'
+    raise OptionError(f"{where(near[0] if near else 'step')}: a step without a command", hint)
 
 
 def _typed(context: typer.Context, common: Common) -> dict[str, Any]:
@@ -185,28 +231,30 @@ def _typed(context: typer.Context, common: Common) -> dict[str, Any]:
 
 
 def arguments(
-    recipe: Path, name: str, own: Any, options: Mapping[str, Any], given: Mapping[str, Any]
+    where: Where, name: str, own: Any, options: Mapping[str, Any], given: Mapping[str, Any]
 ) -> list[str]:
     """A step's options as a command line.
 
-    Args: options: of the recipe. given: such as overrule them.
+    Args: where: tells places of the recipe. options: of it. given: such as overrule them.
     Raises: OptionError: the command has no such option, or not with such a value.
     """
     flags: list[str] = []
     rest: list[str] = []
     for key, value in {**options, **given}.items():
-        spelled = key.replace("_", "-")
+        spelled = {key, key.replace("_", "-")}
         for parameter in own.params:
-            names = {parameter.name, *(opt.lstrip("-") for opt in parameter.opts)}
-            if key in names or spelled in names:
+            away = spelled & {opt.lstrip("-") for opt in parameter.secondary_opts}
+            if away or spelled & {parameter.name, *(opt.lstrip("-") for opt in parameter.opts)}:
                 break
         else:
             every = [p.name for p in own.params]
             raise OptionError(
-                f"{recipe}: {name} has no option {key[:60]!r}", suggestion(key, every)
+                f"{where(key)}: {name} has no option {key[:60]!r}", suggestion(key, every)
             )
         if key not in given:
-            value = settings.fitting(f"{recipe}: {name}", parameter, value)
+            value = settings.fitting(f"{where(key)}: {name}", parameter, value)
+        if away:  # no-smiling = true
+            value = not value
         if parameter.param_type_name == "argument":
             rest += [str(one) for one in (value if isinstance(value, list) else [value])]
         else:

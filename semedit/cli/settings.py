@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 import typer
 
 from semedit.errors import InputError, OptionError
-from semedit.media.reading import read_toml
+from semedit.media.toml import place, read_toml
 from semedit.options import suggestion
 
 FILE = Path("semedit.toml")
@@ -66,32 +67,33 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         OptionError: it cannot be read, is larger than LARGEST, or is not TOML.
     """
     try:
-        return read_toml(path)
+        return read_toml(path, LARGEST)
     except InputError as error:
-        raise OptionError(error.message) from error
+        raise OptionError(error.message, error.hint) from error
 
 
 def _of_file(path: Path, group: Any) -> dict[str, Any]:
-    _, values = read(path)
+    text, values = read(path)
     everywhere = {k: v for k, v in values.items() if not isinstance(v, dict)}
     known = {name for command in _commands(group) for name in parameters(command)}
     for key in everywhere:
         if key.replace("-", "_") not in known:
             raise OptionError(
-                f"{path}: no command has an option {key[:SHOWN]!r}", suggestion(key, known)
+                f"{place(path, text, key)}: no command has an option {key[:SHOWN]!r}",
+                suggestion(key, known),
             )
-    return _of_group(
-        path, group, everywhere, {k: v for k, v in values.items() if k not in everywhere}
-    )
+    tables = {k: v for k, v in values.items() if k not in everywhere}
+    return _of_group(path, text, group, everywhere, tables)
 
 
 def _of_group(
-    path: Path, group: Any, everywhere: Mapping[str, Any], tables: Mapping[str, Any]
+    path: Path, text: str, group: Any, everywhere: Mapping[str, Any], tables: Mapping[str, Any]
 ) -> dict[str, Any]:
     for name, table in tables.items():
         if name not in group.commands:
             raise OptionError(
-                f"{path}: no command {name[:SHOWN]!r}", suggestion(name, group.commands)
+                f"{place(path, text, name)}: no command {name[:SHOWN]!r}",
+                suggestion(name, group.commands),
             )
         if not isinstance(table, dict):
             raise OptionError(f"{path}: {name} is a command, whose options are a table")
@@ -99,13 +101,14 @@ def _of_group(
     for name, command in group.commands.items():
         own = tables.get(name, {})
         if hasattr(command, "commands"):
-            found[name] = _of_group(path, command, everywhere, own)
+            found[name] = _of_group(path, text, command, everywhere, own)
             continue
         known = parameters(command)
         for key in own:
             if key.replace("-", "_") not in known:
                 raise OptionError(
-                    f"{path}: {name} has no option {key[:SHOWN]!r}", suggestion(key, known)
+                    f"{place(path, text, key)}: {name} has no option {key[:SHOWN]!r}",
+                    suggestion(key, known),
                 )
         plain = {k.replace("-", "_"): v for k, v in {**everywhere, **own}.items()}
         found[name] = {
@@ -159,34 +162,51 @@ def fitting(file: str, parameter: Any, value: Any) -> Any:
         OptionError: a list or table where one value belongs, a switch that is neither true nor
             false, a number that is not finite or too large, a text with a NUL.
     """
-    place = f"{file}: {parameter.name}"
+    where = f"{file}: {parameter.name}"
     if not (getattr(parameter, "multiple", False) or parameter.nargs == -1):
-        return _single(place, value, bool(getattr(parameter, "is_flag", False)))
+        return _single(where, value, bool(getattr(parameter, "is_flag", False)))
     if isinstance(value, dict) and parameter.param_type_name == "option":
         # options = { steps = 50 }, for -o steps=50
         pairs = {
-            k: _single(f"{place}.{k[:SHOWN]}", v, isinstance(v, bool)) for k, v in value.items()
+            k: _single(f"{where}.{k[:SHOWN]}", v, isinstance(v, bool)) for k, v in value.items()
         }
-        return [_single(place, f"{k}={v}", False) for k, v in pairs.items()]
-    return [_single(place, one, False) for one in (value if isinstance(value, list) else [value])]
+        return [_single(where, f"{k}={v}", False) for k, v in pairs.items()]
+    return [_single(where, one, False) for one in (value if isinstance(value, list) else [value])]
 
 
-def _single(place: str, value: Any, switch: bool) -> Any:
+def _single(where: str, value: Any, switch: bool) -> Any:
     if isinstance(value, bool) != switch:
         hint = "write true or false" if switch else "write a value"
-        raise OptionError(f"{place} is {'' if switch else 'not '}a switch", hint)
+        raise OptionError(f"{where} is {'' if switch else 'not '}a switch", hint)
     if isinstance(value, list | dict):
-        raise OptionError(f"{place} takes one value, not a {_KINDS[type(value)]}")
+        raise OptionError(f"{where} takes one value, not a {_KINDS[type(value)]}")
     if not isinstance(value, str | int | float):
-        raise OptionError(f"{place} takes a text or a number", "put it in quotation marks")
-    if isinstance(value, str) and "\0" in value:
-        raise OptionError(f"{place} holds a NUL character")
+        raise OptionError(f"{where} takes a text or a number", "put it in quotation marks")
+    if isinstance(value, str):
+        _check_text(where, value)
     if not isinstance(value, str) and not (abs(value) < 1 << 63 and math.isfinite(value)):
-        raise OptionError(f"{place} is no number of a size that is meant")
+        raise OptionError(f"{where} is no number of a size that is meant")
     return value
 
 
 _KINDS = {list: "list", dict: "table"}
+_VARIABLE = re.compile(r"(?:\$\{?(\w+)\}?|%(\w+)%)(?=[/\\]|$)")
+
+
+def _check_text(where: str, text: str) -> None:
+    """Raise OptionError for what a shell, or Windows, would make a path of, and no file does."""
+    if "\0" in text:
+        raise OptionError(f"{where} holds a NUL character")
+    variable = _VARIABLE.match(text)
+    if variable and not os.path.lexists(text):
+        home = (variable[1] or variable[2]) in ("HOME", "USERPROFILE")
+        meant = f"write ~{text[variable.end() :]}" if home else "write out what it stands for"
+        raise OptionError(f"{where}: variables like {variable[0]} have no meaning in a file", meant)
+    if "\\" in text and os.sep == "/" and not os.path.lexists(text):
+        drive = re.match(r"[A-Za-z]:\\", text)
+        meant = "name the folder as it is called here" if drive else "write "
+        meant += "" if drive else text.replace("\\", "/")
+        raise OptionError(f"{where}: {text[:SHOWN]} is a path of Windows", meant)
 
 
 def _allowed(path: Path, name: str, value: Any) -> Any:

@@ -1,15 +1,15 @@
-"""Directions that others published: .npy and .pt files of StyleGAN editors."""
+"""Directions that others published, in the files of StyleGAN editors."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from semedit import weights
+from semedit.checkpoints.arrays import pick, read_arrays
 from semedit.directions.directions import Directions, normal
 from semedit.directions.fitting import sample
 from semedit.errors import InputError, LatentError, TraitError
@@ -32,16 +32,22 @@ FOREIGN_SHA256 = {
 
 
 def import_directions(
-    generator: Generator, path: str | Path, name: str | None = None, samples: int = SAMPLES
+    generator: Generator,
+    path: str | Path,
+    name: str | None = None,
+    samples: int = SAMPLES,
+    key: str | None = None,
 ) -> Directions:
     """Directions of a published file, for a generator with W+ codes.
 
     Taken are arrays of shape (w_dim,), (1,w_dim), (num_ws,w_dim) or (1,num_ws,w_dim), of any
-    length, and the components of GANSpace files, {"comp", "std", ...}, as NAME-00, NAME-01, ...
+    length, also with all layers in one row, and the components of GANSpace files,
+    {"comp", "std", ...}, as NAME-00, NAME-01, ...
     The deviation, unit of strength, is measured over samples of the generator.
 
-    Args:   path: .npy, .pt or .pth; name: of the direction; None: the file's.
-    Raises: InputError: no array of numbers.  LatentError: of another space or width.
+    Args:   path: whatever arrays.read_arrays reads; name: of the direction; None: the file's.
+            key: which array of the file; None: the only one that fits.
+    Raises: InputError: no array of numbers, or several.  LatentError: of another space or width.
             TraitError: the generator has no W+.  WeightsError: damaged, or it needs code to load.
     """
     path = Path(path)
@@ -49,7 +55,10 @@ def import_directions(
     if set(mean) != {"ws"} or mean["ws"].ndim != 3:
         raise TraitError(f"{generator.name} has no W+ codes, which published directions move.")
     _refuse_foreign(path, generator)
-    found = {k: _fitted(v, generator, path) for k, v in _read(path, name or path.stem)}
+    found = {
+        k: _fitted(v, generator, path)
+        for k, v in _read(path, name or path.stem, key, tuple(mean["ws"].shape))
+    }
     ws = sample(generator, samples, batch=500)[0]["ws"]
     units = {key: normal({"ws": direction}) for key, direction in found.items()}
     figures = {
@@ -86,28 +95,43 @@ def _refuse_foreign(path: Path, generator: Generator) -> None:
     )
 
 
-def _read(path: Path, name: str) -> list[tuple[str, Tensor]]:
-    """(name, array) of the directions of a file."""
-    value = _array(path) if path.suffix == ".npy" else weights.load_pickle(path)
-    if isinstance(value, dict) and isinstance(value.get("comp"), Tensor):
-        parts = value["comp"].flatten(1)
+def _read(
+    path: Path, name: str, key: str | None, shape: tuple[int, ...]
+) -> list[tuple[str, Tensor]]:
+    """(name, array) of the directions of a file.
+
+    Args: shape: [1,num_ws,w_dim] of the generator's codes.
+    """
+    arrays = read_arrays(path)
+    for one, value in arrays.items():
+        if not value.is_floating_point() and len(arrays) == 1:
+            kind = str(value.dtype).removeprefix("torch.")
+            place = f": {one}" if one else ""
+            raise InputError(f"{path.name}{place} holds {kind}, not floating point numbers.")
+    arrays = {k: v for k, v in arrays.items() if v.is_floating_point()}
+    if key is None and "comp" in arrays:
+        parts = arrays["comp"].flatten(1)
         return [(f"{name}-{i:02d}", part[None]) for i, part in enumerate(parts)]
-    if not isinstance(value, Tensor):
+    if key is None and set(arrays) == {"w"} and arrays["w"].ndim == 3 and path.suffix == ".npz":
         raise InputError(
-            f"{path.name} holds no direction but a {type(value).__name__}.",
-            hint="a direction is one array, say of shape (1, 512) or (18, 512)",
+            f"{path.name} holds the code of a face, as projectors write it, not a direction.",
+            hint="semedit latents import takes it; --key w makes it a direction all the same",
         )
-    return [(name, value)]
+    fitting = {k: v for k, v in arrays.items() if _rows(v, shape) is not None}
+    if key is None and len(fitting) == 1:  # beside an intercept, a bias, a mean
+        arrays = fitting
+    return [(name, pick(path, arrays, key, "directions")[1])]
 
 
-def _array(path: Path) -> Tensor:
-    try:
-        value = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path.name} is not a NumPy array: {error}") from None
-    if not np.issubdtype(value.dtype, np.floating):
-        raise InputError(f"{path.name} holds {value.dtype}, not floating point numbers.")
-    return torch.from_numpy(value.astype(np.float64))
+def _rows(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """An array as a direction [1 or num_ws, w_dim]; None if it does not fit codes of a shape."""
+    _, layers, width = shape
+    if value.numel() not in (width, layers * width):
+        return None
+    own = tuple(size for size in value.shape if size != 1)
+    if own not in ((width,), (layers, width), (layers * width,)):
+        return None
+    return value.reshape(-1, width)
 
 
 def _fitted(value: Tensor, generator: Generator, path: Path) -> Tensor:
@@ -115,17 +139,16 @@ def _fitted(value: Tensor, generator: Generator, path: Path) -> Tensor:
 
     Raises: LatentError: it does not fit.
     """
-    _, layers, width = generator.mean_codes()["ws"].shape
-    shape = tuple(value.shape)
-    bare = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-    rows = bare if len(bare) == 2 else (1, *bare)
-    if len(rows) != 2 or rows[1] != width or rows[0] not in (1, layers):
+    codes = tuple(generator.mean_codes()["ws"].shape)
+    _, layers, width = codes
+    direction = _rows(value, codes)
+    if direction is None:
         raise LatentError(
-            f"{path.name} has the shape {shape}; directions of {generator.name} have "
+            f"{path.name} has the shape {tuple(value.shape)}; directions of {generator.name} have "
             f"({width},), (1, {width}), ({layers}, {width}) or (1, {layers}, {width}).",
             hint="it was made for a generator of another width or resolution",
         )
-    direction = value.reshape(rows).float()
+    direction = direction.float()
     if not bool(torch.isfinite(direction).all()) or not bool(direction.any()):
         raise InputError(f"{path.name} is zero, or holds NaN or infinity.")
     return direction

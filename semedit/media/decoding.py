@@ -27,6 +27,7 @@ import numpy as np
 from semedit import errors
 from semedit.errors import InputError, SemeditError
 from semedit.media import masks, photographs
+from semedit.media.orders import Ids
 from semedit.media.photographs import MAX_PIXELS, Photo
 from semedit.runtime import isolation
 
@@ -62,8 +63,28 @@ def read_labels(path: str | Path) -> np.ndarray:
     return found
 
 
+def read_ids(path: str | Path) -> Ids:
+    """`masks.read_ids` in another process.
+
+    Raises:
+        InputError, MaskError: as there; InputError also when decoding crashed or hung.
+    """
+    found: Ids = call(masks.read_ids, path)
+    return found
+
+
+def read_part(path: str | Path) -> np.ndarray:
+    """`masks.read_part` in another process.
+
+    Raises:
+        InputError, MaskError: as there; InputError also when decoding crashed or hung.
+    """
+    found: np.ndarray = call(masks.read_part, path)
+    return found
+
+
 def call(read: Callable[..., Any], path: str | Path, **options: Any) -> Any:
-    """What a module's function makes of a file, a Photo or an array, found out by a child.
+    """What a module's function makes of a file, a Photo, Ids or an array, found out by a child.
 
     Args:
         read: found again in the child by the names of its module and its own.
@@ -197,6 +218,8 @@ class _Child:
             if not got:
                 raise EOFError
             done += got
+        if "order" in answer:
+            return Ids(array, answer["order"])
         if "sha256" in answer:
             return Photo(array, answer["sha256"], tuple(answer["warnings"]))
         return array
@@ -251,10 +274,13 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     except MemoryError:
         message = f"{request['path']}: needs more memory than a picture should"
         return {"error": "InputError", "message": message, "hint": None}, b""
-    array = np.ascontiguousarray(found.pixels if isinstance(found, Photo) else found)
+    bare = {Photo: "pixels", Ids: "values"}.get(type(found))
+    array = np.ascontiguousarray(getattr(found, bare) if bare else found)
     head: dict[str, Any] = {"shape": array.shape, "dtype": array.dtype.str}
     if isinstance(found, Photo):
         head |= {"sha256": found.sha256, "warnings": found.warnings}
+    if isinstance(found, Ids):
+        head["order"] = found.order
     return head, array.data.cast("B") if array.size else b""
 
 

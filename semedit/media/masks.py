@@ -5,6 +5,8 @@ A map in another order or other colours is refused with a list of what was found
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from semedit.errors import MaskError
 from semedit.media.files import atomic_path
 from semedit.media.labels import LABELS, PALETTE, SCHEME
+from semedit.media.orders import ORDERS, Ids
 from semedit.media.photographs import MAX_PIXELS, _opened, _read_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +25,13 @@ if TYPE_CHECKING:
 
 
 PAINT = f"paint with exactly the labels of {SCHEME}, without anti-aliasing"
+
+
+SEAM = 0.02  # share of a part's pixels that JPEG and resizing may have left grey
+MANY = 1000  # colours: more than any label map has, with anti-aliasing, too
+
+
+_PART = re.compile(rf"(.+)_({'|'.join(LABELS[1:])})")
 
 
 COLOUR_KEY = np.array([1 << 16, 1 << 8, 1])  # takes a colour to one number
@@ -60,6 +70,26 @@ def read_labels(path: str | Path) -> np.ndarray:
         MaskError: lossy file, foreign colours or ids (listed), or another label scheme.
     """
     path = Path(path)
+    ids = read_ids(path)
+    if ids.order not in (None, SCHEME):
+        raise MaskError(f"{path}: label scheme {ids.order!r}, not {SCHEME}")
+    _check_ids(path, ids.values)
+    if ids.order is None:
+        _refuse_other_order(path, ids.values)
+    return ids.values
+
+
+def read_ids(path: str | Path) -> Ids:
+    """Read a label map whose numbers may be in any order; see `orders.understood`.
+
+    The order is known where the file names it, or has the colours of PALETTE. Of a palette in
+    other colours, such as other tools write, the positions are the numbers.
+
+    Raises:
+        InputError: not a readable picture.
+        MaskError: lossy file, foreign colours (listed), or an unknown label scheme.
+    """
+    path = Path(path)
     with _opened(path, _read_bytes(path), MAX_PIXELS) as image:
         image.load()
         if image.format != "PNG":
@@ -68,19 +98,62 @@ def read_labels(path: str | Path) -> np.ndarray:
                 f"{_foreign(_exact_pixels(image.convert('RGB'), path))}",
                 "other formats change colours; save it as PNG without anti-aliasing",
             )
-        scheme = image.info.get("label-scheme", SCHEME)
-        if scheme != SCHEME:
-            raise MaskError(f"{path}: label scheme {scheme!r}, not {SCHEME}")
+        order = image.info.get("label-scheme")
+        if order is not None and order not in ORDERS:
+            raise MaskError(f"{path}: label scheme {order!r}, not {SCHEME}")
         pixels = _exact_pixels(image, path)
+        places = np.asarray(image) if image.mode == "P" else None
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all() and pixels.any():
         pixels = pixels[..., 0]  # ids painted as grey in full colour
-    if pixels.ndim == 3:
-        return _ids_of_colours(path, pixels)
-    _check_ids(path, pixels)
-    ids = pixels.astype(np.int64)
-    if "label-scheme" not in image.info:
-        _refuse_other_order(path, ids)
-    return ids
+    most = max(map(len, ORDERS.values()))
+    if pixels.ndim == 2:
+        if pixels.max() >= most:
+            _check_ids(path, pixels)
+        return Ids(pixels.astype(np.int64), order)
+    if places is not None and places.max() < most and (_nearest_ids(pixels) < 0).any():
+        return Ids(places.astype(np.int64), order)
+    return Ids(_ids_of_colours(path, pixels), SCHEME)
+
+
+def read_part(path: str | Path) -> np.ndarray:
+    """Where one part of a face is, as CelebAMask-HQ keeps it: white in a picture of its own.
+
+    Returns: uint8 [H,W], 0 or 1.
+
+    Raises:
+        InputError: not a readable picture.
+        MaskError: it is not black and white.
+    """
+    path = Path(path)
+    with _opened(path, _read_bytes(path), MAX_PIXELS) as image:
+        grey = np.asarray(image.convert("L"))
+    if ((grey > 64) & (grey < 192)).mean() > SEAM:
+        raise MaskError(f"{path}: the mask of a part is black and white")
+    return (grey >= 128).astype(np.uint8)
+
+
+def joined(parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Label map int64 [H,W] of parts, label -> [H,W]; later ones of LABELS lie over earlier ones.
+
+    Raises: MaskError: they are of several sizes.
+    """
+    shapes = sorted({part.shape for part in parts.values()})
+    if len(shapes) > 1:
+        raise MaskError(f"parts of several sizes: {', '.join(f'{w} x {h}' for h, w in shapes)}")
+    found = np.zeros(shapes[0], np.int64)
+    for label in sorted(parts, key=LABELS.index):
+        found[parts[label] > 0] = LABELS.index(label)
+    return found
+
+
+def parts_in(folder: Path) -> dict[str, dict[str, Path]]:
+    """CelebAMask-HQ's files of a folder, NAME_LABEL.png: name -> label -> file."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("*.png")):
+        fitting = _PART.fullmatch(path.stem)
+        if fitting:
+            found.setdefault(fitting[1], {})[fitting[2]] = path
+    return found
 
 
 def fit_labels(labels: np.ndarray, height: int, width: int) -> tuple[np.ndarray, str | None]:
@@ -118,7 +191,9 @@ def _ids_of_colours(path: Path, pixels: np.ndarray) -> np.ndarray:
     """uint8 [H,W,3] -> int64 [H,W]; foreign colours are refused and listed."""
     ids = _nearest_ids(pixels)
     if (ids < 0).any():
-        raise MaskError(f"{path}: colours that are no label{_foreign(pixels)}", PAINT)
+        blended = len(np.unique(pixels.astype(np.int64) @ COLOUR_KEY)) > MANY
+        hint = "give the label map itself, not its overlay on a picture" if blended else PAINT
+        raise MaskError(f"{path}: colours that are no label{_foreign(pixels)}", hint)
     return ids
 
 

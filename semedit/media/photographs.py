@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from semedit.errors import InputError, MaskError
-from semedit.media import provenance, reading
+from semedit.media import colours, provenance, reading
+from semedit.media.colours import METADATA_ERRORS
 from semedit.media.files import atomic_path
 
 MAX_PIXELS = 64_000_000  # larger photographs are refused before they are decoded
@@ -50,10 +50,6 @@ SUFFIXES = {
 
 
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
-
-
-# What malformed metadata raises inside Pillow; the picture itself may still be sound.
-_METADATA_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("several frames, the first is used")
         image.load()
-        pixels = np.array(_to_srgb(_upright(_eight_bits(image, path), notes), notes))
+        pixels = np.array(_to_srgb(_upright(_eight_bits(image, path), notes), data, notes))
     return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
@@ -208,42 +204,25 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # by which Pillow tells of what it leaves out
             Image.Exif().load(image.info.get("exif", b""))
-    except (Warning, *_METADATA_ERRORS):
+    except (Warning, *METADATA_ERRORS):
         notes.append("broken EXIF data, ignored")
     try:
         return ImageOps.exif_transpose(image)
-    except _METADATA_ERRORS:
+    except METADATA_ERRORS:
         return image
 
 
-def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+def _to_srgb(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
     """Any mode of 8 bits -> mode RGB in sRGB, transparency on white."""
-    profile = image.info.get("icc_profile")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    if alpha is not None or image.mode == "P":
-        image = image.convert("L" if image.mode in ("L", "LA") else "RGB")
-    image = _apply_profile(image, profile, notes).convert("RGB")
+    if image.mode not in ("L", "RGB", "CMYK", "LAB"):
+        image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    image = colours.to_srgb(image, data, notes)
     if alpha is None:
         return image
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=alpha)
     return white
-
-
-def _apply_profile(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """Colours through the embedded ICC profile to sRGB; broken profiles are noted and ignored."""
-    if not profile or image.mode not in ("RGB", "CMYK", "L"):
-        return image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    except (ImageCms.PyCMSError, *_METADATA_ERRORS):
-        notes.append("broken colour profile, ignored")
-        return image
-    return image if converted is None else converted
 
 
 def write_image(path: str | Path, pixels: np.ndarray, mark: bool = True) -> None:

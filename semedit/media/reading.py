@@ -18,7 +18,6 @@ import json
 import math
 import os
 import stat
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from semedit.errors import InputError
 
 MAX_BYTES = 1 << 29  # of any input; larger files are refused before they are read
 RECORD_BYTES = 4 << 20  # of a file that people could read
-SETTINGS_BYTES = 1 << 20  # of settings and recipes, which people write
 LARGEST = 1e9  # of the numbers in a record
 DEPTH = 16  # of what is nested freely
 LONGEST_PATH, LONGEST_PART = 1 << 14, 255  # bytes; a path in a record may be longer than one opened
@@ -100,21 +98,6 @@ def _digest(path: Path, _size: int, _changed_ns: int) -> str:
             found.update(part)
             left -= len(part)
     return found.hexdigest()
-
-
-def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a TOML file, and what it says.
-
-    Raises:
-        InputError: as `opened`; or it is no TOML, or nested too deeply.
-    """
-    try:
-        text = read(path, SETTINGS_BYTES).decode()
-        return text, tomllib.loads(text)
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 # JSON -------------------------------------------------------------------------------------------

@@ -10,27 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from semedit import latents
 from semedit.batch import Item, Result, Run
 from semedit.batch.places import lasting
-from semedit.batch.workspace import Workspace
 from semedit.editors import Drawing
 from semedit.errors import InputError, NothingMatchedError
-from semedit.faces import Face
-from semedit.faces.align import square_quad
-from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
 from semedit.generators.contract import Generator
-from semedit.latents import Latent
-from semedit.media.decoding import read_labels
-from semedit.media.files import write_bytes
-from semedit.media.masks import fit_labels, write_labels
-from semedit.media.photographs import write_image
-from semedit.media.pixels import resize, to_uint8
+from semedit.media.masks import fit_labels
+from semedit.media.pixels import resize
 from semedit.options import parameters_of
 from semedit.tasks import latent_bytes, load_generator, planned, used_by
-from semedit.weights import file_sha256
+from semedit.tasks.drawn import every_map, read_map
+from semedit.tasks.made import MadeFace
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Draw:
     The new face is called like the map; every command works with it as with one of a photograph.
 
     Attributes:
-        mask: a label map, or a folder of them.
+        mask: a label map, or a folder of them, or of their parts.
     """
 
     mask: Path
@@ -52,6 +44,11 @@ class Draw:
 
     command = "draw"
     batch = 1
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """Of the face's record."""
+        return {"draw": self.generator_name}
 
     @property
     def item_bytes(self) -> int:
@@ -70,28 +67,28 @@ class Draw:
 
     def items(self, run: Run) -> list[Item]:
         """Raises: NothingMatchedError: there are no maps."""
-        paths = sorted(self.mask.glob("*.png")) if self.mask.is_dir() else [self.mask]
-        if not paths:
+        maps = every_map(self.mask)
+        if not maps:
             raise NothingMatchedError(f"no label maps in {self.mask}")
         return [
-            planned(lasting(path.stem), lambda path=path: self._item(run, path))  # type: ignore[misc]
-            for path in paths
+            planned(lasting(name), lambda name=name: self._item(run, name, maps[name]))  # type: ignore[misc]
+            for name in maps
         ]
 
-    def _item(self, run: Run, path: Path) -> Item:
-        space, name = run.workspace, lasting(path.stem)
+    def _item(self, run: Run, stem: str, files: dict[str, Path]) -> Item:
+        space, name = run.workspace, lasting(stem)
         if space.path("faces", name, ".json").is_file() and not space.receipt(self.command, name):
             raise InputError(
                 f"{space.root} has a face called {name}", "give the drawn map another name"
             )
-        return Item(name, {"mask": path}, data=space)
+        return Item(name, files, data=space)
 
     def load(self, item: Item) -> np.ndarray:
         """int64 [S,S].
 
         Raises: MaskError: it is no label map, or not square.
         """
-        labels = read_labels(item.inputs["mask"])
+        labels = read_map(item.inputs)
         return fit_labels(labels, len(labels), len(labels))[0]
 
     def work(self, items: list[Item], loaded: list[np.ndarray]) -> list[Result]:
@@ -103,36 +100,7 @@ class Draw:
             output = latents.picture(self.generator, latent)
         assert output.seg is not None  # a drawing needs a generator that draws labels
         right = float((resize(output.seg, len(small)).argmax(1) == drawn).float().mean())
-        write = partial(self._write, item, latent.to("cpu"), output.image.cpu(), labels)
+        source = next(iter(item.inputs.values()))
+        made = MadeFace(latent.to("cpu"), output.image.cpu(), labels, source, self.backends)
+        write = partial(made.write, item.data, item.name, self.device, self.mark)
         return [Result(write, figures={"labels": round(right, 4)})]
-
-    def _write(self, item: Item, latent: Latent, image: Tensor, labels: np.ndarray) -> list[Path]:
-        space: Workspace = item.data
-        side = len(labels)
-        pixels = to_uint8(resize(image, side))[0]
-        places = [("faces", ".png"), ("faces", ".json"), ("masks", ".png")]
-        places += [("latents", ".png"), ("latents", ".safetensors")]
-        crop, record, map_, preview, path = (space.path(a, item.name, b) for a, b in places)
-        write_image(crop, pixels, mark=self.mark)
-        write_image(preview, to_uint8(image)[0], mark=self.mark)
-        write_labels(map_, labels)
-        face = self._face(item, latent, pixels)
-        write_bytes(record, face.to_json().encode())
-        latent.save(path)
-        return [crop, record, map_, preview, path]
-
-    def _face(self, item: Item, latent: Latent, pixels: np.ndarray) -> Face:
-        side = len(pixels)
-        middle = side * np.array([0.5, 0.5 + VIEW_DOWN])
-        found = BuiltinLandmarks(self.device)(pixels, [square_quad(middle, VIEW_SIDE * side)])
-        return Face(
-            name=item.name,
-            source=str(item.inputs["mask"]),
-            source_sha256=file_sha256(item.inputs["mask"]),
-            index=0,
-            size=side,
-            quad=np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64),
-            landmarks=found.points[0],
-            c=latent.c[0].numpy(),
-            backends={"landmarks": "builtin", "draw": self.generator_name},
-        )

@@ -18,7 +18,7 @@ from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.directions.directions import files_of
 from semedit.editors import Editor
-from semedit.errors import LatentError, MaskError, NothingMatchedError, OptionError
+from semedit.errors import LatentError, NothingMatchedError
 from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
@@ -36,10 +36,10 @@ from semedit.tasks import (
     used_by,
 )
 from semedit.tasks.donors import donor_file, read_donor, receivers
+from semedit.tasks.drawn import difference, drawn_maps, read_drawn
 from semedit.tasks.invert import PERCEPTUAL
 
 FIGURES = ("probability", "error", "region")  # what editors tell that receipts keep
-SURE = 0.5  # a mask belongs to the face it differs from least, if that is less than half of others
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Edit:
         command: "edit" or "attr"; its receipts go under that name.
         name: the editor's name; method: the editor with its options.
         label: what the step is called.
-        mask: an edited label map, or a folder of them named like the faces.
+        mask: an edited label map, or a folder of them named like the faces, or of their parts.
         wanted: attribute -> whether the face shall have it.
         donor: face whose regions the others get: of the workspace, where its newest latent
             counts, or a file; see donors.donor_file.
@@ -116,7 +116,7 @@ class Edit:
         if self.donor is not None:
             donor_file(space, self.donor)  # there is one
             names = receivers(names, self.donor)
-        masks = self._masks(space, names)
+        masks = None if self.mask is None else drawn_maps(space, names, self.mask)
         if masks is not None and not masks:
             raise NothingMatchedError(f"no face has a mask in {self.mask}")
         return [
@@ -124,25 +124,16 @@ class Edit:
             for name in (names if masks is None else masks)
         ]
 
-    def _item(self, run: Run, name: str, masks: Mapping[str, Path] | None) -> Item:
+    def _item(self, run: Run, name: str, masks: Mapping[str, Mapping[str, Path]] | None) -> Item:
         inputs = {"labels": run.workspace.path("masks", name, ".png")}
         if masks is not None:
-            inputs["mask"] = masks[name]
+            inputs |= masks[name]
         if self.donor is not None:
             inputs["donor"] = donor_file(run.workspace, self.donor)
         if "image" in self.method.looks_at:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
-
-    def _masks(self, space: Workspace, names: Sequence[str]) -> dict[str, Path] | None:
-        """Face -> its drawn map; None for edits that take none."""
-        if self.mask is None:
-            return None
-        if self.mask.is_dir():
-            found = {name: self.mask / f"{name}.png" for name in names}
-            return {name: path for name, path in found.items() if path.is_file()}
-        return {_owner(space, names, self.mask): self.mask}
 
     def load(self, item: Item) -> Source:
         latent = read_latent(item.inputs["latent"], self.generator)
@@ -152,8 +143,9 @@ class Edit:
         if "donor" in item.inputs:
             donor = read_donor(item.inputs["donor"], self.generator)
             return self.source(latent, own, now, donor=donor)
-        if "mask" in item.inputs:
-            return self.source(latent, own, now, read_labels(item.inputs["mask"]))
+        if self.mask is not None:
+            drawn, told = read_drawn(item.inputs, (own, now))
+            return replace(self.source(latent, own, now, drawn), warnings=told)
         return self.source(latent, own, now, photo=self._photo(item))
 
     def source(
@@ -176,7 +168,7 @@ class Edit:
             return Source(latent, _fitted(now, size), own.shape, None, (), photo, donor)
         drawn, warning = fit_labels(drawn, *own.shape)
         # The map that the drawing started from: the one it differs from less.
-        base = min((own, now), key=lambda labels: _difference(drawn, labels))
+        base = min((own, now), key=lambda labels: difference(drawn, labels))
         warnings = () if warning is None else (warning,)
         return Source(latent, _fitted(base, size), own.shape, _fitted(drawn, size), warnings)
 
@@ -300,38 +292,3 @@ def directions_read(generator_name: str, method: Any) -> dict[str, str]:
 
 def _fitted(labels: np.ndarray, size: int) -> Tensor:
     return torch.from_numpy(fit_labels(labels, size, size)[0])[None]
-
-
-def _difference(drawn: np.ndarray, labels: np.ndarray) -> float:
-    """Share of pixels in which two label maps differ; maps of unlike shape differ wholly."""
-    try:
-        fitted, _ = fit_labels(drawn, *labels.shape)
-    except MaskError:
-        return 1.0
-    return float((fitted != labels).mean())
-
-
-def _owner(space: Workspace, names: Sequence[str], mask: Path) -> str:
-    """The face that a single mask belongs to: the only one, the one of its name, else the one
-    whose own map it differs from least by far.
-
-    Raises:
-        OptionError: none is clearly meant.
-    """
-    if len(names) == 1:
-        return names[0]
-    if mask.stem in names:
-        return mask.stem
-    drawn = read_labels(mask)
-    own = {name: space.path("masks", name, ".png") for name in names}
-    ranked = sorted(
-        (_difference(drawn, read_labels(path)), name)
-        for name, path in own.items()
-        if path.is_file()
-    )
-    if len(ranked) > 1 and ranked[0][0] < SURE * ranked[1][0]:
-        return ranked[0][1]
-    raise OptionError(
-        f"which of {len(names)} faces {mask} belongs to is not clear",
-        "name the face behind the command, or call the mask like it",
-    )

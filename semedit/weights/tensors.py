@@ -198,7 +198,5 @@ def load_pickle(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a malformed pickle makes its reader raise nearly anything
-        reason = str(error).split("\n")[0]
-        raise WeightsError(
-            f"{path} is damaged or needs code to load, which is not run: {reason}"
-        ) from error
+        # Without what torch says of it, which is how to have the code run all the same.
+        raise WeightsError(f"{path} is damaged, or needs code to load, which is not run") from error
