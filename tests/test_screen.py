@@ -377,7 +377,7 @@ def test_the_report_is_sorted_filtered_and_slid(page, work):
     assert smiles[-1] is None and smiles[0] >= smiles[1]
     page.get_by_role("button", name="Descending").click()
     told = page.locator("article .value").all_text_contents()  # of who has none, nothing
-    assert [text for text in told if text][0].startswith("attribute: smiling")
+    assert next(text for text in told if text).startswith("attribute: smiling")
     page.get_by_label("failed").uncheck()
     assert page.locator("article:visible").count() == 2
     page.get_by_label("Command").select_option("turntable")
