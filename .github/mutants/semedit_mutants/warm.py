@@ -67,7 +67,7 @@ def _answer(connection: socket.socket) -> None:
     os.dup2(nowhere, 2)
     code = 1
     try:
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *asked]))
+        code = int(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *asked]))
     finally:
         connection.sendall(bytes([code]))
         os._exit(0)
