@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semedit.batch.holdings import Event, Holding, holding, holdings, numbers
 from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, MaskError, NothingMatchedError, OptionError
 from semedit.media.labels import LABELS
@@ -21,7 +22,6 @@ from semedit.media.masks import read_labels, write_labels
 from semedit.media.photographs import write_image
 from semedit.renders import write_animation
 from semedit.tasks.demo import examples
-from semedit.tasks.holdings import Event, Holding, holding, holdings, numbers
 from semedit.tasks.sheet import sheet, write_sheet
 from tests.test_cli import FAST_INVERT, semedit
 

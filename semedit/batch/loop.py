@@ -176,6 +176,10 @@ class Loop:
             if settled is not None and not run.due(settled):
                 return _Ready(item, seen, started, settled, self._kept(item, settled))
             before = run.workspace.receipt(run.command, item.name)
+            if item.refines and not run.overwrite and (hand := run.by_hand(item)):
+                kept = f"{hand} was changed by hand, kept (--overwrite replaces it)"
+                outcome = Outcome(item.name, "uptodate", (), (kept,))
+                return _Ready(item, seen, started, kept=outcome)
             if before and not run.overwrite and (edited := next(run.edited(before), None)):
                 error = EditedError(
                     f"{edited} was changed by hand since it was made, and is kept",

@@ -202,6 +202,17 @@ class Run:
             return True
         return self.retry_failed and receipt["status"] == "error"
 
+    def by_hand(self, item: Item) -> str | None:
+        """A file that this command makes of the item, as another command left it but changed by
+        hand since; None: there is none."""
+        other = self.workspace.receipt("align", photo_of(item.name))
+        path = f"masks/{item.name}.png"
+        if other is None or self.command != "parse" or path not in other["outputs"]:
+            return None
+        there = reading.there(self.workspace.root / path)
+        changed = there and self.workspace.fate(path, other["outputs"][path]) == "edited"
+        return path if changed else None
+
     def edited(self, receipt: Receipt) -> Iterator[str]:
         """Outputs of a receipt that were changed by hand since.
 

@@ -322,6 +322,11 @@ class Workspace:
             base = self.path("faces", face, ".png")
         elif not reading.there(base):
             raise InputError(f"{face} has no latent", "run `semedit invert` first")
+        elif self.stale(face):
+            raise InputError(
+                f"{face} was inverted from another picture than it is now",
+                f"run `semedit invert {face}` first",
+            )
         steps = self.steps(face)
         if chosen == "latents":
             return base
@@ -338,6 +343,37 @@ class Workspace:
             )
         latents = [self.path("edits", step, ".safetensors") for step in reversed(steps)]
         return next((path for path in latents if self.lineage(path) is not None), base)
+
+    def stale(self, face: str) -> bool:
+        """Whether a face's crop is another than the one it was inverted from; False where nothing
+        tells."""
+        receipt, crop = self.receipt("invert", face), self.path("faces", face, ".png")
+        if receipt is None or "crop" not in receipt["inputs"] or not reading.there(crop):
+            return False
+        return receipt["inputs"]["crop"][1] != reading.digest(crop)
+
+    def set_aside(self, face: str) -> str | None:
+        """Move the finished steps of a face and their receipts out of its chain of edits, say
+        because it is another person now; nothing is deleted.
+
+        Returns: the folder that they are in, relative to the workspace; None: there were none.
+        """
+        folder = self.root / "edits" / face
+        own = [path for path in folder.glob("*") if STEP.match(path.name) and path.is_file()]
+        if not own:
+            return None
+        number = 1
+        while (self.root / "edits" / f"{face}~before-{number}").exists():
+            number += 1
+        aside = f"{face}~before-{number}"
+        receipts = [self.root / "receipts" / command for command in STEPS]
+        places = [(folder, self.root / "edits" / aside)]
+        places += [(one / face, one / aside) for one in receipts]
+        for place, other in places:
+            for path in [p for p in place.glob("*") if STEP.match(p.name) and p.is_file()]:
+                other.mkdir(parents=True, exist_ok=True)
+                path.replace(other / path.name)
+        return f"edits/{aside}"
 
     def parent(self, step: str) -> Path | None:
         """The latent that a finished step was made from; None if the step is not finished."""

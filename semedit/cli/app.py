@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings, web
+from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings, status, web
 from semedit.cli.common import App, say
 from semedit.version import __version__
 
@@ -41,6 +41,7 @@ def _main(
 
 chain.register(app)
 between_and_mesh.register(app)
+status.register(app)
 web.register(app)
 demo.register(app)
 models.register(app)

@@ -134,8 +134,8 @@ def report(
     can be printed. More than --per-page faces make several pages, report-2.html and so on (10,000
     faces: 100 pages of some 8 MB), which --sort orders as a whole. Takes the extra semedit[web].
     """
+    from semedit.batch.holdings import holdings
     from semedit.batch.workspace import Workspace
-    from semedit.tasks.holdings import holdings
     from semedit.web.report import write_report
 
     faces = holdings(Workspace(common.work), common.names or (), select)
@@ -163,8 +163,8 @@ def sheet(
     mark: Mark = True,
 ) -> None:
     """Put faces side by side on a contact sheet, for papers and friends."""
+    from semedit.batch.holdings import holdings
     from semedit.batch.workspace import Workspace
-    from semedit.tasks.holdings import holdings
     from semedit.tasks.sheet import write_sheet
 
     every = holdings(Workspace(common.work), common.names or (), select)

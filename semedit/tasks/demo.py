@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from semedit.batch.holdings import holding
 from semedit.batch.places import check_folder
 from semedit.batch.workspace import Workspace
 from semedit.editors import Fast, Mask
@@ -25,7 +26,6 @@ from semedit.tasks import Task, read_face
 from semedit.tasks import sheet as pictures
 from semedit.tasks.align import Align
 from semedit.tasks.edit import Edit
-from semedit.tasks.holdings import holding
 from semedit.tasks.invert import Invert
 from semedit.tasks.turntable import Turntable
 

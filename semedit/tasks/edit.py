@@ -18,7 +18,7 @@ from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.directions.directions import files_of
 from semedit.editors import Editor
-from semedit.errors import LatentError, NothingMatchedError
+from semedit.errors import LatentError, MaskError, NothingMatchedError
 from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
@@ -144,9 +144,21 @@ class Edit:
             donor = read_donor(item.inputs["donor"], self.generator)
             return self.source(latent, own, now, donor=donor)
         if self.mask is not None:
+            mask = item.inputs.get("mask")
+            if mask is not None and mask.samefile(item.inputs["labels"]):
+                own = now = self._seen(latent, own.shape)  # drawn over the map itself
             drawn, told = read_drawn(item.inputs, (own, now))
             return replace(self.source(latent, own, now, drawn), warnings=told)
         return self.source(latent, own, now, photo=self._photo(item))
+
+    @torch.no_grad()
+    def _seen(self, latent: Latent, size: tuple[int, ...]) -> np.ndarray:
+        """The label map of the face as the generator draws it, at the size of its own."""
+        output = latents.picture(self.generator, latent.to(self.device))
+        if output.seg is None:
+            raise MaskError(f"{self.generator_name} draws no label map to compare with")
+        seen: np.ndarray = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
+        return seen
 
     def source(
         self,

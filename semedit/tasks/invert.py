@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from semedit import metrics
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
-from semedit.errors import LatentError
+from semedit.errors import LatentError, WeightsError
 from semedit.generators.contract import Generator
 from semedit.latents import Latent, picture
 from semedit.media.photographs import write_image
@@ -31,7 +32,9 @@ from semedit.tasks import (
     used,
     used_by,
 )
+from semedit.weights import file_sha256, metadata
 
+CROP = "crop_sha256"  # of the picture that was inverted, in a latent's meta
 PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distance is used
 
 
@@ -109,13 +112,32 @@ class Invert:
             "psnr_db": round(float(metrics.psnr(shown, image)), 2),
             "perceptual": latent.meta.get("perceptual"),
         }
-        warnings = () if warning is None else (warning,)
-        write = partial(self._write, item, latent, to_uint8(shown)[0])
+        warnings = [] if warning is None else [warning]
+        latent = replace(latent, meta=latent.meta | {CROP: file_sha256(item.inputs["crop"])})
+        before = inverted_from(item.data.path("latents", item.name, ".safetensors"))
+        another = before is not None and before != latent.meta[CROP]
+        if another and item.data.steps(item.name):
+            warnings.append(f"edits of the picture before are kept in edits/{item.name}~before-...")
+        write = partial(self._write, item, latent, to_uint8(shown)[0], another)
         return Result(write, warnings, figures)
 
-    def _write(self, item: Item, latent: Latent, preview: np.ndarray) -> list[Path]:
+    def _write(self, item: Item, latent: Latent, preview: np.ndarray, another: bool) -> list[Path]:
+        """Picture and latent; edits of another picture of that name are set aside first."""
         space: Workspace = item.data
+        if another:
+            space.set_aside(item.name)
         picture, path = (space.path("latents", item.name, s) for s in (".png", ".safetensors"))
         write_image(picture, preview, mark=self.mark)
         latent.save(path)
         return [picture, path]
+
+
+def inverted_from(latent: Path) -> str | None:
+    """sha256 of the crop that a latent was made from, as the latent tells; None where it does not
+    or is not there."""
+    try:
+        meta = json.loads(metadata(latent).get("meta", "{}"))
+    except (WeightsError, ValueError):
+        return None
+    found = meta.get(CROP) if isinstance(meta, dict) else None
+    return found if isinstance(found, str) else None

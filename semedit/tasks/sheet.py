@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from semedit.batch.holdings import Holding
 from semedit.errors import OptionError, SemeditError
 from semedit.media import decoding
 from semedit.media.decoding import read_labels, read_photo
@@ -15,7 +16,6 @@ from semedit.media.files import atomic_path
 from semedit.media.masks import colorize
 from semedit.media.photographs import MAX_PIXELS, read_frames, write_image
 from semedit.renders import Pixels, contact_sheet
-from semedit.tasks.holdings import Holding
 from semedit.version import __version__
 
 COLUMNS = ("photograph", "crop", "map", "inversion", "edit", "left", "front", "right")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from semedit.batch.holdings import STATUSES, Edited, Holding
 from semedit.errors import OptionError, SemeditError
 from semedit.media import decoding
 from semedit.media.decoding import read_labels, read_photo
@@ -21,7 +22,6 @@ from semedit.media.files import write_bytes
 from semedit.media.masks import colorize
 from semedit.media.photographs import read_frames
 from semedit.options import suggestion
-from semedit.tasks.holdings import STATUSES, Edited, Holding
 from semedit.version import __version__
 
 PAGE = Path(__file__).parent / "page"

@@ -13,8 +13,8 @@ from typing import Any
 
 from semedit.batch.workspace import STEPS, Workspace
 from semedit.errors import InputError, NothingMatchedError
-from semedit.faces import photo_of
-from semedit.tasks import read_face
+from semedit.faces import Face, photo_of
+from semedit.media import reading
 
 STATUSES = ("failed", "skipped", "warned", "done")  # of a face: the worst that happened to it
 ANIMATIONS = (".gif", ".webp", ".mp4")
@@ -195,7 +195,8 @@ def holding(
     """
     attributes: Mapping[str, float] = {}
     try:
-        record = read_face(space.path("faces", name, ".json"))
+        path = space.path("faces", name, ".json")
+        record = Face.from_json(reading.read(path).decode(errors="replace"))
         attributes = record.attributes or {}
     except InputError as error:
         events = [*events, Event("align", name, "error", message=str(error))]

@@ -1,0 +1,118 @@
+"""Work that goes stale: another picture under a face's name, maps corrected by hand, leftovers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from semedit.batch.workspace import Workspace
+from semedit.cli.app import app
+from semedit.media.masks import read_labels, write_labels
+from semedit.tasks.demo import examples
+
+INVERT = ("invert", "-o", "steps=1", "-o", "tune_steps=0")
+
+
+def semedit(*arguments: object, code: int = 0) -> list[dict]:
+    result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--json")])
+    assert result.exit_code == code, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photographs, aligned and inverted, one step each; copy it, do not change it."""
+    folder = tmp_path_factory.mktemp("stale")
+    (folder / "raw").mkdir()
+    for name, path in zip("ab", examples(), strict=False):
+        shutil.copyfile(path, folder / "raw" / f"{name}.png")
+    semedit("align", folder / "raw", "--work", folder / "work")
+    semedit(*INVERT, "--work", folder / "work")
+    semedit("edit", "--direction", "smiling", "--work", folder / "work")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    for receipt in (copy / "work" / "receipts" / "align").glob("*.json"):  # where it is now
+        receipt.write_text(receipt.read_text().replace(str(made), str(copy)))
+    return copy
+
+
+def another(folder: Path) -> None:
+    """Another person's photograph under the name of a."""
+    shutil.copyfile(examples()[2], folder / "raw" / "a.png")
+    semedit("align", folder / "raw", "--work", folder / "work")
+
+
+def test_another_person_under_the_name_is_not_drawn_as_the_old_one(folder: Path) -> None:
+    work = folder / "work"
+    old = (work / "edits/a/01-smiling+2.safetensors").read_bytes()
+    another(folder)
+    for command in (("attr", "--smiling", "-o", "steps=1"), ("turntable", "--frames", "2")):
+        found = {row.get("name"): row for row in semedit(*command, "a", "--work", work, code=3)}
+        assert "was inverted from another picture" in found["a"]["error"]["message"]
+        assert "semedit invert a" in found["a"]["error"]["hint"]
+    row, _ = semedit(*INVERT, "a", "--work", work)
+    assert any("edits/a~before-" in warning for warning in row["warnings"])
+    space = Workspace(work)
+    assert space.steps("a") == [] and len(space.steps("b")) == 1
+    assert (work / "edits/a~before-1/01-smiling+2.safetensors").read_bytes() == old
+    assert (work / "receipts/edit/a~before-1/01-smiling+2.json").is_file()
+    row, _ = semedit("edit", "--direction", "young", "a", "--work", work)
+    assert row["name"].startswith("a/01-")
+
+
+def test_the_same_picture_again_keeps_its_edits(folder: Path) -> None:
+    work = folder / "work"
+    semedit("invert", "-o", "steps=2", "-o", "tune_steps=0", "a", "--work", work)
+    assert len(Workspace(work).steps("a")) == 1
+
+
+def test_a_workspace_that_does_not_tell_is_not_called_stale(folder: Path) -> None:
+    work = folder / "work"
+    (work / "receipts/invert/a.json").unlink()
+    assert not Workspace(work).stale("a")
+    semedit("turntable", "a", "--frames", "2", "--work", work)
+
+
+def test_a_map_corrected_by_hand_is_kept_and_edited_by(folder: Path) -> None:
+    work = folder / "work"
+    path = work / "masks/a.png"
+    drawn = read_labels(path)
+    drawn[:60] = 14  # a hat
+    write_labels(path, drawn)
+    for _ in range(2):
+        found = {row.get("name"): row for row in semedit("parse", "--work", work)}
+        assert "by hand" in found["a"]["warnings"][0] and found["b"]["warnings"] == []
+        assert np.array_equal(read_labels(path), drawn)
+    row, _ = semedit("edit", "--mask", path, "a", "-o", "steps=1", "--work", work)
+    assert row["status"] == "done" and row["figures"]["region"][0] > 0.05
+    semedit("parse", "a", "--overwrite", "--work", work)
+    assert not np.array_equal(read_labels(path), drawn)
+
+
+def test_status_tells_what_is_there_and_what_comes_next(folder: Path) -> None:
+    work = folder / "work"
+    semedit("turntable", "b", "--frames", "2", "--work", work)
+    semedit("edit", "--direction", "young", "b", "--work", work)
+    shutil.copyfile(examples()[0], folder / "raw" / "c.png")
+    another(folder)
+    (folder / "raw" / "b.png").unlink()
+    shutil.copyfile(work / "latents/b.safetensors", work / "latents/gone.safetensors")
+    *rows, summary = semedit("status", "--work", work)
+    found = {row["name"]: row for row in rows}
+    assert found["a"]["troubles"][0].startswith("stale")
+    assert found["a"]["next"] == "semedit invert a"
+    assert found["b"]["photograph"] == "gone" and found["b"]["turntable"] == "stale"
+    assert found["b"]["edits"] == ["01-smiling+2", "02-young+2"]
+    assert found["c"]["inverted"] == "" and found["c"]["next"] == "semedit invert c"
+    assert found["gone"]["troubles"][0].startswith("orphaned: latents")
+    assert summary == {"summary": True, "faces": 3, "inverted": 2, "edited": 2, "troubled": 3}
+    result = CliRunner().invoke(app, ["status", "--work", str(work)])
+    assert result.exit_code == 0 and "orphaned" in result.output
