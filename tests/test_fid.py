@@ -84,8 +84,8 @@ def test_pictures_of_a_generator_beside_true_ones(tmp_path: Path) -> None:
 class OnePass(SmallTrainer):
     """Trains what it is told, by a tiny network."""
 
-    def start(self, data: Path, seed: int) -> Any:
-        task = super().start(data, seed)
+    def start(self, data: Path) -> Any:
+        task = super().start(data)
         from tiny import small_manifolds
 
         from semedit.trainers.semfaceedit import SemFaceEditTask

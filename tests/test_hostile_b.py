@@ -498,7 +498,7 @@ class Trainer:
     name: ClassVar[str] = "one"
     batch_size: int = 4
 
-    def start(self, data, seed):
+    def start(self, data):
         return OneWeight()
 
 

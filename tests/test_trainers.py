@@ -50,7 +50,7 @@ class Line:
     batch_size: int = 3
     lr: float = 0.05
 
-    def start(self, data: Path, seed: int) -> LineTask:
+    def start(self, data: Path) -> LineTask:
         return LineTask(self)
 
 

@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(data: Path, trainer: CNeRFTrainer = SMALL) -> CNeRFTask:
     torch.manual_seed(0)
-    return trainer.start(data, 0)
+    return trainer.start(data)
 
 
 def test_critics_see_picture_and_maps() -> None:

@@ -151,7 +151,7 @@ def test_encoders_begin_as_one_that_predicts_angles(weights_file: Path, tmp_path
         (EncoderTrainer(angles=True), True),
         (EncoderTrainer(), False),
     ):
-        task = replace(kind, generator=str(tmp_path / "small.safetensors")).start(data, 0)
+        task = replace(kind, generator=str(tmp_path / "small.safetensors")).start(data)
         found = task.encoder.state_dict()["shape.out.weight"]
         assert torch.equal(found, own.state_dict()["shape.out.weight"].half().float()) == same
 
@@ -190,7 +190,7 @@ def test_a_generator_without_styles_is_refused(tmp_path: Path) -> None:
     facts = {"kind": "stylegan2", "config": json.dumps(asdict(generator.config))}
     weights.save(tmp_path / "flat.safetensors", generator.state_dict(), facts)
     with pytest.raises(OptionError, match="no generator with shape"):
-        EncoderTrainer(generator=str(tmp_path / "flat.safetensors")).start(tmp_path, 0)
+        EncoderTrainer(generator=str(tmp_path / "flat.safetensors")).start(tmp_path)
 
 
 def test_inversion_may_ask_the_encoder_for_the_view() -> None:

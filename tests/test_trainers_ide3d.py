@@ -46,7 +46,7 @@ class SmallTrainer(IDE3DTrainer):
     blur: float = 0.0
     held_out: int = 2
 
-    def start(self, data: Path, seed: int) -> IDE3DTask:
+    def start(self, data: Path) -> IDE3DTask:
         config = replace(SMALL_IDE3D, z_dim=5, up=(6,))
         return IDE3DTask(self, read_views(data, SIDE), IDE3D(config, self.output))
 
@@ -97,7 +97,7 @@ def test_a_preset_has_a_discriminator_of_its_size(tmp_path: Path) -> None:
     """The published recipe starts, at 512 pixels; its channels are StyleGAN2's."""
     data = write_faces(tmp_path / "faces")
     trainer = IDE3DTrainer(preset="paper", regression=0.0, anchor=0.0)
-    task = trainer.start(data, 0)
+    task = trainer.start(data)
     assert task.generator.resolution == 512
     assert task.discriminator.maps.colour.weight.shape == (64, 38, 1, 1)
     assert critic_of("paper", 512) == (64, 128, 256, 512, 512, 512, 512, 512)
@@ -124,7 +124,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
 
 
 def test_the_generators_step_asks_nothing_of_the_discriminators_weights(tmp_path: Path) -> None:
-    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    task = SmallTrainer().start(write_heads(tmp_path / "heads"))
     batch = task.batch(torch.arange(2))
     task._please(batch, 8, 0.0)
     assert all(p.requires_grad and p.grad is None for p in task.discriminator.parameters())
@@ -133,7 +133,7 @@ def test_the_generators_step_asks_nothing_of_the_discriminators_weights(tmp_path
 
 def test_the_mapping_network_learns_no_slower_than_the_rest(tmp_path: Path) -> None:
     """Its weights count a hundredth; at a speed of 30 it stayed behind."""
-    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    task = SmallTrainer().start(write_heads(tmp_path / "heads"))
     rest, mapping = (group["lr"] for group in task.optimisers["regression"].param_groups)
     assert mapping * MAPPING_RATE >= rest
 
@@ -176,7 +176,7 @@ def test_pictures_with_cameras_are_read(tmp_path: Path) -> None:
     Image.fromarray(np.full((32, 32), 7, np.uint8)).save(drawn)
     assert read_faces(data, SIDE).labels[3, 0, 8, 8] == 7  # a corrected label map counts
     with pytest.raises(OptionError, match="0 parameters a face"):
-        IDE3DTrainer().start(data, 0)
+        IDE3DTrainer().start(data)
     (data / "dataset.json").write_text('{"labels": [["x.png", [1, 2]]]}')
     with pytest.raises(InputError, match="no camera"):
         read_faces(data, SIDE)
@@ -189,7 +189,7 @@ def test_an_adversarial_run_on_pictures_without_parameters(tmp_path: Path) -> No
     class OnPictures(SmallTrainer):
         anchor: float = 0.0
 
-        def start(self, data: Path, seed: int) -> IDE3DTask:
+        def start(self, data: Path) -> IDE3DTask:
             config = replace(SMALL_IDE3D, up=(6,), near=0.0, far=0.0)
             return IDE3DTask(self, read_faces(data, SIDE), IDE3D(config, self.output))
 
@@ -293,7 +293,7 @@ def test_a_run_begins_with_weights_of_heads(tmp_path: Path) -> None:
         regression=0.0,
         held_out=2,
     )
-    assert trainer.start(data, 0).generator.resolution == SIDE
+    assert trainer.start(data).generator.resolution == SIDE
     figures = train(trainer, data, tmp_path / "run", Schedule(kimg=0.006), quiet=True)
     assert figures["mapped_db"] > 0 and figures["encoded_db"] > 0
     before, after = (

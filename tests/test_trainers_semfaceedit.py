@@ -38,7 +38,7 @@ class SmallTrainer(SemFaceEditTrainer):
     regression: float = 0.0
     held_out: int = 2
 
-    def start(self, data: Path, seed: int) -> SemFaceEditTask:
+    def start(self, data: Path) -> SemFaceEditTask:
         generator = small_manifolds(z_dim=5, apart=False)
         generator.name = self.output
         return SemFaceEditTask(self, read_views(data, SIDE), generator)
@@ -46,7 +46,7 @@ class SmallTrainer(SemFaceEditTrainer):
 
 def task(tmp_path: Path, **options: float) -> SemFaceEditTask:
     torch.manual_seed(0)
-    return SmallTrainer(**options).start(write_heads(tmp_path / "heads"), 0)  # type: ignore[arg-type]
+    return SmallTrainer(**options).start(write_heads(tmp_path / "heads"))  # type: ignore[arg-type]
 
 
 def test_lattices_are_thinned_pictures() -> None:
@@ -177,15 +177,15 @@ def test_regression_learns(tmp_path: Path) -> None:
 def test_pictures_without_parameters_and_misfits(tmp_path: Path) -> None:
     data = write_faces(tmp_path / "faces")
     with pytest.raises(OptionError, match="0 parameters a face"):
-        SemFaceEditTrainer().start(data, 0)
+        SemFaceEditTrainer().start(data)
     with pytest.raises(OptionError, match="do not fit"):
-        SemFaceEditTrainer(critic_side=0).start(data, 0)
+        SemFaceEditTrainer(critic_side=0).start(data)
 
     @dataclass(frozen=True)
     class OnPictures(SmallTrainer):
         anchor: float = 0.0
 
-        def start(self, data: Path, seed: int) -> SemFaceEditTask:
+        def start(self, data: Path) -> SemFaceEditTask:
             generator = small_manifolds()
             generator.name = self.output
             return SemFaceEditTask(self, read_faces(data, SIDE), generator)

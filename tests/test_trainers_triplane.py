@@ -31,8 +31,8 @@ class SmallHeads(HeadsTrainer):
     batch_size: int = 2
     coarse: float = 0.0  # as long as runs of different lengths are to agree
 
-    def start(self, data: Path, seed: int) -> HeadsTask:
-        generator = small_triplane(seed)
+    def start(self, data: Path) -> HeadsTask:
+        generator = small_triplane(0)
         generator.name = "small"
         views = read_views(data, SIDE)
         return HeadsTask(self, views, generator, Encoder(SMALL_ENCODER), ("generator", "encoder"))

@@ -58,7 +58,7 @@ class LineTrainer:
     name: ClassVar[str] = "line"
     batch_size: int = 4  # items a step
 
-    def start(self, data: Path, seed: int) -> LineTask:
+    def start(self, data: Path) -> LineTask:
         return LineTask()
 
 
@@ -72,14 +72,14 @@ def main(data: Path, out: Path) -> None:
 
     @dataclass(frozen=True)
     class Line(LineTrainer):
-        def start(self, data: Path, seed: int) -> LineTask:
-            kept["line"] = super().start(data, seed)
+        def start(self, data: Path) -> LineTask:
+            kept["line"] = super().start(data)
             return kept["line"]
 
     @dataclass(frozen=True)
     class Small(SmallTrainer):
-        def start(self, data: Path, seed: int) -> Any:
-            kept["ide3d"] = super().start(data, seed)
+        def start(self, data: Path) -> Any:
+            kept["ide3d"] = super().start(data)
             return kept["ide3d"]
 
     train(Line(), data, out / "line", Schedule(kimg=0.04, final_rate=1.0), quiet=True)

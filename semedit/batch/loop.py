@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def for_each(
 
     Args:
         load: reads one item's inputs; its failures stay that item's. Called by several threads.
-        work: computes several loaded items of one group, and leaves writing to its results.
+        work: computes several loaded items, and leaves writing to its results.
         batch: how many items `work` takes at most.
 
     Returns:
@@ -87,14 +88,9 @@ def for_each(
 
 
 def chunks(items: Iterable[Item], batch: int) -> Iterator[list[Item]]:
-    """Neighbours of one group, at most `batch` of them."""
-    chunk: list[Item] = []
-    for item in items:
-        if chunk and (len(chunk) >= batch or item.group != chunk[0].group):
-            yield chunk
-            chunk = []
-        chunk.append(item)
-    if chunk:
+    """Neighbours, `batch` of them, in the last chunk what is left."""
+    rest = iter(items)
+    while chunk := list(islice(rest, batch)):
         yield chunk
 
 

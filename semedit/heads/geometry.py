@@ -37,7 +37,6 @@ PARTS = {  # vertex ranges of the model
     "left_eye": (21451, 23021),
     "right_eye": (23021, 24591),
 }
-LEFT_IRIS, RIGHT_IRIS = (22221, 23021), (23791, 24591)
 # Irises lie behind opaque scleras (eyes are painted on the sclera by angle); the rest is for
 # renderers with refraction.
 DROPPED = (

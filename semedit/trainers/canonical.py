@@ -49,7 +49,7 @@ class CanonicalTrainer(PictureTrainer):
     random_z: float = 0.25  # part of the faces with random z; the others' codes are encoded
     swapped: float = 0.5  # part of the faces with another one's texture
 
-    def start(self, data: Path, seed: int) -> CanonicalTask:
+    def start(self, data: Path) -> CanonicalTask:
         """Read the data, whose pictures say which codes are likely, and the generator.
 
         Raises: OptionError: the generator is not of the kind that this encoder fits.

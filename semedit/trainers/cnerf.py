@@ -103,7 +103,7 @@ class CNeRFTrainer:
     mixing: float = 0.9  # chance that a head's regions come from two z
     held_out: int = 32  # heads kept for evaluation
 
-    def start(self, data: Path, seed: int) -> CNeRFTask:
+    def start(self, data: Path) -> CNeRFTask:
         """Read the data, make the networks.
 
         Raises: OptionError: stage1 is no CNeRF of these heads; sizes or regions that do not fit.

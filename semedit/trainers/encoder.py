@@ -54,7 +54,7 @@ class EncoderTrainer(PictureTrainer):
     swapped: float = 0.5  # part of the synthetic faces with another one's texture
     second_view: bool = True  # compare rendered heads in their true second view, too
 
-    def start(self, data: Path, seed: int) -> EncoderTask:
+    def start(self, data: Path) -> EncoderTask:
         """Read the data and the generator.
 
         Raises: OptionError: the generator is not of the kind that this encoder fits, or there is

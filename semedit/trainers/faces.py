@@ -326,8 +326,8 @@ class FaceTrainer:
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> MapTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> MapTask:
+        """The task on a folder of rendered heads."""
         network = networks.FaceNet()
         return MapTask(self, read_heads(data, network.size), network)
 
@@ -349,8 +349,8 @@ class TraitTrainer:
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> TraitTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> TraitTask:
+        """The task on a folder of rendered heads."""
         return TraitTask(self, read_heads(data, STORED), networks.TraitNet())
 
 
@@ -366,6 +366,6 @@ class JudgeTrainer:
     strength: float = 0.4  # of the changes of light, optics and file
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> JudgeTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> JudgeTask:
+        """The task on a folder of rendered heads."""
         return JudgeTask(self, read_heads(data, STORED))

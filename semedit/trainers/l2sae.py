@@ -110,7 +110,7 @@ class L2SAETrainer:
     r1_every: int = 16  # steps of the discriminators
     device: str = "auto"  # to train on; auto: a GPU where there is one
 
-    def start(self, data: Path, seed: int) -> L2SAETask:
+    def start(self, data: Path) -> L2SAETask:
         """Read the data, make the networks or read those to start from.
 
         Raises: OptionError: a base of another kind; an odd batch; sizes that do not fit.

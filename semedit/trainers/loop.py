@@ -91,7 +91,7 @@ class Trainer(Protocol):
     name: ClassVar[str]
     batch_size: int
 
-    def start(self, data: Path, seed: int) -> TrainingTask: ...
+    def start(self, data: Path) -> TrainingTask: ...
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _train(
 ) -> dict[str, float]:
     torch.manual_seed(seed)
     with processes.in_turn():
-        task = trainer.start(data, seed)
+        task = trainer.start(data)
     schedule = schedule.sized(task.size)
     state = _Run(
         task=task,

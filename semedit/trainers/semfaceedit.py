@@ -99,7 +99,7 @@ class SemFaceEditTrainer:
     held_out: int = 32  # heads kept for evaluation
     start_from: str = ""  # generator's weight file; "": random weights
 
-    def start(self, data: Path, seed: int) -> SemFaceEditTask:
+    def start(self, data: Path) -> SemFaceEditTask:
         """Read the data, make the networks.
 
         Raises: OptionError: discriminators of another size; a regression, but z is not what the
