@@ -175,11 +175,11 @@ class Loop:
             if before and not run.overwrite and (edited := next(run.edited(before), None)):
                 error = EditedError(
                     f"{edited} was changed by hand since it was made, and is kept",
-                    "--overwrite makes it anew",
+                    "--overwrite makes it again",
                 )
         except InputError as unreadable:
             kept = f"{unreadable.message}, so what it holds is kept"
-            error = EditedError(kept, "--overwrite makes it anew")
+            error = EditedError(kept, "--overwrite makes it again")
         return self._loaded(_Ready(item, seen, started, before=before, error=error))
 
     def _loaded(self, one: _Ready) -> _Ready:
@@ -341,7 +341,7 @@ class Loop:
             remarks = tuple(receipt["warnings"])
             return Outcome(item.name, receipt["status"], (), remarks, {}, receipt["error"])
         edited = (
-            f"{path} was changed since, kept (--overwrite makes it anew)"
+            f"{path} was changed since, kept (--overwrite makes it again)"
             for path in self.run.edited(receipt)
         )
         outputs, figures = tuple(receipt["outputs"]), receipt["figures"]
@@ -355,7 +355,7 @@ class Loop:
         if 0 < self.run.max_failures <= self.failures:
             raise FailuresError(
                 f"{self.failures} inputs failed, so the run ends",
-                "mend them, or raise --max-failures",
+                "fix them, or raise --max-failures",
             )
 
 
@@ -420,7 +420,7 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError("its name is too long for the files to be made of it") from error
+            raise InputError("its name is too long for the files to be made from it") from error
         if error.errno in _TAKEN:
             raise InputError(
                 f"{error.filename} is in the way: {error.strerror}", "move it away"

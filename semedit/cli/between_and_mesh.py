@@ -12,7 +12,9 @@ from semedit.errors import OptionError
 
 From = Annotated[
     str | None,
-    typer.Option("--from", help="`latents` or a step, like 01-smiling; else the newest."),
+    typer.Option(
+        "--from", help="Start from `latents` or from a step, like 01-smiling; default: the newest."
+    ),
 ]
 
 
@@ -26,7 +28,7 @@ def draw(common: Made, mask: Path) -> None:
     """Make faces of the workspace from drawn label maps alone: `edit --mask FILE --from none`."""
     if common.names:
         raise OptionError(
-            "a face from a drawing alone is called like the map", "leave out the names of faces"
+            "a face made from a map alone takes the map's name", "leave out the names of faces"
         )
 
     def make(device: str, progress: Any) -> Any:
@@ -48,24 +50,28 @@ def draw(common: Made, mask: Path) -> None:
 
 def interpolate(
     common: Common,
-    first: Annotated[str, typer.Argument(help="A face.")],
-    second: Annotated[str, typer.Argument(help="The face that it becomes.")],
-    frames: Annotated[int, typer.Option(min=2, help="Pictures, both ends among them.")] = 24,
+    first: Annotated[str, typer.Argument(help="The face to start from.")],
+    second: Annotated[str, typer.Argument(help="The face to end with.")],
+    frames: Annotated[
+        int, typer.Option(min=2, help="Number of pictures, both faces included.")
+    ] = 24,
     shape_only: Annotated[
-        bool, typer.Option("--shape-only", help="The first face's texture stays.")
+        bool, typer.Option("--shape-only", help="Keep the first face's texture.")
     ] = False,
     texture_only: Annotated[
-        bool, typer.Option("--texture-only", help="The first face's shape stays.")
+        bool, typer.Option("--texture-only", help="Keep the first face's shape.")
     ] = False,
     format: Annotated[Literal["gif", "webp", "mp4"], typer.Option(help="File format.")] = "gif",
-    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 12.0,
+    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 12.0,
     start: From = None,
     generator: GeneratorName = "heads-128",
     mark: Mark = True,
 ) -> None:
-    """Let one face become another: an animation, and a strip of pictures."""
+    """Morph one face into another: an animation and a strip of pictures."""
     if shape_only and texture_only:
-        raise OptionError("that leaves nothing", "give --shape-only or --texture-only")
+        raise OptionError(
+            "--shape-only and --texture-only exclude each other", "give only one of them"
+        )
     part: Any = "shape" if shape_only else "texture" if texture_only else "all"
 
     def make(device: str, progress: Any) -> Any:
@@ -92,10 +98,10 @@ def mesh(
     common: Drawn,
     format: Annotated[Literal["ply", "obj"], typer.Option(help="File format.")] = "ply",
     resolution: Annotated[
-        int, typer.Option(min=16, max=512, help="Cells a side of the grid.")
+        int, typer.Option(min=16, max=512, help="Grid cells along each side.")
     ] = 160,
     level: Annotated[
-        float, typer.Option(min=0.01, help="Density of the surface, 1 / world unit.")
+        float, typer.Option(min=0.01, help="Density at which the surface lies, per world unit.")
     ] = 10.0,
     start: From = None,
 ) -> None:

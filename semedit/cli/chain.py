@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 def align(
     common: Common,
     inputs: Annotated[list[str], typer.Argument(help="Photographs, folders or globs.")],
-    size: Annotated[int, typer.Option(min=64, max=4096, help="Pixels a side of crops.")] = 256,
+    size: Annotated[
+        int, typer.Option(min=64, max=4096, help="Side of the crops, in pixels.")
+    ] = 256,
     detect: Annotated[
         str, typer.Option(help="auto, builtin, facexlib or face-alignment.")
     ] = "auto",
@@ -36,12 +38,14 @@ def align(
     parse: Annotated[bool, typer.Option("--parse/--no-parse", help="Make label maps.")] = True,
     pose: Annotated[bool, typer.Option("--pose/--no-pose", help="Estimate cameras.")] = True,
     faces: Annotated[
-        Literal["largest", "all"], typer.Option(help="Which faces of a photograph.")
+        Literal["largest", "all"], typer.Option(help="Faces to keep of each photograph.")
     ] = "largest",
-    min_face: Annotated[int, typer.Option(help="Smallest face, pixels.")] = 32,
-    max_pixels: Annotated[int, typer.Option(help="Largest photograph.")] = MAX_PIXELS,
+    min_face: Annotated[int, typer.Option(help="Smallest face to keep, in pixels.")] = 32,
+    max_pixels: Annotated[
+        int, typer.Option(help="Largest photograph to read, in pixels.")
+    ] = MAX_PIXELS,
     on_no_face: Annotated[
-        Literal["skip", "fail"], typer.Option(help="A photograph without a face.")
+        Literal["skip", "fail"], typer.Option(help="What to do with a photograph without a face.")
     ] = "skip",
 ) -> None:
     """Find faces in photographs, cut them out upright, parse them, estimate their cameras."""
@@ -69,12 +73,12 @@ def align(
 
 
 def parse(common: OnFaces, backend: Backend = "auto") -> None:
-    """Make the label maps of aligned faces anew."""
+    """Make the label maps of aligned faces again, say with another back-end."""
     _describe(common, "parse", backend)
 
 
 def pose(common: OnFaces, backend: Backend = "auto") -> None:
-    """Estimate the cameras of aligned faces anew."""
+    """Estimate the cameras of aligned faces again, say with another back-end."""
     _describe(common, "pose", backend)
 
 
@@ -94,12 +98,14 @@ def invert(
         typer.Option(
             "--method",
             "-m",
-            help="By name; default: hybrid where the generator has an encoder, else pivotal.",
+            help="Name of the method; default: hybrid if there is an encoder, else pivotal.",
         ),
     ] = None,
     coarse: Annotated[
         bool,
-        typer.Option("--coarse", help="First steps at 256 pixels; for large generators."),
+        typer.Option(
+            "--coarse", help="Take the first steps at 256 pixels: faster for large generators."
+        ),
     ] = False,
 ) -> None:
     """Find the codes of aligned faces: hybrid, optimize or pivotal inversion."""
@@ -130,15 +136,15 @@ def invert(
 
 def turntable(
     common: Drawn,
-    frames: Annotated[int, typer.Option(min=2, help="Frames of the loop.")] = 72,
+    frames: Annotated[int, typer.Option(min=2, help="Number of frames in the loop.")] = 72,
     format: Annotated[Literal["gif", "webp", "mp4"], typer.Option(help="File format.")] = "gif",
-    yaw_deg: Annotated[float, typer.Option(help="To either side, degrees.")] = 30.0,
-    pitch_deg: Annotated[float, typer.Option(help="Up and down, degrees.")] = 8.0,
+    yaw_deg: Annotated[float, typer.Option(help="Degrees to either side.")] = 30.0,
+    pitch_deg: Annotated[float, typer.Option(help="Degrees up and down.")] = 8.0,
     path: Annotated[
-        Literal["swing", "orbit"], typer.Option(help="There and back, or once around.")
+        Literal["swing", "orbit"], typer.Option(help="Swing to and fro, or go once around.")
     ] = "swing",
-    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 24.0,
-    seg: Annotated[bool, typer.Option("--seg", help="Put the label map beside.")] = False,
+    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 24.0,
+    seg: Annotated[bool, typer.Option("--seg", help="Show the label map beside the face.")] = False,
     start: From = None,
     mark: Mark = True,
 ) -> None:

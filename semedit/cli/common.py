@@ -33,24 +33,32 @@ RUN = "Run"
 
 Options = Annotated[
     list[str] | None,
-    typer.Option("-o", metavar="NAME=VALUE", help="Option of the method; see `semedit methods`."),
+    typer.Option(
+        "-o", metavar="NAME=VALUE", help="Set an option of the method; see `semedit methods`."
+    ),
 ]
 Mark = Annotated[
-    bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
+    bool,
+    typer.Option("--mark/--no-mark", help="Note in the picture's XMP metadata that it was edited."),
 ]
-Method = Annotated[str, typer.Option("--method", "-m", help="By name; see `semedit methods`.")]
+Method = Annotated[
+    str, typer.Option("--method", "-m", help="Name of the method; see `semedit methods`.")
+]
 From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Start from `latents` or a step, like 01-smiling; else the newest. With --mask: "
-        "`none` makes a face from the map alone.",
+        help="Start from `latents` or from a step, like 01-smiling; default: the newest. With "
+        "--mask, `none` makes a face from the map alone.",
     ),
 ]
 GeneratorName = Annotated[
-    str, typer.Option("--generator", "-w", help="Weights of the generator, by name or path.")
+    str,
+    typer.Option("--generator", "-w", help="Generator to use: the name or path of its weights."),
 ]
-Fresh = Annotated[int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")]
+Fresh = Annotated[
+    int, typer.Option("-n", min=0, help="Number of new heads to render; 0: use the shipped set.")
+]
 
 
 @dataclass(frozen=True)
@@ -60,16 +68,23 @@ class Shared:
     device: Annotated[
         str,
         typer.Option(
-            envvar="SEMEDIT_DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN
+            envvar="SEMEDIT_DEVICE",
+            help="Device: auto, cpu, cuda, cuda:N or mps.",
+            rich_help_panel=RUN,
         ),
     ] = "auto"
-    seed: Annotated[int, typer.Option(help="Of everything drawn.", rich_help_panel=RUN)] = 0
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.", rich_help_panel=RUN)] = 0
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, help="CPU threads; 0: all.", rich_help_panel=RUN)
+        int,
+        typer.Option(
+            "--jobs", "-j", min=0, help="Number of CPU threads; 0: all.", rich_help_panel=RUN
+        ),
     ] = 0
     json: Annotated[
         bool,
-        typer.Option("--json", help="JSON lines on stdout, a summary last.", rich_help_panel=RUN),
+        typer.Option(
+            "--json", help="Write JSON lines to stdout, ending with a summary.", rich_help_panel=RUN
+        ),
     ] = False
 
 
@@ -79,45 +94,54 @@ class Common(Shared):
 
     work: Annotated[
         Path,
-        typer.Option(envvar="SEMEDIT_WORK", help="The workspace.", rich_help_panel=WORKSPACE),
+        typer.Option(envvar="SEMEDIT_WORK", help="Workspace folder.", rich_help_panel=WORKSPACE),
     ] = Path("semedit-work")
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Redo what is up to date.", rich_help_panel=WORKSPACE),
+        typer.Option(
+            "--overwrite", help="Redo even what is up to date.", rich_help_panel=WORKSPACE
+        ),
     ] = False
     retry_failed: Annotated[
         bool,
         typer.Option(
-            "--retry-failed", help="Try again what failed before.", rich_help_panel=WORKSPACE
+            "--retry-failed", help="Retry inputs that failed before.", rich_help_panel=WORKSPACE
         ),
     ] = False
     max_failures: Annotated[
         int,
         typer.Option(
             min=0,
-            help="End when so many inputs failed in this run; 0: never.",
+            help="Stop after this many failed inputs; 0: never.",
             rich_help_panel=WORKSPACE,
         ),
     ] = 0
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Say what would be done, do nothing.", rich_help_panel=WORKSPACE
+            "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=WORKSPACE
         ),
     ] = False
     shard: Annotated[
         str,
         typer.Option(
-            metavar="I/N", help="Part I of N, which run side by side.", rich_help_panel=RUN
+            metavar="I/N",
+            help="Do only part I of N, to share the work among N runs.",
+            rich_help_panel=RUN,
         ),
     ] = "1/1"
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="ray: on all devices of a Ray cluster.", rich_help_panel=RUN),
+        typer.Option(
+            help="local, or ray: run on all devices of a Ray cluster.", rich_help_panel=RUN
+        ),
     ] = "local"
     address: Annotated[
         str | None,
-        typer.Option(help="Of the Ray cluster; none: one on this machine.", rich_help_panel=RUN),
+        typer.Option(
+            help="Address of the Ray cluster; default: start one on this machine.",
+            rich_help_panel=RUN,
+        ),
     ] = None
 
 
@@ -126,7 +150,7 @@ class OnFaces(Common):
     """Options that every command has that works on aligned faces."""
 
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names or globs of faces; none means all.")
+        list[str] | None, typer.Argument(help="Names or globs of faces; default: all.")
     ] = None
 
 
@@ -142,7 +166,7 @@ class Made(Drawn):
     """Options that every command has that makes latents."""
 
     options: Options = None
-    batch: Annotated[int, typer.Option(min=1, help="Faces worked on together.")] = 4
+    batch: Annotated[int, typer.Option(min=1, help="Number of faces processed at once.")] = 4
     mark: Mark = True
 
 
@@ -267,7 +291,11 @@ def reported() -> Iterator[None]:
     except BrokenPipeError as error:  # whoever read stdout has enough
         raise SystemExit(1) from error
     except MemoryError as error:
-        say("error", "not enough memory", "free some, or do less at once")
+        say(
+            "error",
+            "not enough memory",
+            "free some, or process less at once",
+        )
         raise SystemExit(1) from error
     except OSError as error:
         reason = error.strerror or str(error)

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     common: Shared,
     folder: Annotated[Path, typer.Argument(help="Folder to work in.")] = Path("semedit-demo"),
-    frames: Annotated[int, typer.Option(min=4, help="Frames of each turntable.")] = 36,
+    frames: Annotated[int, typer.Option(min=4, help="Number of frames in each turntable.")] = 36,
 ) -> None:
     """Run the whole chain on four faces and show it on a contact sheet."""
     from semedit.batch.workspace import Workspace

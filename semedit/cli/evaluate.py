@@ -41,19 +41,19 @@ def eval_heads(
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     parts: Annotated[
-        str, typer.Option(help="faces,inversion,masks,attributes or some of them.")
+        str, typer.Option(help="Parts to measure, separated by commas.")
     ] = "faces,inversion,masks,attributes",
-    batch: Annotated[int, typer.Option(min=1, help="Heads inverted together.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Number of heads inverted at once.")] = 4,
     inputs: Annotated[
         Literal["truth", "estimates"],
-        typer.Option(help="Cameras and label maps: the true ones, or estimates, as users have."),
+        typer.Option(help="Use the true cameras and label maps, or estimates, as users have."),
     ] = "truth",
-    edits: Annotated[int, typer.Option(min=1, help="Mask edits of each head, at most.")] = 1,
+    edits: Annotated[int, typer.Option(min=1, help="Most mask edits of each head.")] = 1,
 ) -> None:
     """Measure face networks, inversion and edits against heads whose truth is known.
 
-    Fresh heads take seeds from 1,000,000 up, which no training uses; a smaller --seed counts from
-    there.
+    New heads use seeds from 1,000,000 up, which no training uses; a smaller --seed is added to
+    that.
     """
     from semedit.evaluations.heads import HeadsEvaluation
     from semedit.generators import load_generator
@@ -84,23 +84,26 @@ def eval_attributes(
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     attributes: Annotated[
-        str | None, typer.Option(help="Comma between them; default: eight of the paper's.")
+        str | None,
+        typer.Option(help="Attributes, separated by commas; default: eight of the paper's."),
     ] = None,
     each: Annotated[
-        int, typer.Option(min=0, help="Attributes tried per head, in turn; 0: all it lacks.")
+        int,
+        typer.Option(min=0, help="Number of attributes tried on each head; 0: all that it lacks."),
     ] = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Of the descent; default: the paper's 2,000.")
+        int | None, typer.Option(min=1, help="Number of descent steps; default: the paper's 2,000.")
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=100, help="Of the generator, for InterFaceGAN's boundaries.")
+        int,
+        typer.Option(min=100, help="Number of random faces used to fit InterFaceGAN's boundaries."),
     ] = 4000,
     options: Options = None,
 ) -> None:
-    """Pernuš' method against InterFaceGAN on heads whose truth is known, at equal success.
+    """Compare Pernuš' method with InterFaceGAN on heads whose truth is known, at equal success.
 
-    Both are steered by the same classifier; -o sets options of the method `pernus`. Fresh heads
-    take seeds behind those of the shipped set.
+    Both are guided by the same classifier; -o sets options of the method `pernus`. New heads use
+    seeds after those of the shipped set.
     """
     from semedit.editors import Pernus
     from semedit.evaluations.attributes import EIGHT, Comparison, calibration, embedding

@@ -11,12 +11,15 @@ from rich.table import Table
 from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
 
 Folder = Annotated[
-    Path, typer.Option("--data", help="Rendered heads, EG3D's folders or CelebAMask-HQ.")
+    Path,
+    typer.Option("--data", help="Folder of rendered heads, of EG3D's layout, or CelebAMask-HQ."),
 ]
-Count = Annotated[int, typer.Option("-n", min=2, help="Pictures of each set.")]
+Count = Annotated[int, typer.Option("-n", min=2, help="Number of pictures in each set.")]
 Features = Annotated[
     Literal["faces", "lpips"],
-    typer.Option(help="Of the built-in face network, or of LPIPS' AlexNet where it is fetched."),
+    typer.Option(
+        help="Features of the built-in face network, or of LPIPS' AlexNet if it was fetched."
+    ),
 ]
 
 
@@ -28,10 +31,10 @@ def eval_fid(
     features: Features = "faces",
     psi: Annotated[float, typer.Option(help="Truncation; 1: none.")] = 1.0,
 ) -> None:
-    """FID and KID of a generator's random faces against true pictures.
+    """Measure FID and KID of a generator's random faces against real pictures.
 
-    Both depend on the features, the size and the number of pictures: compare figures that agree
-    in these.
+    Both depend on the features, the size and the number of pictures: compare only figures that
+    agree in these.
     """
     from semedit.evaluations.fid import FidEvaluation
     from semedit.generators import load_generator
@@ -50,16 +53,16 @@ def eval_semfaceedit(
     common: Shared,
     data_folder: Folder,
     kimg: Annotated[
-        float, typer.Option(help="Thousands of pictures that each variant is trained on.")
+        float, typer.Option(help="Thousands of pictures to train each variant on.")
     ] = 8.0,
-    run: Annotated[Path, typer.Option(help="Folder for the runs. Resumes.")] = Path(
-        "runs/semfaceedit-ablation"
-    ),
+    run: Annotated[
+        Path, typer.Option(help="Folder of the runs; existing runs are resumed.")
+    ] = Path("runs/semfaceedit-ablation"),
     n: Count = 1000,
     features: Features = "faces",
     options: Options = None,
 ) -> None:
-    """Tables 1 and 2 of SemFaceEdit in small: train its variants equally long, compare FID and KID.
+    """Reproduce tables 1 and 2 of SemFaceEdit at small scale: FID and KID of its variants.
 
     -o sets options of `semedit train semfaceedit`.
     """
@@ -85,14 +88,16 @@ def eval_semfaceedit(
 def eval_transfer(
     common: Shared,
     n: Fresh = 0,
-    heads: Annotated[int, typer.Option(min=2, help="Of the shipped set, at most.")] = 8,
+    heads: Annotated[int, typer.Option(min=2, help="Most heads to use of the shipped set.")] = 8,
     generator: GeneratorName = "heads-128",
-    region: Annotated[str, typer.Option(help="Regions, each given alone.")] = "hair,mouth",
+    region: Annotated[
+        str, typer.Option(help="Regions, separated by commas; each is transferred on its own.")
+    ] = "hair,mouth",
     options: Options = None,
 ) -> None:
-    """Give rendered heads regions of one another: overlap, colours, what changes elsewhere.
+    """Measure transfers of regions between rendered heads: overlap, colours, changes elsewhere.
 
-    -o sets options of the method `transfer`. Fresh heads take seeds from 1,000,000 up.
+    -o sets options of the method `transfer`. New heads use seeds from 1,000,000 up.
     """
     from semedit.editors import Transfer
     from semedit.evaluations.transfer import TransferEvaluation

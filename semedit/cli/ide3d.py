@@ -17,28 +17,34 @@ def eval_ide3d(
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     parts: Annotated[
-        str, typer.Option(help="inversion,canonical,texture,masks,identity or some of them.")
+        str, typer.Option(help="Parts to measure, separated by commas.")
     ] = "inversion,canonical,texture,masks,identity",
     encoder: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="An encoder that inversion starts from; default: the generator's own.",
+            help="Encoder that inversion starts from; default: the generator's own.",
         ),
     ] = None,
     canonical: Annotated[
-        str, typer.Option(help="Weights of the canonical encoder; default: the generator's.")
+        str, typer.Option(help="Weights of the canonical encoder; default: the generator's own.")
     ] = "",
-    side_deg: Annotated[float, typer.Option(help="Yaw of fresh heads' other views.")] = 30.0,
-    views: Annotated[int, typer.Option(min=1, help="Faces at each yaw of figure 4.")] = 24,
-    pairs: Annotated[int, typer.Option(min=1, help="Random faces for identity.")] = 100,
-    plot: Annotated[Path | None, typer.Option(help="Write figure 4 as a picture.")] = None,
+    side_deg: Annotated[
+        float, typer.Option(help="Yaw of the other views of new heads, in degrees.")
+    ] = 30.0,
+    views: Annotated[
+        int, typer.Option(min=1, help="Number of faces at each yaw of figure 4.")
+    ] = 24,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Number of random faces to measure identity on.")
+    ] = 100,
+    plot: Annotated[Path | None, typer.Option(help="File to draw figure 4 to.")] = None,
     options: Options = None,
 ) -> None:
-    """Measure what the paper IDE-3D measures: figures 4 and 7, regions with another texture, edits
-    in one pass, identity between views.
+    """Measure what the IDE-3D paper measures: figures 4 and 7, texture edits of regions, edits in
+    one pass, identity between views.
 
-    -o sets options of hybrid inversion. Fresh heads take seeds from 1,000,000 up; those of the
+    -o sets options of hybrid inversion. New heads use seeds from 1,000,000 up; those of the
     shipped set are seen from 25 degrees to either side.
     """
     from semedit.editors import Canonical

@@ -45,13 +45,13 @@ def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
     def run(
         common: Common,
         context: typer.Context,
-        recipe: Annotated[Path, typer.Argument(help="A TOML file; the guide describes it.")],
+        recipe: Annotated[Path, typer.Argument(help="TOML file with the steps; see the guide.")],
     ) -> None:
-        """Run the steps of a recipe: align, invert, edits, attr, turntable, with their options.
+        """Run the steps of a recipe: align, invert, edit, attr, turntable, with their options.
 
-        All options are checked before the first step starts; models are loaded once. The recipe
-        and all options as resolved are written to recipes/ in the workspace. Options given here
-        overrule the recipe's.
+        All options are checked before the first step starts, and models are loaded only once. The
+        recipe, and the options that it resolved to, are written to recipes/ in the workspace.
+        Options given here override the recipe's.
         """
         run_steps(recipe, common, _typed(context, common), commands())
 

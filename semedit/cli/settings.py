@@ -182,7 +182,7 @@ def _single(place: str, value: Any, switch: bool) -> Any:
     if isinstance(value, str) and "\0" in value:
         raise OptionError(f"{place} holds a NUL character")
     if not isinstance(value, str) and not (abs(value) < 1 << 63 and math.isfinite(value)):
-        raise OptionError(f"{place} is no number of a size that is meant")
+        raise OptionError(f"{place} is too large a number, or not a finite one")
     return value
 
 

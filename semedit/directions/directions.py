@@ -73,7 +73,7 @@ def read_directions(source: str | Path) -> Directions:
     except (SafetensorError, OSError) as error:
         raise LatentError(f"{path.name} holds no directions: {error}") from None
     if metadata.get("kind") != "directions":
-        raise LatentError(f"{path.name} holds no directions.")
+        raise LatentError(f"{path.name} holds no directions")
     units: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, code = key.split("/", 1)
@@ -177,7 +177,7 @@ def require_made_for(found: Directions, generator: Generator, path: Path) -> Non
     own = (generator.name, fingerprint(generator))
     if (found.generator, found.fingerprint) != own:
         raise LatentError(
-            f"The directions in {path} belong to generator {found.generator} "
-            f"({found.fingerprint[:12]}), not to {own[0]} ({own[1][:12]}).",
-            hint="delete the file and make them anew: semedit directions fit",
+            f"the directions in {path} belong to generator {found.generator} "
+            f"({found.fingerprint[:12]}), not to {own[0]} ({own[1][:12]})",
+            hint="delete the file and fit them again: semedit directions fit",
         )

@@ -47,7 +47,7 @@ def import_directions(
     path = Path(path)
     mean = generator.mean_codes()
     if set(mean) != {"ws"} or mean["ws"].ndim != 3:
-        raise TraitError(f"{generator.name} has no W+ codes, which published directions move.")
+        raise TraitError(f"{generator.name} has no W+ codes, which published directions move")
     _refuse_foreign(path, generator)
     found = {k: _fitted(v, generator, path) for k, v in _read(path, name or path.stem)}
     ws = sample(generator, samples, batch=500)[0]["ws"]
@@ -72,7 +72,7 @@ def _along(ws: Tensor, unit: Tensor) -> Tensor:
 def _refuse_foreign(path: Path, generator: Generator) -> None:
     """Directions that are known to be of another generator's space."""
     if not path.is_file():
-        raise InputError(f"{path} is not a file.")
+        raise InputError(f"{path} is not a file")
     known = FOREIGN_SHA256.get(weights.file_sha256(path))
     named = FOREIGN.search(path.stem)
     if known is None and named is None:
@@ -81,7 +81,7 @@ def _refuse_foreign(path: Path, generator: Generator) -> None:
     whose = known or f"{gan[named['gan'].lower()]} {named['data'].upper()}"  # type: ignore[index]
     raise LatentError(
         f"{path.name} is InterFaceGAN's boundary of {whose}, another space than that of "
-        f"{generator.name}.",
+        f"{generator.name}",
         hint="fit one in its own: semedit directions fit ATTRIBUTE",
     )
 
@@ -94,7 +94,7 @@ def _read(path: Path, name: str) -> list[tuple[str, Tensor]]:
         return [(f"{name}-{i:02d}", part[None]) for i, part in enumerate(parts)]
     if not isinstance(value, Tensor):
         raise InputError(
-            f"{path.name} holds no direction but a {type(value).__name__}.",
+            f"{path.name} holds no direction but a {type(value).__name__}",
             hint="a direction is one array, say of shape (1, 512) or (18, 512)",
         )
     return [(name, value)]
@@ -106,7 +106,7 @@ def _array(path: Path) -> Tensor:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path.name} is not a NumPy array: {error}") from None
     if not np.issubdtype(value.dtype, np.floating):
-        raise InputError(f"{path.name} holds {value.dtype}, not floating point numbers.")
+        raise InputError(f"{path.name} holds {value.dtype}, not floating point numbers")
     return torch.from_numpy(value.astype(np.float64))
 
 
@@ -122,10 +122,10 @@ def _fitted(value: Tensor, generator: Generator, path: Path) -> Tensor:
     if len(rows) != 2 or rows[1] != width or rows[0] not in (1, layers):
         raise LatentError(
             f"{path.name} has the shape {shape}; directions of {generator.name} have "
-            f"({width},), (1, {width}), ({layers}, {width}) or (1, {layers}, {width}).",
+            f"({width},), (1, {width}), ({layers}, {width}) or (1, {layers}, {width})",
             hint="it was made for a generator of another width or resolution",
         )
     direction = value.reshape(rows).float()
     if not bool(torch.isfinite(direction).all()) or not bool(direction.any()):
-        raise InputError(f"{path.name} is zero, or holds NaN or infinity.")
+        raise InputError(f"{path.name} is zero, or holds NaN or infinity")
     return direction

@@ -85,7 +85,7 @@ class Mask(Editor):
         size = generator.resolution
         r = losses.drawn(labels, edited)
         if not bool(r.flatten(1).any(1).all()):
-            raise MaskError("The drawn label map is the face's own: there is nothing to edit.")
+            raise MaskError("the drawn label map is the face's own: there is nothing to edit")
         r = losses.dilate(r, round(self.grow * size / 100))
         started = self._start(generator, latent, before, edited, labels)
         latent = fade_tuning(generator, latent, r, self.release)

@@ -79,9 +79,9 @@ class IDE3DEvaluation:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not truths:
             raise OptionError(
-                f"There is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}."
+                f"there is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}"
                 if unknown
-                else "There are no heads to evaluate."
+                else "there are no heads to evaluate"
             )
         tell = progress or (lambda part, done, total: None)
         device = generator.device

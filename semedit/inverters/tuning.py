@@ -145,7 +145,7 @@ def chosen(generator: Generator, layers: str) -> dict[str, tuple[int, ...]]:
         return {k: v for k, v in shapes.items() if not k.startswith(KEPT)}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in shapes):
-            raise OptionError(f"No parameter of {generator.name} matches {pattern}.")
+            raise OptionError(f"no parameter of {generator.name} matches {pattern}")
     return {k: v for k, v in shapes.items() if any(fnmatchcase(k, p) for p in patterns)}
 
 

@@ -332,6 +332,6 @@ def _owner(space: Workspace, names: Sequence[str], mask: Path) -> str:
     if len(ranked) > 1 and ranked[0][0] < SURE * ranked[1][0]:
         return ranked[0][1]
     raise OptionError(
-        f"which of {len(names)} faces {mask} belongs to is not clear",
-        "name the face behind the command, or call the mask like it",
+        f"it is not clear which of {len(names)} faces {mask} belongs to",
+        "name the face on the command line, or name the mask like the face",
     )

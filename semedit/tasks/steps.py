@@ -134,9 +134,11 @@ def texture(
     Raises: OptionError: no region, or two textures.
     """
     if region is None:
-        raise OptionError("which region?", "give --region hair,lips or the like")
+        raise OptionError("no region is given", "say which region, for example --region hair,lips")
     if donor is not None and seed is not None:
-        raise OptionError("say one texture", "give --texture-from or --texture-seed")
+        raise OptionError(
+            "--texture-from and --texture-seed exclude each other", "give only one of them"
+        )
     settings = [f"region={region}", *options]
     settings += [] if seed is None else [f"seed={seed}"]
     source = f"seed-{seed}" if donor is None else f"from-{Path(donor).stem}"
@@ -159,7 +161,7 @@ def attributes(
     Raises: OptionError: none is asked for.
     """
     if not wanted:
-        raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
+        raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     flags = [attribute_flag(name, value) for name, value in wanted.items()]
     label = "+".join(flag.removeprefix("--") for flag in flags)[:LONGEST_LABEL]
     words = (*flags, *_method(method), *_words(options))

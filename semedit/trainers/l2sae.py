@@ -116,7 +116,7 @@ class L2SAETrainer:
         Raises: OptionError: a base of another kind; an odd batch; sizes that do not fit.
         """
         if self.batch_size % 2 or self.batch_size < 2:
-            raise OptionError("batch_size is to be even: pictures swap in pairs")
+            raise OptionError("batch_size must be even: pictures swap in pairs")
         if self.patch_size != 4 * 2 ** (len(self.patch_critic) - 1) or self.crops < 1:
             raise OptionError(
                 f"{len(self.patch_critic)} channels do not fit crops of {self.patch_size} pixels",

@@ -512,7 +512,7 @@ def _restore(state: _Run, run: Path, record: dict[str, Any]) -> None:
         reason = str(error).split("\n")[0]
         raise InputError(
             f"{path} is damaged: {reason}",
-            hint="delete it to begin anew, or give another folder for the run",
+            hint="delete it to start over, or give another folder for the run",
         ) from error
 
 
