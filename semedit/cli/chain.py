@@ -118,7 +118,7 @@ def invert(
 
         name = method or ("hybrid" if "encode" in traits_of(common.generator) else "pivotal")
         kind = pick_method(INVERTERS, name, "inverter")
-        settings = [*(("coarse=256",) if coarse else ()), *(common.options or ())]
+        settings = [{"coarse": 256 if coarse else None}, *(common.options or ())]
         return Invert(
             name,
             build_method(kind, settings),

@@ -9,7 +9,7 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,10 +31,19 @@ ON_FOLDERS: list[str] = []  # commands that work on a folder, and so can be step
 WORKSPACE = "Workspace"  # headings of `--help`
 RUN = "Run"
 
+
+def setting(given: Any) -> Any:
+    """One NAME=VALUE: that text, or a table of a file, whose values have types."""
+    return given
+
+
 Options = Annotated[
-    list[str] | None,
+    list[Any] | None,
     typer.Option(
-        "-o", metavar="NAME=VALUE", help="Set an option of the method; see `semedit methods`."
+        "-o",
+        parser=setting,
+        metavar="NAME=VALUE",
+        help="Set an option of the method; see `semedit methods`.",
     ),
 ]
 Mark = Annotated[
@@ -231,9 +240,26 @@ class App(TyperGroup):
             return super().main(*args, **kwargs)
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a recipe gives a command: parameter -> value with its type, in the place of words."""
+
+    values: Mapping[str, Any]
+
+    def parse_args(self, args: list[str]) -> tuple[dict[str, Any], list[str], list[Any]]:
+        """As a parser of a command line answers: values, words left, the order of options."""
+        return dict(self.values), list(args), []
+
+
 class Command(TyperCommand):
     """A command whose paths may begin with ~, wherever they come from: the command line, the
-    environment, a settings file, a recipe."""
+    environment, a settings file, a recipe. Its context's object may be a Given."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        if isinstance(ctx.obj, Given):
+            parser.parse_args = ctx.obj.parse_args
+        return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
@@ -242,13 +268,15 @@ class Command(TyperCommand):
 
 
 def _expanded(name: str, value: Any) -> Any:
-    """An option's value with the home folder for ~, also behind NAME=.
+    """An option's value with the home folder for ~, also behind NAME= and in tables.
 
     Raises:
         OptionError: a number that is not finite.
     """
     if isinstance(value, list | tuple):
         return type(value)(_expanded(name, one) for one in value)
+    if isinstance(value, Mapping):
+        return {key: _expanded(key, one) for key, one in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(f"{name} is not a finite number")
     if isinstance(value, Path):

@@ -14,14 +14,24 @@ from semedit.cli import between_and_mesh
 from semedit.cli.common import From, Made, Method, command, run
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
+from semedit.options import Setting, typed_value
 
 if TYPE_CHECKING:
     from semedit.tasks.steps import Step
 
-if TYPE_CHECKING:
-    pass
-
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
+Strength = float | str
+
+
+def strength_of(given: Any) -> Strength:
+    """One strength, or the text FROM:TO:COUNT, which stays one.
+
+    Raises: OptionError: neither.
+    """
+    if isinstance(given, str) and ":" in given:
+        return given
+    strength: float = typed_value(given, float, "strength")
+    return strength
 
 
 def register(app: typer.Typer) -> None:
@@ -46,9 +56,11 @@ def edit(
         str | None, typer.Option(help="Move along this direction; see `semedit directions list`.")
     ] = None,
     strength: Annotated[
-        str | None,
+        Any,
         typer.Option(
-            help="Strength in standard deviations; FROM:TO:COUNT, like -3:3:7, makes a strip."
+            parser=strength_of,
+            metavar="NUMBER|FROM:TO:COUNT",
+            help="Strength in standard deviations; FROM:TO:COUNT, like -3:3:7, makes a strip.",
         ),
     ] = None,
     layers: Annotated[
@@ -161,7 +173,7 @@ def _way(
             )
         raise OptionError(
             "no edit is given",
-            "say how to edit: --mask FILE|DIR, --direction NAME, --region NAME, or --transfer-from FACE",
+            "say how to edit, by --mask, --direction, --region, --transfer-from or --texture-from",
         )
     way = given[0] if given else "--region"
     noted += ["--region"] if region is not None and given else []
@@ -190,18 +202,17 @@ def _direction(
     common: Made,
     name: str,
     region: str | None,
-    strength: str | None,
+    strength: Strength | None,
     layers: str | None,
     start: str | None,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
     from semedit.tasks import steps
 
-    strip = strength is not None and ":" in strength
-    one = None if strip else strength
+    one = None if isinstance(strength, str) else strength
     step = steps.along(name, one, region, layers, common.options or ())
-    if strip:
-        _sweep(common, str(strength), step.settings, start)
+    if isinstance(strength, str):
+        _sweep(common, strength, step.settings, start)
     else:
         _edit(common, step, start)
 
@@ -231,8 +242,7 @@ def _restyle(
 ) -> None:
     """Edit a region; the default generator knows none, so that another stands in for it."""
     options |= {"as_published": as_published, "seed": common.seed}
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    settings = [*given, *(common.options or ())]
+    settings = [options, *(common.options or ())]
 
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Roi
@@ -255,7 +265,7 @@ def _restyle(
     run(common, "edit", make)
 
 
-def _sweep(common: Made, strengths: str, settings: Sequence[str], start: str | None) -> None:
+def _sweep(common: Made, strengths: str, settings: Sequence[Setting], start: str | None) -> None:
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
         from semedit.options import build_method
@@ -290,7 +300,7 @@ def attr(
         raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     from semedit.tasks.steps import attributes
 
-    settings = [*([] if steps is None else [f"steps={steps}"]), *(common.options or ())]
+    settings = [{"steps": steps}, *(common.options or ())]
     _edit(common, attributes(wanted, method, settings), start)
 
 

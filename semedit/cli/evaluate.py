@@ -113,7 +113,7 @@ def eval_attributes(
     from semedit.options import build_method
 
     chosen = device(common)
-    given = [*([] if steps is None else [f"steps={steps}"]), *(options or ())]
+    given = [{"steps": steps}, *(options or ())]
     names = EIGHT if attributes is None else tuple(attributes.replace("-", "_").split(","))
     comparison = Comparison(
         names, each, build_method(Pernus, given), samples=samples, seed=common.seed

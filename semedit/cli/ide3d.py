@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
+from semedit.cli.common import (
+    Fresh,
+    GeneratorName,
+    Options,
+    Shared,
+    StepBar,
+    data,
+    device,
+    setting,
+    stdout,
+)
 from semedit.errors import OptionError
 
 
@@ -20,8 +30,9 @@ def eval_ide3d(
         str, typer.Option(help="Parts to measure, separated by commas.")
     ] = "inversion,canonical,texture,masks,identity",
     encoder: Annotated[
-        list[str] | None,
+        list[Any] | None,
         typer.Option(
+            parser=setting,
             metavar="NAME=FILE",
             help="Encoder that inversion starts from; default: the generator's own.",
         ),
@@ -95,11 +106,11 @@ def _encoders(generator: Any, given: Any, device: str) -> dict[str, Any]:
     from semedit.generators.parts.encoder import load_encoder
 
     found = {}
-    for text in given:
-        name, equals, file = text.partition("=")
-        if not equals:
-            raise OptionError(f"--encoder {text}: write it as name=file")
-        found[name] = load_encoder(file, device)
+    for one in given:
+        if isinstance(one, str) and "=" not in one:
+            raise OptionError(f"--encoder {one}: write it as name=file")
+        for name, file in [one.split("=", 1)] if isinstance(one, str) else one.items():
+            found[name] = load_encoder(str(file), device)
     if not found and generator.encoder is not None:
         found["encoder"] = generator.encoder
     return found

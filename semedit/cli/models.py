@@ -105,7 +105,7 @@ def train(
     device(common)
     placed = any(option.name == "device" for option in options_of(kind))
     given = {"device": common.device} if placed and common.device != "auto" else {}
-    settings = [*([] if preset is None else [f"preset={preset}"]), *(options or ())]
+    settings = [{"preset": preset}, *(options or ())]
     trainer = build_method(kind, settings, **given)
     folder = run or Path("runs") / name
     schedule = getattr(trainer, "schedule", Schedule(minutes=60.0))

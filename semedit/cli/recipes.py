@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import typer
 
 from semedit.cli import settings
-from semedit.cli.common import ON_FOLDERS, Common, command, data, reported, say
+from semedit.cli.common import ON_FOLDERS, Common, Given, command, data, reported, say
 from semedit.errors import OptionError
 from semedit.options import suggestion
 from semedit.version import __version__
@@ -64,7 +64,7 @@ class Step:
 
     name: str
     command: Any
-    arguments: list[str]
+    given: Given
     settings: dict[str, Any]
 
     def resolved(self) -> dict[str, Any]:
@@ -73,24 +73,24 @@ class Step:
         Raises: OptionError: a value that the command does not take.
         """
         try:
-            context = self.command.make_context(self.name, list(self.arguments), **self._extra)
+            context = self.command.make_context(self.name, [], **self._extra)
         except settings.USAGE as error:
             raise OptionError(f"step {self.name}: {error.format_message()}") from error
         return dict(context.params)
 
     def run(self) -> int:
         """Its exit code."""
-        main, line = self.command.main, list(self.arguments)
+        main = self.command.main
         try:
             with reported():
-                return int(main(line, self.name, standalone_mode=False, **self._extra) or 0)
+                return int(main([], self.name, standalone_mode=False, **self._extra) or 0)
         except SystemExit as end:
             return int(end.code or 0)
 
     @property
     def _extra(self) -> dict[str, Any]:
         """Settings files count for steps as they do for commands."""
-        return {"default_map": self.settings}
+        return {"default_map": self.settings, "obj": self.given}
 
 
 def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -> None:
@@ -137,7 +137,7 @@ def _follow(steps: list[Step], planning: bool) -> bool:
 def _steps(
     recipe: Path, values: dict[str, Any], given: dict[str, Any], group: Any
 ) -> Iterator[Step]:
-    """The steps of a recipe as command lines.
+    """The steps of a recipe.
 
     Raises: OptionError: a step or an option that there is not.
     """
@@ -165,8 +165,8 @@ def _steps(
         shared = {k: v for k, v in values.items() if k in takes or k.replace("_", "-") in takes}
         if name == "align":
             options.setdefault("inputs", inputs)
-        line = arguments(recipe, name, own, {**shared, **options}, given)
-        yield Step(name, own, line, defaults.get(name, {}))
+        values_ = parameter_values(recipe, name, own, {**shared, **options}, given)
+        yield Step(name, own, Given(values_), defaults.get(name, {}))
     for key in values:
         if key not in known and key.replace("_", "-") not in known:
             raise OptionError(
@@ -184,16 +184,15 @@ def _typed(context: typer.Context, common: Common) -> dict[str, Any]:
     return {f.name: getattr(common, f.name) for f in fields(Common) if typed(f.name)}
 
 
-def arguments(
+def parameter_values(
     recipe: Path, name: str, own: Any, options: Mapping[str, Any], given: Mapping[str, Any]
-) -> list[str]:
-    """A step's options as a command line.
+) -> dict[str, Any]:
+    """The parameters of a step's command, and their values.
 
     Args: options: of the recipe. given: such as overrule them.
     Raises: OptionError: the command has no such option, or not with such a value.
     """
-    flags: list[str] = []
-    rest: list[str] = []
+    found: dict[str, Any] = {}
     for key, value in {**options, **given}.items():
         spelled = key.replace("_", "-")
         for parameter in own.params:
@@ -207,19 +206,8 @@ def arguments(
             )
         if key not in given:
             value = settings.fitting(f"{recipe}: {name}", parameter, value)
-        if parameter.param_type_name == "argument":
-            rest += [str(one) for one in (value if isinstance(value, list) else [value])]
-        else:
-            flags += _flags(parameter, value)
-    return [*flags, "--", *rest]
-
-
-def _flags(parameter: Any, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        chosen = parameter.opts if value else parameter.secondary_opts
-        return chosen[:1]
-    return [part for one in (value if isinstance(value, list) else [value])
-            for part in (parameter.opts[0], str(one))]  # fmt: skip
+        found[parameter.name] = value
+    return found
 
 
 def _keep(space: Any, recipe: Path, text: str, resolved: list[dict[str, Any]]) -> None:
@@ -245,4 +233,7 @@ def _toml(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        inside = ", ".join(f"{_toml(str(key))} = {_toml(one)}" for key, one in value.items())
+        return f"{{ {inside} }}"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

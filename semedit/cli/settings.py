@@ -163,12 +163,18 @@ def fitting(file: str, parameter: Any, value: Any) -> Any:
     if not (getattr(parameter, "multiple", False) or parameter.nargs == -1):
         return _single(place, value, bool(getattr(parameter, "is_flag", False)))
     if isinstance(value, dict) and parameter.param_type_name == "option":
-        # options = { steps = 50 }, for -o steps=50
-        pairs = {
-            k: _single(f"{place}.{k[:SHOWN]}", v, isinstance(v, bool)) for k, v in value.items()
-        }
-        return [_single(place, f"{k}={v}", False) for k, v in pairs.items()]
-    return [_single(place, one, False) for one in (value if isinstance(value, list) else [value])]
+        value = [value]
+    return [_one(place, one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _one(place: str, value: Any) -> Any:
+    """One of several values; a table keeps its types: options = { steps = 50 }, for -o steps=50."""
+    if not isinstance(value, dict):
+        return _single(place, value, False)
+    for name, one in value.items():
+        for part in one if isinstance(one, list) else [one]:
+            _single(f"{place}.{name[:SHOWN]}", part, isinstance(part, bool))
+    return value
 
 
 def _single(place: str, value: Any, switch: bool) -> Any:
@@ -205,9 +211,11 @@ def _allowed(path: Path, name: str, value: Any) -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Texts in a value that may be paths: whole, or behind NAME=."""
+    """Texts in a value that may be paths: whole, behind NAME=, or in a table."""
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, str):
+        if isinstance(one, dict):
+            yield from (text for inner in one.values() for text in _texts(inner))
+        elif isinstance(one, str):
             yield one
             yield one.partition("=")[2]
 
