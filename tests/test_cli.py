@@ -224,7 +224,17 @@ def test_other_weights_are_refused(space):
 
 def test_a_photograph_without_a_face_may_be_an_error(tmp_path, folder):
     nobody = folder / "raw" / "nobody.png"
-    align = ("align", nobody, "--work", tmp_path / "work", "--no-parse", "--no-pose", "--json")
+    align = (
+        "align",
+        nobody,
+        "--work",
+        tmp_path / "work",
+        "--parse",
+        "none",
+        "--pose",
+        "none",
+        "--json",
+    )
     line, _ = semedit(*align)
     assert line["status"] == "skipped" and line["error"]["code"] == "no-face"
     line, _ = semedit(*align, "--on-no-face", "fail", code=3)

@@ -249,7 +249,7 @@ def test_the_record_tells_turn_and_invented_share(monkeypatch: pytest.MonkeyPatc
     face = turned(a_face(), np.deg2rad(75))
     quad = align.face_quad(face)
     shift = np.array([0.0, -quad.mean(0)[1]])  # its middle on the upper border
-    run = a_pipeline(monkeypatch, [face + shift], parse="none", pose_="none", min_face=8)
+    run = a_pipeline(monkeypatch, [face + shift], parse="none", pose="none", min_face=8)
     (made,) = run(Photo(np.zeros((600, 600, 3), np.uint8), "", ()), "a.png", "a")
     again = Face.from_json(made.face.to_json())
     assert again.turn_deg == pytest.approx(75, abs=0.5)
@@ -294,7 +294,7 @@ def test_dark_glasses_are_flagged_by_either_detector(monkeypatch: pytest.MonkeyP
     assert pipeline.flags(one, *rest, 0.9) == ("sunglasses",)
     assert pipeline.flags(one, *rest, 0.1) == ()
     assert pipeline.flags(one, *rest) == ()
-    run = a_pipeline(monkeypatch, [a_face()], pose_="none")
+    run = a_pipeline(monkeypatch, [a_face()], pose="none")
     monkeypatch.setattr(pipeline, "shaded", lambda crop, glasses, points: 0.8)
     (made,) = run(Photo(np.zeros((400, 400, 3), np.uint8), "", ()), "a.png", "a")
     assert "sunglasses" in made.face.flags

@@ -336,7 +336,7 @@ def a_pipeline(monkeypatch: pytest.MonkeyPatch, seen: list[np.ndarray], **option
     made = {name: networks.build(name).eval() for name in networks.KINDS}
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": made[name])
     monkeypatch.setattr(pipeline, "detector", lambda name, device: Fixed(seen))
-    options = {"size": 64, "landmarks": "builtin", "parse": "builtin", "pose_": "builtin"} | options
+    options = {"size": 64, "landmarks": "builtin", "parse": "builtin", "pose": "builtin"} | options
     return pipeline.FacePipeline(**options)  # type: ignore[arg-type]
 
 
@@ -360,7 +360,7 @@ def test_pipeline_makes_records(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pipeline_without_parse_and_pose(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = a_pipeline(monkeypatch, [a_face()], parse="none", pose_="none")
+    run = a_pipeline(monkeypatch, [a_face()], parse="none", pose="none")
     (made,) = run(Photo(photo(), "", ()), "a.png", "a")
     assert made.labels is None
     assert not made.face.c.any()

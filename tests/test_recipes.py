@@ -153,7 +153,7 @@ def methods_of(monkeypatch):
 
     def plan(task, space, **settings):
         found.append(task.method)
-        return None
+        return
 
     monkeypatch.setattr("semedit.tasks.plan_of", plan)
     monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
@@ -245,3 +245,70 @@ def test_settings_reach_all_commands_that_have_the_option(here):
 def test_wrong_settings_are_refused(here, text, says):
     write(here / "semedit.toml", text)
     assert says in " ".join(semedit("align", "raw", code=2).split())
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+def aligned(monkeypatch, here, *arguments, **environment):
+    """Back-ends of the align task that would run."""
+    found = []
+    monkeypatch.setattr("semedit.tasks.plan_of", lambda task, *_, **__: found.append(task))
+    monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
+    semedit(*arguments, "--dry-run", **environment)
+    return [(task.parse, task.pose) for task in found][-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), ("auto", "auto")),
+        (("--parse", "none", "--pose", "builtin"), ("none", "builtin")),
+        (("--no-parse", "--poser", "builtin"), ("none", "builtin")),
+        (("--parser", "builtin", "--no-pose"), ("builtin", "none")),
+        (("--no-parse", "--parser", "builtin"), ("none", "auto")),
+    ],
+)
+def test_the_step_is_called_alike_and_earlier_flags_still_work(here, monkeypatch, flags, expected):
+    assert aligned(monkeypatch, here, "align", "raw", *flags) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('parse = "builtin"\npose = "none"\n', ("builtin", "none")),
+        ('parse = true\nparser = "builtin"\npose = false\nposer = "auto"\n', ("builtin", "none")),
+        ("no-parse = true\nno_pose = true\n", ("none", "none")),
+    ],
+)
+def test_files_of_now_and_of_earlier_versions_name_back_ends(here, monkeypatch, text, expected):
+    step = f'inputs = ["raw"]\n[[step]]\ncommand = "align"\n{text}'
+    assert aligned(monkeypatch, here, "run", write(here / "r.toml", step)) == expected
+    write(here / "semedit.toml", f"[align]\n{text}")
+    assert aligned(monkeypatch, here, "align", "raw") == expected
+    assert aligned(monkeypatch, here, "align", "raw", SEMEDIT_ALIGN_PARSE="none")[0] == "none"
+
+
+def test_parse_and_pose_take_their_own_names(here, monkeypatch):
+    found = []
+    monkeypatch.setattr("semedit.tasks.plan_of", lambda task, *_, **__: found.append(task.backend))
+    monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
+    for words in (["parse", "--parse"], ["pose", "--pose"], ["parse", "--backend"]):
+        semedit(*words, "builtin", "--dry-run")
+    assert found == ["builtin"] * 3
+
+
+@pytest.mark.parametrize("key", ["from", "start"])
+def test_settings_and_recipes_take_the_names_that_flags_have(here, monkeypatch, key):
+    found = []
+    monkeypatch.setattr(
+        "semedit.tasks.plan_of", lambda task, *_, **__: found.append((task.start, task.mark))
+    )
+    monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
+    keys = f'{key} = "latents"\nno-mark = true\n'
+    semedit("run", write(here / "r.toml", f'[[step]]\ncommand = "turntable"\n{keys}'), "--dry-run")
+    write(here / "semedit.toml", f"[turntable]\n{keys}")
+    semedit("turntable", "--dry-run")
+    (here / "semedit.toml").unlink()
+    semedit("turntable", "--dry-run", SEMEDIT_TURNTABLE_FROM="latents", SEMEDIT_MARK="false")
+    assert found[:2] == [("latents", False)] * 2 and found[2][0] == "latents"

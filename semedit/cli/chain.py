@@ -10,7 +10,20 @@ from semedit.cli import edits
 from semedit.cli.common import Common, Drawn, From, Made, Mark, OnFaces, command, run, say
 from semedit.media.photographs import MAX_PIXELS
 
-Backend = Annotated[str, typer.Option(help="auto or a back-end's name.")]
+
+def backend_name(given: Any) -> str:
+    """The name of a back-end; files of earlier versions say true or false for auto or none."""
+    words = {"true": "auto", "1": "auto", "false": "none", "0": "none"}
+    return words.get(str(given).lower(), str(given))
+
+
+def _backend(text: str) -> Any:
+    return typer.Option(parser=backend_name, metavar="NAME", help=text)
+
+
+PARSE = "Back-end that makes label maps: auto, builtin, bisenet or parsenet"
+POSE = "Back-end that estimates cameras: auto, builtin or facexlib"
+Before = Annotated[str | None, typer.Option(hidden=True)]  # a flag's name in earlier versions
 
 
 def register(app: typer.Typer) -> None:
@@ -30,13 +43,15 @@ def align(
         int, typer.Option(min=64, max=4096, help="Side of the crops, in pixels.")
     ] = 256,
     detect: Annotated[
-        str, typer.Option(help="auto, builtin, facexlib or face-alignment.")
+        str,
+        typer.Option(help="Back-end that finds faces: auto, builtin, facexlib or face-alignment."),
     ] = "auto",
-    landmarks: Annotated[str, typer.Option(help="auto, builtin or face-alignment.")] = "auto",
-    parser: Annotated[str, typer.Option(help="auto, builtin, bisenet or parsenet.")] = "auto",
-    poser: Annotated[str, typer.Option(help="auto, builtin or facexlib.")] = "auto",
-    parse: Annotated[bool, typer.Option("--parse/--no-parse", help="Make label maps.")] = True,
-    pose: Annotated[bool, typer.Option("--pose/--no-pose", help="Estimate cameras.")] = True,
+    landmarks: Annotated[
+        str,
+        typer.Option(help="Back-end that finds landmarks: auto, builtin or face-alignment."),
+    ] = "auto",
+    parse: Annotated[str, _backend(f"{PARSE}; none: make none.")] = "auto",
+    pose: Annotated[str, _backend(f"{POSE}; none: estimate none.")] = "auto",
     faces: Annotated[
         Literal["largest", "all"], typer.Option(help="Faces to keep of each photograph.")
     ] = "largest",
@@ -47,6 +62,10 @@ def align(
     on_no_face: Annotated[
         Literal["skip", "fail"], typer.Option(help="What to do with a photograph without a face.")
     ] = "skip",
+    parser: Before = None,
+    poser: Before = None,
+    no_parse: Annotated[bool | None, typer.Option("--no-parse", hidden=True)] = None,
+    no_pose: Annotated[bool | None, typer.Option("--no-pose", hidden=True)] = None,
 ) -> None:
     """Find faces in photographs, cut them out upright, parse them, estimate their cameras."""
 
@@ -58,8 +77,8 @@ def align(
             size=size,
             detect=detect,
             landmarks=landmarks,
-            parse=parser if parse else "none",
-            pose=poser if pose else "none",
+            parse=_wanted(parse, parser, no_parse),
+            pose=_wanted(pose, poser, no_pose),
             faces=faces,
             min_face=min_face,
             max_pixels=max_pixels,
@@ -72,14 +91,23 @@ def align(
     run(common, "align", make, new=True)
 
 
-def parse(common: OnFaces, backend: Backend = "auto") -> None:
+def _wanted(name: str, before: str | None, no: bool | None) -> str:
+    """The back-end that is asked for, be it by flags of earlier versions."""
+    return "none" if no or name == "none" else before or name
+
+
+def parse(
+    common: OnFaces, parse: Annotated[str, _backend(f"{PARSE}.")] = "auto", backend: Before = None
+) -> None:
     """Make the label maps of aligned faces again, say with another back-end."""
-    _describe(common, "parse", backend)
+    _describe(common, "parse", backend or parse)
 
 
-def pose(common: OnFaces, backend: Backend = "auto") -> None:
+def pose(
+    common: OnFaces, pose: Annotated[str, _backend(f"{POSE}.")] = "auto", backend: Before = None
+) -> None:
     """Estimate the cameras of aligned faces again, say with another back-end."""
-    _describe(common, "pose", backend)
+    _describe(common, "pose", backend or pose)
 
 
 def _describe(common: OnFaces, what: Literal["parse", "pose"], backend: str) -> None:

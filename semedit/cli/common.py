@@ -227,7 +227,11 @@ def _from_environment(parameter: inspect.Parameter, *prefixes: str) -> inspect.P
     if not isinstance(option, typer.models.OptionInfo) or option.envvar:
         return parameter
     option = copy.copy(option)  # commands share it
-    option.envvar = [f"SEMEDIT_{prefix}{parameter.name}".upper() for prefix in prefixes]
+    words = (option.default, *(option.param_decls or ()))  # Annotated has the first as a default
+    long = [word for word in words if isinstance(word, str) and word.startswith("--")]
+    flag = long[0].partition("/")[0].lstrip("-").replace("-", "_") if long else parameter.name
+    names = dict.fromkeys((flag, parameter.name))
+    option.envvar = [f"SEMEDIT_{prefix}{name}".upper() for prefix in prefixes for name in names]
     option.show_envvar = False
     return parameter.replace(annotation=Annotated[kind, option])
 
@@ -258,7 +262,7 @@ class Command(TyperCommand):
     def make_parser(self, ctx: Any) -> Any:
         parser = super().make_parser(ctx)
         if isinstance(ctx.obj, Given):
-            parser.parse_args = ctx.obj.parse_args
+            parser.parse_args = ctx.obj.parse_args  # type: ignore[method-assign]
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

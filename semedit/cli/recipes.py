@@ -159,16 +159,15 @@ def _steps(
             told = repr(name[:60]) if isinstance(name, str) else "without the name of a command"
             raise OptionError(f"{recipe}: no step {told}", suggestion(str(told), steps))
         own = group.commands[name]
-        takes = {flag.lstrip("-") for p in own.params for flag in (*p.opts, *p.secondary_opts)}
-        takes |= {p.name for p in own.params}
-        known |= takes
-        shared = {k: v for k, v in values.items() if k in takes or k.replace("_", "-") in takes}
+        takes = settings.parameters(own, arguments=True)
+        known |= set(takes)
+        shared = {k: v for k, v in values.items() if settings.plain(k) in takes}
         if name == "align":
             options.setdefault("inputs", inputs)
         values_ = parameter_values(recipe, name, own, {**shared, **options}, given)
         yield Step(name, own, Given(values_), defaults.get(name, {}))
     for key in values:
-        if key not in known and key.replace("_", "-") not in known:
+        if settings.plain(key) not in known:
             raise OptionError(
                 f"{recipe}: no step has an option {key[:60]!r}", suggestion(key, known)
             )
@@ -193,20 +192,18 @@ def parameter_values(
     Raises: OptionError: the command has no such option, or not with such a value.
     """
     found: dict[str, Any] = {}
+    takes = settings.parameters(own, arguments=True)
     for key, value in {**options, **given}.items():
-        spelled = key.replace("_", "-")
-        for parameter in own.params:
-            names = {parameter.name, *(opt.lstrip("-") for opt in parameter.opts)}
-            if key in names or spelled in names:
-                break
-        else:
-            every = [p.name for p in own.params]
+        parameter = takes.get(settings.plain(key))
+        if parameter is None:
+            every = settings.told(own, arguments=True)
             raise OptionError(
                 f"{recipe}: {name} has no option {key[:60]!r}", suggestion(key, every)
             )
-        if key not in given:
-            value = settings.fitting(f"{recipe}: {name}", parameter, value)
-        found[parameter.name] = value
+        typed = key in given
+        found[parameter.name] = (
+            value if typed else settings.value_of(f"{recipe}: {name}", key, parameter, value)
+        )
     return found
 
 

@@ -31,6 +31,7 @@ from semedit.options import suggestion
 FILE = Path("semedit.toml")
 LARGEST = 1 << 20  # bytes of a settings file or a recipe
 OWN = ("address", "engine", "overwrite")  # options that a folder's file cannot set
+WERE_SWITCHES = ("parse", "pose")  # in files of earlier versions; now names of back-ends
 SHOWN = 60  # characters of a name in a message
 USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
 
@@ -76,9 +77,10 @@ def _of_file(path: Path, group: Any) -> dict[str, Any]:
     everywhere = {k: v for k, v in values.items() if not isinstance(v, dict)}
     known = {name for command in _commands(group) for name in parameters(command)}
     for key in everywhere:
-        if key.replace("-", "_") not in known:
+        if plain(key) not in known:
+            every = {name for command in _commands(group) for name in told(command)}
             raise OptionError(
-                f"{path}: no command has an option {key[:SHOWN]!r}", suggestion(key, known)
+                f"{path}: no command has an option {key[:SHOWN]!r}", suggestion(key, every)
             )
     return _of_group(
         path, group, everywhere, {k: v for k, v in values.items() if k not in everywhere}
@@ -103,25 +105,26 @@ def _of_group(
             continue
         known = parameters(command)
         for key in own:
-            if key.replace("-", "_") not in known:
+            if plain(key) not in known:
                 raise OptionError(
-                    f"{path}: {name} has no option {key[:SHOWN]!r}", suggestion(key, known)
+                    f"{path}: {name} has no option {key[:SHOWN]!r}", suggestion(key, told(command))
                 )
-        plain = {k.replace("-", "_"): v for k, v in {**everywhere, **own}.items()}
         found[name] = {
-            k: _value(path, command, known[k], v) for k, v in plain.items() if k in known
+            known[plain(key)].name: _value(path, command, key, known[plain(key)], value)
+            for key, value in {**everywhere, **own}.items()
+            if plain(key) in known
         }
     return found
 
 
-def _value(path: Path, command: Any, option: Any, value: Any) -> Any:
+def _value(path: Path, command: Any, key: str, option: Any, value: Any) -> Any:
     """What a file says of an option, if the option takes it and the file may say it."""
-    fits = fitting(str(path), option, value)
+    fits = value_of(str(path), key, option, value)
     try:
         option.process_value(command.context_class(command), fits)
     except USAGE as error:
         raise OptionError(f"{path}: {error.format_message()}") from error
-    return _allowed(path, option.name, fits)
+    return _allowed(path, name_of(option), fits)
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
@@ -140,13 +143,45 @@ def _commands(group: Any) -> Iterator[Any]:
             yield command
 
 
-def parameters(command: Any) -> dict[str, Any]:
-    """Options of a command by their names in files: --min-face is min_face, --from is from."""
+def parameters(command: Any, arguments: bool = False) -> dict[str, Any]:
+    """What a command takes, by its names in files: those of flags, with _ for -, and its own.
+
+    --min-face is min_face or min-face, --from is from, --no-mark is no_mark.
+    """
     found: dict[str, Any] = {}
     for parameter in command.params:
-        if parameter.param_type_name == "option" and parameter.name != "help":
-            found[parameter.name] = parameter
+        if parameter.name == "help" or not (arguments or parameter.param_type_name == "option"):
+            continue
+        for name in (*parameter.opts, *parameter.secondary_opts, parameter.name):
+            found[plain(name)] = parameter
     return found
+
+
+def plain(name: str) -> str:
+    """A flag's name or a key as files are compared: without dashes in front, with _ inside."""
+    return name.lstrip("-").replace("-", "_")
+
+
+def told(command: Any, arguments: bool = False) -> list[str]:
+    """The names of what a command takes, as a message suggests them: hidden ones are not."""
+    every = parameters(command, arguments)
+    return [name_of(p) for p in every.values() if not getattr(p, "hidden", False)]
+
+
+def name_of(parameter: Any) -> str:
+    """What a parameter is called in files and messages: like its long flag."""
+    long = [opt for opt in parameter.opts if opt.startswith("--")]
+    return plain(long[0] if long and parameter.param_type_name == "option" else parameter.name)
+
+
+def value_of(file: str, key: str, parameter: Any, value: Any) -> Any:
+    """What a key of a file says of its parameter; no_mark = true is mark = false.
+
+    Raises: OptionError: as `fitting`.
+    """
+    fits = fitting(file, parameter, value)
+    negative = plain(key) in map(plain, parameter.secondary_opts)
+    return not fits if negative and isinstance(fits, bool) else fits
 
 
 # Values -----------------------------------------------------------------------------------------
@@ -159,7 +194,9 @@ def fitting(file: str, parameter: Any, value: Any) -> Any:
         OptionError: a list or table where one value belongs, a switch that is neither true nor
             false, a number that is not finite or too large, a text with a NUL.
     """
-    place = f"{file}: {parameter.name}"
+    place = f"{file}: {name_of(parameter)}"
+    if isinstance(value, bool) and parameter.name in WERE_SWITCHES:
+        return value
     if not (getattr(parameter, "multiple", False) or parameter.nargs == -1):
         return _single(place, value, bool(getattr(parameter, "is_flag", False)))
     if isinstance(value, dict) and parameter.param_type_name == "option":
