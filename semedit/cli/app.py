@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings, web
+from semedit.cli import chain, demo, interpolate, mesh, models, recipes, settings, web
 from semedit.cli.common import App, say
 from semedit.version import __version__
 
@@ -42,7 +42,8 @@ def _main(
 
 
 chain.register(app)
-between_and_mesh.register(app)
+interpolate.register(app)
+mesh.register(app)
 web.register(app)
 demo.register(app)
 models.register(app)

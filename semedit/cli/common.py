@@ -61,6 +61,12 @@ From = Annotated[
         "--mask, `none` makes a face from the map alone.",
     ),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="Start from `latents` or from a step, like 01-smiling; default: the newest."
+    ),
+]
 GeneratorName = Annotated[
     str,
     typer.Option("--generator", "-w", help="Generator to use: the name or path of its weights."),

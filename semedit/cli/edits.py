@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semedit.cli import between_and_mesh
 from semedit.cli.common import From, Made, Method, command, run
+from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
 from semedit.options import Setting, typed_value
@@ -191,7 +191,7 @@ def _mask(common: Made, mask: Path, method: str | None, start: str | None) -> No
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if start == "none":
-        between_and_mesh.draw(common, mask)
+        draw_faces(common, mask)
         return
     from semedit.tasks import steps
 

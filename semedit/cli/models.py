@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from semedit.cli import directions, evaluate
+from semedit.cli import directions, evaluations
 from semedit.cli.common import Command, Options, Shared, StepBar, command, data, device, say, stdout
 from semedit.errors import OptionError, SemeditError
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     command(app, "heads")(heads)
     command(app, "train")(train)
     app.command("methods", cls=Command)(list_methods)
-    evaluate.register(_group(app, "eval", "Measure methods against known truth."))
+    evaluations.register(_group(app, "eval", "Measure methods against known truth."))
     directions.register(
         _group(app, "directions", "Fit, import and list linear directions of codes.")
     )

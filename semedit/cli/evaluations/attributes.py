@@ -1,82 +1,13 @@
-"""eval heads, attributes, styles, views: measured against rendered heads, whose truth is known."""
+"""eval attributes: Pernuš' method against InterFaceGAN."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from semedit.cli.common import (
-    Fresh,
-    GeneratorName,
-    Options,
-    Shared,
-    StepBar,
-    command,
-    data,
-    device,
-    stdout,
-)
-from semedit.cli.fid import eval_fid, eval_semfaceedit, eval_transfer
-from semedit.cli.ide3d import eval_ide3d
-from semedit.cli.styles import eval_styles
-from semedit.cli.views import eval_views
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group `eval`."""
-    command(app, "heads")(eval_heads)
-    command(app, "attributes")(eval_attributes)
-    command(app, "styles")(eval_styles)
-    command(app, "fid")(eval_fid)
-    command(app, "semfaceedit")(eval_semfaceedit)
-    command(app, "transfer")(eval_transfer)
-    command(app, "views")(eval_views)
-    command(app, "ide3d")(eval_ide3d)
-
-
-def eval_heads(
-    common: Shared,
-    n: Fresh = 0,
-    generator: GeneratorName = "heads-128",
-    parts: Annotated[
-        str, typer.Option(help="Parts to measure, separated by commas.")
-    ] = "faces,inversion,masks,attributes",
-    batch: Annotated[int, typer.Option(min=1, help="Number of heads inverted at once.")] = 4,
-    inputs: Annotated[
-        Literal["truth", "estimates"],
-        typer.Option(help="Use the true cameras and label maps, or estimates, as users have."),
-    ] = "truth",
-    edits: Annotated[int, typer.Option(min=1, help="Most mask edits of each head.")] = 1,
-) -> None:
-    """Measure face networks, inversion and edits against heads whose truth is known.
-
-    New heads use seeds from 1,000,000 up, which no training uses; a smaller --seed is added to
-    that.
-    """
-    from semedit.evaluations.heads import HeadsEvaluation
-    from semedit.generators import load_generator
-    from semedit.heads.truth import first_seed, read_truths, render_truths
-
-    chosen = device(common)
-    with StepBar("eval heads") as steps:
-        truths = render_truths(n, first_seed(common.seed), progress=steps) if n else read_truths()
-        evaluation = HeadsEvaluation(
-            parts=tuple(parts.split(",")), batch=batch, inputs=inputs, edits=edits
-        )
-        figures = evaluation(
-            truths,
-            None if parts == "faces" else load_generator(generator, chosen),
-            progress=lambda part, done, total: steps(done, total, part),
-        )
-    if common.json:
-        data(**figures)
-        return
-    table = Table("figure", "value", title=f"{len(truths)} heads, {generator}")
-    for key, value in figures.items():
-        table.add_row(key, f"{value:.4g}")
-    stdout.print(table)
+from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
 
 
 def eval_attributes(
