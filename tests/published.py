@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pickled import FILTER
 from torch import Tensor
 
 from semedit.checkpoints import cnerf_keys, stylegan2_keys
+from semedit.generators.stylegan2.stylegan2 import StyleGAN2
 
 
 def to_rosinality(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,4 +59,11 @@ def to_published_cnerf(
             found |= dict(zip(theirs, values, strict=True))
     for name, key in cnerf_keys.singles(like):
         found[key] = own[name].reshape(like[key])
+    return found
+
+
+def rosinality_tensors(generator: StyleGAN2) -> dict[str, Tensor]:
+    found = dict(to_rosinality(generator.state_dict()))
+    found["convs.0.conv.blur.kernel"] = (FILTER * 4).clone()
+    found["to_rgbs.0.upsample.kernel"] = (FILTER * 4).clone()
     return found

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from made_faces import Fixed, a_face, a_pipeline, turned
 
 from semedit.datasets import scenes
 from semedit.errors import NoFaceError
@@ -15,7 +16,6 @@ from semedit.faces.singleshot import LARGEST, SMALLEST, STRIDE, DetectorNet, Det
 from semedit.media.photographs import Photo
 from semedit.tasks import align as task
 from semedit.trainers import detector as trainer
-from tests.test_faces import Fixed, a_face, a_pipeline, turned
 
 # The search -------------------------------------------------------------------------------------
 

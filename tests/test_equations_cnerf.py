@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import Calls, Updates, descend, tiny_views, touched
 from torch import Tensor
 
 from semedit import cameras
@@ -25,7 +26,6 @@ from semedit.trainers.parts.cnerf_critics import (
     view_loss,
 )
 from semedit.trainers.parts.discriminators import spread
-from tests.tiny import Calls, Updates, descend, tiny_views, touched
 
 TRAINER = CNeRFTrainer(
     resolution=16,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import Calls, TinyFaceNet, tiny_encoder, tiny_triplane, tiny_views, touched
 from torch import Tensor
 
 from semedit import cameras, losses
@@ -27,7 +28,6 @@ from semedit.trainers.triplane import (
     small_parts,
     wobble,
 )
-from tests.tiny import Calls, TinyFaceNet, tiny_encoder, tiny_triplane, tiny_views, touched
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import Calls, Updates, descend, small_manifolds, tiny_views, touched
 from torch import Tensor
 
 from semedit import cameras
 from semedit.trainers import semfaceedit
 from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, ray_density, thinned
 from semedit.trainers.semfaceedit import Fake, SemFaceEditTask, SemFaceEditTrainer, judged
-from tests.tiny import Calls, Updates, descend, small_manifolds, tiny_views, touched
 
 TRAINER = SemFaceEditTrainer(
     critic_side=8, critic=(4, 6), rays=40, second=0.0, regression=0.0, held_out=2

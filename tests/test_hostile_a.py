@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import light
+import grey_task
 import numpy as np
 import pytest
 import torch
-from test_trainers import Line
+from small_trainers import Line
 
 import semedit
 from semedit.batch import Run, for_each, ray
@@ -194,7 +194,7 @@ import sys
 from pathlib import Path
 sys.path.append(sys.argv.pop(1))
 import time
-from test_trainers import Line, LineTask
+from small_trainers import Line, LineTask
 from semedit.trainers import TRAINERS
 
 class Slow(LineTask):
@@ -203,7 +203,7 @@ class Slow(LineTask):
         time.sleep(0.05)
         return super().step(batch, progress)
 
-Line.start = lambda self, data, seed: Slow(self)
+Line.start = lambda self, data: Slow(self)
 TRAINERS["line"] = Line
 from semedit.cli import main
 main()
@@ -304,10 +304,10 @@ def test_a_cluster_that_does_not_answer_is_given_up(address: str) -> None:
 def test_a_batch_that_memory_does_not_suffice_for_is_halved(
     tmp_path: Path, error: BaseException
 ) -> None:
-    sizes, watch = [], light.Watch()
+    sizes, watch = [], grey_task.Watch()
     for i in range(8):
         write_image(tmp_path / "raw" / f"{i}.png", np.full((4, 4, 3), i, np.uint8))
-    task = light.Grey([str(tmp_path / "raw")])
+    task = grey_task.Grey([str(tmp_path / "raw")])
     run = Run(Workspace(tmp_path / "work"), "grey")
 
     def work(items: list[Any], loaded: list[Any]) -> Any:

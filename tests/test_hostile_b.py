@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import light
+import grey_task
 import numpy as np
 import pytest
 import torch
@@ -90,7 +90,7 @@ def space(tmp_path):
     return Workspace(tmp_path / "work")
 
 
-class Task(light.Grey):
+class Task(grey_task.Grey):
     """As `align`: writes to faces; `changed` makes what it made before out of date."""
 
     command = "align"
@@ -103,7 +103,7 @@ class Task(light.Grey):
 def go(space, raw, changed=0, **settings):
     task = Task([str(raw)])
     object.__setattr__(task, "changed", changed)
-    return light.go(space, task, **settings)
+    return grey_task.go(space, task, **settings)
 
 
 def edit_receipt(space, command, name, **changes):

@@ -330,7 +330,7 @@ def test_an_unreadable_output_is_its_item_s_error(tmp_path, monkeypatch):
         return before(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", refuse)
-    from light import Watch
+    from grey_task import Watch
 
     from semedit.batch import for_each
 

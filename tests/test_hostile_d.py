@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
+from small_trainers import Line
 from typer.testing import CliRunner
 
 from semedit import weights
@@ -29,7 +30,6 @@ from semedit.cli.report import data
 from semedit.heads.dataset import Job, write_dataset
 from semedit.media import valid_json
 from semedit.trainers import TRAINERS
-from tests.test_trainers import Line
 
 USUAL = 0, 1, 2, 3, 4, 11  # exit codes
 

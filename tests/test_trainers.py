@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import torch
+from small_trainers import Line
 from torch import nn
 
 from semedit.errors import InputError, OptionError
 from semedit.trainers.loop import Schedule, average, order, train
-
-
-class LineTask:
-    """Fit y = 2x with noise drawn in the step."""
-
-    def __init__(self, trainer: Line) -> None:
-        self.modules: dict[str, nn.Module] = {"line": nn.Linear(1, 1)}
-        self.averaged = ("line",)
-        self.optimisers = {
-            "line": torch.optim.Adam(self.modules["line"].parameters(), lr=trainer.lr)
-        }
-        self.size = 7
-
-    def batch(self, indices: torch.Tensor) -> torch.Tensor:
-        return indices[:, None].float()
-
-    def step(self, batch: torch.Tensor, progress: float) -> dict[str, float]:
-        x = batch + torch.rand_like(batch)
-        loss = (self.modules["line"](x) - 2 * x).square().mean()
-        self.optimisers["line"].zero_grad()
-        loss.backward()
-        self.optimisers["line"].step()
-        return {"loss": loss.item()}
-
-    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        return {"at_one": modules["line"](torch.ones(1, 1)).item()}
-
-    def export(self, modules: Any, figures: Any, folder: Path, record: dict[str, Any]) -> None:
-        (folder / "line.json").write_text(json.dumps({**figures, **record}))
-
-
-@dataclass(frozen=True)
-class Line:
-    name: ClassVar[str] = "line"
-    batch_size: int = 3
-    lr: float = 0.05
-
-    def start(self, data: Path) -> LineTask:
-        return LineTask(self)
 
 
 def test_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainers import SIDE, write_heads
 
 from semedit.errors import OptionError
 from semedit.generators import load_generator
@@ -14,7 +15,6 @@ from semedit.generators.cnerf.cnerf import CNeRF
 from semedit.trainers.cnerf import CNeRFTask, CNeRFTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.cnerf_critics import Critic, class_loss, cut_out, mix, slopes
-from tests.test_trainers_triplane import SIDE, write_heads
 
 SMALL = CNeRFTrainer(
     output="small",

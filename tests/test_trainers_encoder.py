@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainers import SmallHeads, write_faces, write_heads
 from tiny import SMALL_ENCODER, small_ide3d, small_stylegan2, small_triplane
 
 from semedit import cameras, weights
@@ -20,8 +21,6 @@ from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.synthesis import Faces
-from tests.test_trainers_ide3d import write_faces
-from tests.test_trainers_triplane import SmallHeads, write_heads
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_trainers import HEADS, write_heads
 from tiny import SMALL_L2SAE
 
 from semedit import weights
@@ -23,7 +24,6 @@ from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.patches import PatchDiscriminator, random_crops
 from semedit.trainers.parts.recolouring import groups, recoloured
 from semedit.trainers.parts.region_losses import region_losses, region_masks
-from tests.test_trainers_triplane import HEADS, write_heads
 
 SMALL = L2SAETrainer(
     output="small",

@@ -1,4 +1,4 @@
-"""What a process of `torchrun` does in test_parallel: python together.py DATA OUT."""
+"""What a process of `torchrun` does in test_parallel: python torchrun_worker.py DATA OUT."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LineTrainer:
 
 def main(data: Path, out: Path) -> None:
     """A line, then a few adversarial steps of IDE-3D; every process writes what it holds."""
-    from tests.test_trainers_ide3d import SmallTrainer
+    from small_trainers import SmallIDE3D
 
     torch.set_num_threads(1)
     rank = os.environ.get("RANK", "0")
@@ -77,7 +77,7 @@ def main(data: Path, out: Path) -> None:
             return kept["line"]
 
     @dataclass(frozen=True)
-    class Small(SmallTrainer):
+    class Small(SmallIDE3D):
         def start(self, data: Path) -> Any:
             kept["ide3d"] = super().start(data)
             return kept["ide3d"]
