@@ -204,7 +204,15 @@ def test_a_head_before_another_hides_it() -> None:
     alpha = np.zeros((50, 50), np.uint8)
     alpha[:, 20:30] = 255
     points = np.array([[5.0, 5], [25, 40], [29.9, 0], [30, 0], [-4, 10], [25, 70]])
-    assert scenes.covered(alpha, points).tolist() == [False, True, True, False, False, False]
+    hidden = scenes.hidden_landmarks(alpha, points).tolist()
+    assert hidden == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_scenes_repeat() -> None:

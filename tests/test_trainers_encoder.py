@@ -20,7 +20,7 @@ from semedit.inverters import Hybrid
 from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.parts.synthesis import Faces
+from semedit.trainers.parts.synthesis import FaceSampler
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_same_codes_teaches_what_views_share(weights_file: Path, tmp_path: Path)
         generator = load_generator(str(weights_file))
         encoder = load_encoder(str(run / "encoder.safetensors"))
         torch.manual_seed(1)
-        faces = Faces(generator, None, Faces.of(generator, _cameras(), 1.0, 0.0).poses)
+        faces = FaceSampler(generator, None, FaceSampler.of(generator, _cameras(), 1.0, 0.0).poses)
         labels = torch.zeros(16, 16, 16, dtype=torch.int64)
         ws = faces.codes(torch.zeros(16, 3, 16, 16), labels, _cameras()[:16])
         shown = faces.show(ws, faces.cameras(16, 2))
@@ -173,7 +173,7 @@ def test_resumed_runs_equal_unbroken_ones(weights_file: Path, tmp_path: Path, ki
 def test_faces_swap_textures_alone() -> None:
     generator = small_triplane().attach(Encoder(SMALL_ENCODER))
     torch.manual_seed(0)
-    faces = Faces.of(generator, _cameras(), mapped=0.0, swapped=1.0)
+    faces = FaceSampler.of(generator, _cameras(), mapped=0.0, swapped=1.0)
     images, labels = torch.randn(3, 3, 16, 16), torch.randint(0, 19, (3, 16, 16))
     c = _cameras()[:3]
     seen, drawn = generator.encode(images, labels, c)["ws"], faces.codes(images, labels, c)

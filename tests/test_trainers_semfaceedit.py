@@ -20,7 +20,7 @@ from semedit.generators.surfaces.manifolds import Manifolds
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.discriminators import BranchedDiscriminator
 from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, thinned
-from semedit.trainers.semfaceedit import GEOMETRY, SemFaceEditTask, SemFaceEditTrainer, judged
+from semedit.trainers.semfaceedit import GEOMETRY, SemFaceEditTask, SemFaceEditTrainer, critic_terms
 
 
 def task(tmp_path: Path, **options: float) -> SemFaceEditTask:
@@ -55,7 +55,7 @@ def test_equation_1_of_one_discriminator() -> None:
     torch.manual_seed(0)
     critic = BranchedDiscriminator(8, (4, 6), 3, 2)
     real, fake = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
-    found = judged(critic, real, fake, 5.0)
+    found = critic_terms(critic, real, fake, 5.0)
     x = real.clone().requires_grad_()
     logits = critic(x)
     adversarial = F.softplus(critic(fake)).mean() + F.softplus(-logits).mean()

@@ -36,7 +36,7 @@ def _main(
     ] = False,
 ) -> None:
     context.default_map = settings.defaults(context.command)
-    files = settings.files()
+    files = settings.settings_files()
     if files:
         say("settings", ", then ".join(str(path) for path in reversed(files)))
 

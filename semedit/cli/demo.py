@@ -43,7 +43,7 @@ def demo(
         failed |= reporter.failed > 0
 
     with space.locked(make=True):
-        sheet = chain.run(folder, space, reported, frames, chosen, step)
+        sheet = chain.run_chain(folder, space, reported, frames, chosen, step)
     places = {
         "photographs": folder / "photographs",
         "aligned faces": space.root / "faces",

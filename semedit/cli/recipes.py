@@ -59,7 +59,7 @@ def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """One step: a command, and the context in which its options are resolved."""
 
     name: str
@@ -104,7 +104,7 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
     """
     from semedit.batch.workspace import Workspace
 
-    text, values = settings.read(recipe)
+    text, values = settings.read_file(recipe)
     steps = list(_steps(recipe, values, given, group))
     resolved = [{"command": step.name, **step.resolved()} for step in steps]
     space = Workspace(Path(str(resolved[0]["work"])))
@@ -120,7 +120,7 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
         raise typer.Exit(SOME_FAILED)
 
 
-def _follow(steps: list[Step], planning: bool) -> bool:
+def _follow(steps: list[RecipeStep], planning: bool) -> bool:
     """Run the steps one after another; returns whether inputs failed in any."""
     failed = False
     for number, step in enumerate(steps, 1):
@@ -136,7 +136,7 @@ def _follow(steps: list[Step], planning: bool) -> bool:
 
 def _steps(
     recipe: Path, values: dict[str, Any], given: dict[str, Any], group: Any
-) -> Iterator[Step]:
+) -> Iterator[RecipeStep]:
     """The steps of a recipe.
 
     Raises: OptionError: a step or an option that there is not.
@@ -161,13 +161,13 @@ def _steps(
         own = group.commands[name]
         takes = settings.parameters(own, arguments=True)
         known |= set(takes)
-        shared = {k: v for k, v in values.items() if settings.plain(k) in takes}
+        shared = {k: v for k, v in values.items() if settings.bare_name(k) in takes}
         if name == "align":
             options.setdefault("inputs", inputs)
         values_ = parameter_values(recipe, name, own, {**shared, **options}, given)
-        yield Step(name, own, Given(values_), defaults.get(name, {}))
+        yield RecipeStep(name, own, Given(values_), defaults.get(name, {}))
     for key in values:
-        if settings.plain(key) not in known:
+        if settings.bare_name(key) not in known:
             raise OptionError(
                 f"{recipe}: no step has an option {key[:60]!r}", suggestion(key, known)
             )
@@ -194,7 +194,7 @@ def parameter_values(
     found: dict[str, Any] = {}
     takes = settings.parameters(own, arguments=True)
     for key, value in {**options, **given}.items():
-        parameter = takes.get(settings.plain(key))
+        parameter = takes.get(settings.bare_name(key))
         if parameter is None:
             every = settings.told(own, arguments=True)
             raise OptionError(
@@ -202,7 +202,7 @@ def parameter_values(
             )
         typed = key in given
         found[parameter.name] = (
-            value if typed else settings.value_of(f"{recipe}: {name}", key, parameter, value)
+            value if typed else settings.file_value(f"{recipe}: {name}", key, parameter, value)
         )
     return found
 

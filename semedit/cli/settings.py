@@ -36,7 +36,7 @@ SHOWN = 60  # characters of a name in a message
 USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
 
 
-def files() -> list[Path]:
+def settings_files() -> list[Path]:
     """The settings files that are there, the weaker one first."""
     # isfile: what cannot be looked at, say another user's home, holds no settings
     return [path for path in (_own(), FILE) if os.path.isfile(path)]  # noqa: PTH113
@@ -55,12 +55,12 @@ def defaults(group: Any) -> dict[str, Any]:
         OptionError: not TOML, no command has such an option, or the folder's file may not set it.
     """
     found: dict[str, Any] = {}
-    for path in files():
+    for path in settings_files():
         _merge(found, _of_file(path, group))
     return found
 
 
-def read(path: Path) -> tuple[str, dict[str, Any]]:
+def read_file(path: Path) -> tuple[str, dict[str, Any]]:
     """The text of a TOML file, and its values.
 
     Raises:
@@ -73,11 +73,11 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _of_file(path: Path, group: Any) -> dict[str, Any]:
-    _, values = read(path)
+    _, values = read_file(path)
     everywhere = {k: v for k, v in values.items() if not isinstance(v, dict)}
     known = {name for command in _commands(group) for name in parameters(command)}
     for key in everywhere:
-        if plain(key) not in known:
+        if bare_name(key) not in known:
             every = {name for command in _commands(group) for name in told(command)}
             raise OptionError(
                 f"{path}: no command has an option {key[:SHOWN]!r}", suggestion(key, every)
@@ -105,21 +105,21 @@ def _of_group(
             continue
         known = parameters(command)
         for key in own:
-            if plain(key) not in known:
+            if bare_name(key) not in known:
                 raise OptionError(
                     f"{path}: {name} has no option {key[:SHOWN]!r}", suggestion(key, told(command))
                 )
         found[name] = {
-            known[plain(key)].name: _value(path, command, key, known[plain(key)], value)
+            known[bare_name(key)].name: _value(path, command, key, known[bare_name(key)], value)
             for key, value in {**everywhere, **own}.items()
-            if plain(key) in known
+            if bare_name(key) in known
         }
     return found
 
 
 def _value(path: Path, command: Any, key: str, option: Any, value: Any) -> Any:
     """What a file says of an option, if the option takes it and the file may say it."""
-    fits = value_of(str(path), key, option, value)
+    fits = file_value(str(path), key, option, value)
     try:
         option.process_value(command.context_class(command), fits)
     except USAGE as error:
@@ -153,11 +153,11 @@ def parameters(command: Any, arguments: bool = False) -> dict[str, Any]:
         if parameter.name == "help" or not (arguments or parameter.param_type_name == "option"):
             continue
         for name in (*parameter.opts, *parameter.secondary_opts, parameter.name):
-            found[plain(name)] = parameter
+            found[bare_name(name)] = parameter
     return found
 
 
-def plain(name: str) -> str:
+def bare_name(name: str) -> str:
     """A flag's name or a key as files are compared: without dashes in front, with _ inside."""
     return name.lstrip("-").replace("-", "_")
 
@@ -171,16 +171,16 @@ def told(command: Any, arguments: bool = False) -> list[str]:
 def name_of(parameter: Any) -> str:
     """What a parameter is called in files and messages: like its long flag."""
     long = [opt for opt in parameter.opts if opt.startswith("--")]
-    return plain(long[0] if long and parameter.param_type_name == "option" else parameter.name)
+    return bare_name(long[0] if long and parameter.param_type_name == "option" else parameter.name)
 
 
-def value_of(file: str, key: str, parameter: Any, value: Any) -> Any:
+def file_value(file: str, key: str, parameter: Any, value: Any) -> Any:
     """What a key of a file says of its parameter; no_mark = true is mark = false.
 
     Raises: OptionError: as `fitting`.
     """
     fits = fitting(file, parameter, value)
-    negative = plain(key) in map(plain, parameter.secondary_opts)
+    negative = bare_name(key) in map(bare_name, parameter.secondary_opts)
     return not fits if negative and isinstance(fits, bool) else fits
 
 

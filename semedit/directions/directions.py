@@ -143,7 +143,7 @@ class OfRegions:
         return replace(found, units=units, figures=figures)
 
 
-def files_of(name: str) -> list[Path]:
+def direction_files(name: str) -> list[Path]:
     """Where the directions of a generator lie: those that ship, then the user's own."""
     file = f"directions-{name}.safetensors"
     return [path for path in (weights.rows.DATA / file, own_file(name)) if path.is_file()]
@@ -160,7 +160,7 @@ def directions_for(generator: Generator) -> Directions:
     Raises: WeightsError: there are none.  LatentError: they were made for other weights.
     """
     found: Directions | None = None
-    for path in files_of(generator.name):
+    for path in direction_files(generator.name):
         own = read_directions(path)
         require_made_for(own, generator, path)
         found = own if found is None else found.joined(own)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semedit import losses
 from semedit.editors.contract import Editor, Way
-from semedit.editors.mask import ParserLoss, Shown, together
+from semedit.editors.mask import ParserLoss, Shown, with_shown
 from semedit.editors.parts.codes import descend_codes
 from semedit.editors.parts.composites import keep_outside
 from semedit.editors.parts.tones import Tones
@@ -220,7 +220,7 @@ class Transfer(Editor):
         def total(output: Output) -> Tensor:
             return kept(output) + self.region_weight * given(output)
 
-        return together(total, [pair for pair in shown if pair[0] > 0])
+        return with_shown(total, [pair for pair in shown if pair[0] > 0])
 
     @torch.no_grad()
     def _start(

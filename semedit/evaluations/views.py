@@ -121,7 +121,7 @@ class ViewsEvaluation:
 
         Raises: OptionError: none of SWAPPED is a region here.
         """
-        names = [name for name in SWAPPED if drawn(generator, name)]
+        names = [name for name in SWAPPED if draws_region(generator, name)]
         if not names:
             raise OptionError(f"{generator.name} draws none of {', '.join(SWAPPED)}")
         changes: dict[str, list[tuple[float, float, float]]] = {}
@@ -220,7 +220,7 @@ def diversity(images: Sequence[Tensor]) -> dict[str, Any]:
     return {"diversity": sum(found) / len(found), "diversity_by": perceptual.name}
 
 
-def drawn(generator: Generator, region: str) -> bool:
+def draws_region(generator: Generator, region: str) -> bool:
     """Whether a generator whose codes have regions draws this one."""
     try:
         return bool(generator.covering([region]))

@@ -32,7 +32,7 @@ from semedit.generators.parts.encoder import Encoder
 from semedit.generators.triplane.triplane import Triplane
 from semedit.inverters.codes import spread
 from semedit.trainers.parts.loss_terms import report, total
-from semedit.trainers.parts.synthesis import Faces, SyntheticViews
+from semedit.trainers.parts.synthesis import FaceSampler, SyntheticViews
 from semedit.trainers.triplane import PictureTask, PictureTrainer, encoder_config
 
 
@@ -109,7 +109,7 @@ class EncoderTask(PictureTask):
     ) -> None:
         super().__init__(trainer, views, generator, encoder, ("encoder",))
         c = views.c[: self.size].reshape(-1, 25)
-        self.faces = Faces.of(generator, c, trainer.random_z, trainer.swapped)
+        self.faces = FaceSampler.of(generator, c, trainer.random_z, trainer.swapped)
         self.scale = spread(generator, c[:1].to(self.device))["ws"]
         wanted = trainer.synthetic and trainer.multi_view and trainer.same_features
         self.perceptual = losses.perceptual("faces" if wanted else "none", self.device)
