@@ -125,7 +125,7 @@ def edit(
     asked = {"attributes": attributes, "direction": direction, "mask": labels, "transfer": donor}
     ways: list[Any] = [way for way, value in asked.items() if value is not None]
     if len(ways) != 1:
-        raise OptionError("say one way to edit", f"one of {', '.join(asked)}")
+        raise OptionError("give exactly one way to edit", f"one of {', '.join(asked)}")
     known = editors_of(ways[0])
     fitting = [name for name, editor in known.items() if editor.requires <= generator.traits]
     kind = pick_method(known, method or (fitting or list(known))[0], "editor")

@@ -25,7 +25,7 @@ import textwrap
 import tokenize
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -88,26 +88,28 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"there is {', '.join(names)}" if names else "there is none"
 
 
-def build_method(method: type[T], settings: Sequence[str] = (), **given: Any) -> T:
-    """Make a method from `name=value` settings, as `-o` gives them.
+Setting = str | Mapping[str, Any]  # "name=value", or typed values by name
+
+
+def build_method(
+    method: type[T], settings: Sequence[Setting] | Mapping[str, Any] = (), **given: Any
+) -> T:
+    """Make a method from settings: texts as `-o` gives them, typed values as flags and files do.
 
     Args:
         method: its PRESETS, name -> values, say what the option `preset` sets beside itself.
-        given: values that do not come from text; a setting of the same name wins.
+        settings: later ones win. In mappings, None is no value, and a text is read as behind `-o`.
+        given: defaults; a setting of the same name wins.
 
     Raises:
         OptionError: no `=`, an unknown name, or a value that is not of the option's type.
     """
     known = {option.name: option for option in options_of(method)}
     values: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals:
-            raise OptionError(f"-o {setting}: write it as name=value")
+    for name, value in _pairs(settings):
         if name not in known:
             raise OptionError(f"{method.__name__} has no option {name!r}", suggestion(name, known))
-        values[name] = parse_value(text.strip(), known[name].kind, name)
+        values[name] = typed_value(value, known[name].kind, name)
     values = given | getattr(method, "PRESETS", {}).get(values.get("preset"), {}) | values
     missing = [o.name for o in known.values() if o.default is dataclasses.MISSING]
     missing = [name for name in missing if name not in values]
@@ -117,6 +119,49 @@ def build_method(method: type[T], settings: Sequence[str] = (), **given: Any) ->
         return method(**values)
     except ValueError as error:  # a method may check its values in __post_init__
         raise OptionError(f"{method.__name__}: {error}") from error
+
+
+def _pairs(settings: Sequence[Setting] | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of settings.
+
+    Raises: OptionError: a text without `=`.
+    """
+    for setting in [settings] if isinstance(settings, Mapping) else settings:
+        if isinstance(setting, Mapping):
+            yield from ((k.replace("-", "_"), v) for k, v in setting.items() if v is not None)
+            continue
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise OptionError(f"-o {setting}: write it as name=value")
+        yield name.strip().replace("-", "_"), text.strip()
+
+
+def typed_value(value: Any, kind: Any, name: str) -> Any:
+    """A value as an option of this type takes it.
+
+    Text is read, whole numbers are floats, too, numbers are text, and lists are tuples.
+
+    Raises:
+        OptionError: the value is not of the type, or not finite.
+    """
+    if isinstance(value, str):
+        return parse_value(value, kind, name)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _first_that_fits(typed_value, value, kind, name)
+    if origin is Literal:
+        fits = any(value == choice and type(value) is type(choice) for choice in arguments)
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(typed_value(part, arguments[0], name) for part in value)
+    elif isinstance(value, bool):
+        fits = kind is bool
+    elif kind in (float, str) and isinstance(value, int | float):
+        return parse_value(str(value), kind, name)
+    else:
+        fits = isinstance(kind, type) and isinstance(value, kind)
+    if not fits:
+        raise _refusal(value, kind, name)
+    return value
 
 
 def parse_value(text: str, kind: Any, name: str) -> Any:
@@ -131,7 +176,7 @@ def parse_value(text: str, kind: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if type(None) in arguments and text.lower() in ("none", ""):
             return None
-        return _first_that_reads(text, [a for a in arguments if a is not type(None)], kind, name)
+        return _first_that_fits(parse_value, text, kind, name)
     if origin is Literal:
         for choice in arguments:
             if text == str(choice):
@@ -221,17 +266,22 @@ def _kind_name(kind: Any) -> str:
     return "none" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
-def _first_that_reads(text: str, kinds: list[Any], whole: Any, name: str) -> Any:
-    for kind in kinds:
+def _first_that_fits(
+    read: Callable[[Any, Any, str], Any], value: Any, whole: Any, name: str
+) -> Any:
+    """The value as the first type of a union takes it."""
+    for kind in typing.get_args(whole):
+        if kind is type(None):
+            continue
         try:
-            return parse_value(text, kind, name)
+            return read(value, kind, name)
         except OptionError:
             continue
-    raise _refusal(text, whole, name)
+    raise _refusal(value, whole, name)
 
 
-def _refusal(text: str, kind: Any, name: str) -> OptionError:
-    return OptionError(f"{name}={text}: not a value of type {_kind_name(kind)}")
+def _refusal(value: Any, kind: Any, name: str) -> OptionError:
+    return OptionError(f"{name}={value}: not a value of type {_kind_name(kind)}")
 
 
 def _field_comments(method: type) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 
-import light
+import grey_task
 import numpy as np
 import pytest
 
@@ -35,23 +35,23 @@ def raw(tmp_path):
 
 
 def test_the_rest_of_a_killed_batch_is_computed_with_its_mates(space, raw):
-    light.go(space, light.Grey([str(raw)]))
-    whole = light.tree(space)
+    grey_task.go(space, grey_task.Grey([str(raw)]))
+    whole = grey_task.tree(space)
     assert b"with 4+5+6+7" in whole["faces/6.txt"]
     for name in ("5", "6"):  # as if the run had been killed before it wrote them
         space.receipt_path("grey", name).unlink()
         space.path("faces", name, ".txt").unlink()
     written = space.path("faces", "4", ".txt").stat().st_mtime_ns
-    again = light.go(space, light.Grey([str(raw)]))
+    again = grey_task.go(space, grey_task.Grey([str(raw)]))
     assert [n for n, s in again.statuses.items() if s == "done"] == ["5", "6"]
-    assert light.tree(space) == whole
+    assert grey_task.tree(space) == whole
     assert space.path("faces", "4", ".txt").stat().st_mtime_ns == written  # only kept company
 
 
 def test_a_changed_input_is_computed_without_its_old_mates(space, raw):
-    light.go(space, light.Grey([str(raw)]))
+    grey_task.go(space, grey_task.Grey([str(raw)]))
     write_image(raw / "5.png", np.zeros((4, 4, 3), np.uint8), mark=False)
-    light.go(space, light.Grey([str(raw)]))
+    grey_task.go(space, grey_task.Grey([str(raw)]))
     assert space.path("faces", "5", ".txt").read_text() == "0.000000 with 5\n"
     assert space.path("faces", "4", ".txt").read_text().endswith("with 4+5+6+7\n")
 
@@ -59,14 +59,14 @@ def test_a_changed_input_is_computed_without_its_old_mates(space, raw):
 def test_a_batch_that_did_not_fit_is_not_tried_again(space, raw):
     sizes = []
 
-    class Small(light.Grey):
+    class Small(grey_task.Grey):
         def work(self, items, loaded):
             sizes.append(len(items))
             if len(items) > 2:
                 raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
             return super().work(items, loaded)
 
-    watch = light.go(space, Small([str(raw)]))
+    watch = grey_task.go(space, Small([str(raw)]))
     assert sizes == [4, 2, 2, 2, 2, 2] and set(watch.statuses.values()) == {"done"}
 
 
@@ -74,27 +74,27 @@ def test_one_that_does_not_fit_alone_leaves_the_others_their_batches(space, raw)
     """A run that is taken up again, the huge one settled, makes the same batches."""
     sizes = []
 
-    class Huge(light.Grey):
+    class Huge(grey_task.Grey):
         def work(self, items, loaded):
             sizes.append(len(items))
             if "1" in {item.name for item in items}:
                 raise MemoryError
             return super().work(items, loaded)
 
-    watch = light.go(space, Huge([str(raw)]))
+    watch = grey_task.go(space, Huge([str(raw)]))
     assert sizes == [4, 2, 1, 1, 2, 4, 2]
     assert watch.outcomes["1"].error["code"] == "memory"
     assert [n for n, s in watch.statuses.items() if s != "done"] == ["1"]
 
 
 def test_an_item_can_fail_within_its_batch(space, raw):
-    class Picky(light.Grey):
+    class Picky(grey_task.Grey):
         def work(self, items, loaded):
             results = super().work(items, loaded)
             return [Result(error=InputError("odd")) if item.name == "2" else one
                     for item, one in zip(items, results, strict=True)]  # fmt: skip
 
-    watch = light.go(space, Picky([str(raw)]))
+    watch = grey_task.go(space, Picky([str(raw)]))
     assert watch.statuses["2"] == "error" and list(watch.statuses.values()).count("done") == 9
     assert "with 0+1+2+3" in space.path("faces", "3", ".txt").read_text()
 
@@ -128,7 +128,7 @@ def test_reading_computing_and_writing_overlap(space, raw):
         return [Result(lambda name=name: write(name)) for name in loaded]
 
     items = [Item(str(i), {"photo": raw / f"{i}.png"}) for i in range(10)]
-    tally = for_each(Run(space, "x"), items, load, work, light.Watch(), batch=2)
+    tally = for_each(Run(space, "x"), items, load, work, grey_task.Watch(), batch=2)
     assert tally.done == 10 and together["most"] == 3
 
 
@@ -145,7 +145,7 @@ def test_no_more_is_read_than_is_soon_needed(space, raw, monkeypatch):
         return [Result([]) for _ in items]
 
     items = [Item(f"{i:03d}", {"photo": raw / "0.png"}) for i in range(60)]
-    for_each(Run(space, "x"), iter(items), load, work, light.Watch(), batch=2)
+    for_each(Run(space, "x"), iter(items), load, work, grey_task.Watch(), batch=2)
     assert max(n - 2 * i for i, n in enumerate(ahead)) <= 8
 
 
@@ -153,26 +153,26 @@ def test_no_more_is_read_than_is_soon_needed(space, raw, monkeypatch):
 
 
 def test_hand_made_changes_are_kept_when_parameters_change(space, raw):
-    class Other(light.Grey):
+    class Other(grey_task.Grey):
         def parameters(self):
             return {"other": True}
 
-    light.go(space, light.Grey([str(raw)]))
+    grey_task.go(space, grey_task.Grey([str(raw)]))
     mine = space.path("faces", "3", ".txt")
     mine.write_text("mine")
-    kept = light.go(space, light.Grey([str(raw)])).outcomes["3"]
+    kept = grey_task.go(space, grey_task.Grey([str(raw)])).outcomes["3"]
     assert kept.status == "uptodate" and "changed since" in kept.warnings[0]
-    refused = light.go(space, Other([str(raw)])).outcomes["3"]
+    refused = grey_task.go(space, Other([str(raw)])).outcomes["3"]
     assert refused.status == "error" and refused.error["code"] == "edited"
     assert "--overwrite" in refused.error["hint"] and mine.read_text() == "mine"
-    light.go(space, Other([str(raw)]), overwrite=True)
+    grey_task.go(space, Other([str(raw)]), overwrite=True)
     assert mine.read_text() != "mine"
 
 
 def test_outputs_that_are_no_longer_made_go(space, raw):
     count = 3
 
-    class Several(light.Grey):
+    class Several(grey_task.Grey):
         def parameters(self):
             return {"count": count}
 
@@ -185,16 +185,16 @@ def test_outputs_that_are_no_longer_made_go(space, raw):
 
             return [Result(lambda item=item: write(item.name)) for item in items]
 
-    light.go(space, Several([str(raw / "1.png")]))
+    grey_task.go(space, Several([str(raw / "1.png")]))
     count = 2
-    light.go(space, Several([str(raw / "1.png")]))
+    grey_task.go(space, Several([str(raw / "1.png")]))
     assert sorted(p.name for p in (space.root / "faces").iterdir()) == ["1@0.txt", "1@1.txt"]
 
 
 def test_a_receipt_never_vouches_for_files_it_does_not_know(space, raw):
     """Killed while it writes over outputs of other parameters: both sets of parameters redo."""
 
-    class Killed(light.Grey):
+    class Killed(grey_task.Grey):
         def parameters(self):
             return {"other": True}
 
@@ -205,13 +205,13 @@ def test_a_receipt_never_vouches_for_files_it_does_not_know(space, raw):
 
             return [Result(write)]
 
-    task = light.Grey([str(raw / "1.png")])
-    light.go(space, task)
-    before = light.tree(space)
+    task = grey_task.Grey([str(raw / "1.png")])
+    grey_task.go(space, task)
+    before = grey_task.tree(space)
     with pytest.raises(KeyboardInterrupt):
-        light.go(space, Killed([str(raw / "1.png")]))
+        grey_task.go(space, Killed([str(raw / "1.png")]))
     assert space.receipt("grey", "1") is None
-    assert light.go(space, task).statuses == {"1": "done"} and light.tree(space) == before
+    assert grey_task.go(space, task).statuses == {"1": "done"} and grey_task.tree(space) == before
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def test_a_receipt_never_vouches_for_files_it_does_not_know(space, raw):
     ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "outputs": []}', "[" * 100_000],
 )
 def test_a_damaged_receipt_is_none(space, raw, text):
-    task = light.Grey([str(raw)])
-    light.go(space, task)
-    before = light.tree(space)
+    task = grey_task.Grey([str(raw)])
+    grey_task.go(space, task)
+    before = grey_task.tree(space)
     space.receipt_path("grey", "3").write_text(text)
-    watch = light.go(space, task)
+    watch = grey_task.go(space, task)
     assert [n for n, s in watch.statuses.items() if s == "done"] == ["3"]
-    assert light.tree(space) == before
+    assert grey_task.tree(space) == before
 
 
 def test_names_too_long_for_a_receipt_have_one(space):
@@ -247,22 +247,22 @@ def test_too_many_failures_end_the_run(space, raw):
     for i in range(5):
         (raw / f"{i}.png").write_bytes(b"")
     with pytest.raises(FailuresError) as caught:
-        light.go(space, light.Grey([str(raw)], batch=1), max_failures=3)
+        grey_task.go(space, grey_task.Grey([str(raw)], batch=1), max_failures=3)
     assert caught.value.exit_code == 1
     # Those known from the run before count no more.
-    watch = light.go(space, light.Grey([str(raw)], batch=1), max_failures=3)
+    watch = grey_task.go(space, grey_task.Grey([str(raw)], batch=1), max_failures=3)
     assert list(watch.statuses.values()).count("error") == 5
 
 
 def test_shards_make_up_the_whole(space, raw, tmp_path):
     seen = []
     for i in (1, 2, 3):
-        watch = light.go(space, light.Grey([str(raw)], batch=1), shard=Shard(i, 3))
+        watch = grey_task.go(space, grey_task.Grey([str(raw)], batch=1), shard=Shard(i, 3))
         seen += watch.outcomes
     assert sorted(seen) == [str(i) for i in range(10)]
     alone = Workspace(tmp_path / "alone")
-    light.go(alone, light.Grey([str(raw)], batch=1))
-    assert light.tree(space) == light.tree(alone)
+    grey_task.go(alone, grey_task.Grey([str(raw)], batch=1))
+    assert grey_task.tree(space) == grey_task.tree(alone)
     items = [Item("a/01-smiling", {}, face="a"), Item("a@2", {}), Item("a", {})]
     assert {len(list(Shard(i, 5).of(items))) for i in range(1, 6)} == {0, 3}  # all or none
 
@@ -299,7 +299,7 @@ def test_no_such_shard(text):
 
 
 def test_a_plan_says_what_a_run_does(space, raw):
-    task = light.Grey([str(raw)])
+    task = grey_task.Grey([str(raw)])
     (raw / "8.png").write_bytes(b"")
 
     def planned(**settings):
@@ -309,7 +309,7 @@ def test_a_plan_says_what_a_run_does(space, raw):
     first = planned()
     assert (first.total, first.todo, first.bytes_needed) == (10, 10, 10 * task.item_bytes)
     assert first.bytes_free > 0 and not space.root.exists()
-    light.go(space, task)
+    grey_task.go(space, task)
     (raw / "2.png").write_bytes(b"x")
     second = planned()
     assert (second.uptodate, second.failed, second.todo) == (8, 1, 1)

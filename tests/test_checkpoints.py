@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from pickled import FILTER, EasyDict, module, nvidia_modules, tripwire  # noqa: F401
+from published import rosinality_tensors
 from tiny import small_stylegan2
 from torch import Tensor
 from typer.testing import CliRunner
@@ -130,13 +131,6 @@ def test_another_filter_is_refused(tmp_path: Path) -> None:
 
 
 # rosinality, e4e, plain files --------------------------------------------------------------------
-
-
-def rosinality_tensors(generator: StyleGAN2) -> dict[str, Tensor]:
-    found = dict(keys.to_rosinality(generator.state_dict()))
-    found["convs.0.conv.blur.kernel"] = (FILTER * 4).clone()
-    found["to_rgbs.0.upsample.kernel"] = (FILTER * 4).clone()
-    return found
 
 
 def test_rosinalitys_training_files_with_a_namespace(tmp_path: Path) -> None:

@@ -9,35 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import FAST_EDIT, FAST_INVERT, semedit, statuses
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import SMALL_CNERF, make_cnerf
-from typer.testing import CliRunner
 
 from semedit import weights
 from semedit.batch.workspace import Workspace
-from semedit.cli.app import app
 from semedit.media.labels import LABELS
 from semedit.media.masks import read_labels, write_labels
 from semedit.tasks.demo import examples
-
-FAST_INVERT = ("-o", "steps=2", "-o", "tune_steps=1")
-FAST_EDIT = ("-o", "steps=2")
-
-
-def semedit(*arguments, code=0):
-    """Run a command; returns its JSON lines, or its text without --json."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    if "--json" in arguments:
-        return [json.loads(line) for line in result.stdout.splitlines()]
-    return result.output
-
-
-def statuses(lines):
-    return {line["name"]: line["status"] for line in lines if not line.get("summary")}
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +205,17 @@ def test_other_weights_are_refused(space):
 
 def test_a_photograph_without_a_face_may_be_an_error(tmp_path, folder):
     nobody = folder / "raw" / "nobody.png"
-    align = ("align", nobody, "--work", tmp_path / "work", "--no-parse", "--no-pose", "--json")
+    align = (
+        "align",
+        nobody,
+        "--work",
+        tmp_path / "work",
+        "--parse",
+        "none",
+        "--pose",
+        "none",
+        "--json",
+    )
     line, _ = semedit(*align)
     assert line["status"] == "skipped" and line["error"]["code"] == "no-face"
     line, _ = semedit(*align, "--on-no-face", "fail", code=3)

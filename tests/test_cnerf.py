@@ -8,6 +8,7 @@ from pathlib import Path
 import golden
 import pytest
 import torch
+from published import to_published_cnerf
 from tiny import SMALL_CNERF, TINY_CNERF, make_cnerf, random_cnerf_codes
 
 from semedit import cameras, weights
@@ -44,7 +45,7 @@ def test_agrees_with_the_official_volume_renderer(shared: Path) -> None:
     found = cnerf.volume(cnerf.planes({"ws": ws}), c)
     for name, key in (("o1", "colour"), ("o2", "maps")):
         facts.check(name, found[key].view(1, 64, 64, -1).permute(0, 3, 1, 2), 1e-3)
-    back = keys.to_published(cnerf.state_dict(), {k: tuple(v.shape) for k, v in state.items()})
+    back = to_published_cnerf(cnerf.state_dict(), {k: tuple(v.shape) for k, v in state.items()})
     assert {k for k in state if k not in back} == {k for k in state if keys.UNUSED.fullmatch(k)}
     assert all(torch.equal(back[k], state[k]) for k in back)
 
@@ -92,7 +93,7 @@ def test_every_tensor_of_a_whole_file_is_accounted_for(shared: Path) -> None:
     tensors = keys.from_published(file) | {"w_avg": torch.zeros(1, 1, 256)}
     found = coverage(Part("cnerf", config, tensors | {"up_avg": torch.zeros(512)}))
     assert not found.complaints and not found.unknown
-    back = keys.to_published(tensors, shapes)
+    back = to_published_cnerf(tensors, shapes)
     left = {k for k in shapes if k not in back}
     assert left == {k for k in shapes if keys.UNUSED.fullmatch(k) or keys.FILTERS.search(k)}
 

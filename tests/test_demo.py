@@ -8,7 +8,7 @@ from semedit.faces import Face
 from semedit.media.labels import LABELS
 from semedit.media.masks import write_labels
 from semedit.media.photographs import read_photo, write_image
-from semedit.tasks.demo import COLUMNS, contact_sheet, draw, examples, spectacles
+from semedit.tasks.demo import COLUMNS, demo_sheet, drawn_over, examples, spectacles
 
 GLASSES = LABELS.index("eye_g")
 
@@ -25,7 +25,7 @@ def face():
 def test_glasses_are_drawn_around_the_eyes(face):
     labels = np.ones((256, 256), np.int64)
     labels[95:105, 70:90] = LABELS.index("r_eye")
-    drawn = draw(labels, face)
+    drawn = drawn_over(labels, face)
     assert (drawn[95:105, 70:90] == labels[95:105, 70:90]).all()  # eyes show through
     assert drawn[96, 128] == GLASSES and drawn[100, 50] == GLASSES  # bridge and outer rim
     assert 0.05 < (drawn == GLASSES).mean() < 0.25
@@ -36,7 +36,7 @@ def test_glasses_are_drawn_around_the_eyes(face):
 def test_worn_glasses_are_taken_off(face):
     labels = np.ones((256, 256), np.int64)
     labels[80:120, 60:200] = GLASSES
-    bare = draw(labels, face)
+    bare = drawn_over(labels, face)
     assert set(np.unique(bare)) == {1, 4, 5}  # skin, and eyes where the landmarks are
     for points, eye in ((slice(36, 42), 5), (slice(42, 48), 4)):
         column, row = face.landmarks[points].mean(0).astype(int)
@@ -47,7 +47,7 @@ def test_what_failed_is_left_empty_on_the_sheet(tmp_path):
     space = Workspace(tmp_path)
     write_image(space.path("faces", "a", ".png"), np.full((64, 64, 3), 200, np.uint8))
     write_labels(space.path("masks", "a", ".png"), np.ones((64, 64), np.int64))
-    sheet = contact_sheet(space, ["a"])
+    sheet = demo_sheet(space, ["a"])
     assert sheet.shape[1] > len(COLUMNS) * 192 and (sheet == (204, 0, 0)).all(-1).sum() > 150**2
 
 
@@ -61,7 +61,7 @@ def test_the_sheet_shows_the_edits_of_a_face_whatever_its_name(tmp_path, monkeyp
         write_image(path, np.full((64, 64, 3), colour, np.uint8))
     monkeypatch.setattr(Workspace, "steps", lambda self, face: [f"{face}/{s}" for s in colours])
     write_image(space.path("faces", name, ".png"), np.full((64, 64, 3), 200, np.uint8))
-    sheet = contact_sheet(space, [name])
+    sheet = demo_sheet(space, [name])
     for colour in colours.values():
         assert (sheet == colour).all(-1).sum() > 150**2
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from made_faces import Fixed, a_face, a_pipeline, turned
 
 from semedit.datasets import scenes
 from semedit.errors import NoFaceError
@@ -15,7 +16,6 @@ from semedit.faces.singleshot import LARGEST, SMALLEST, STRIDE, DetectorNet, Det
 from semedit.media.photographs import Photo
 from semedit.tasks import align as task
 from semedit.trainers import detector as trainer
-from tests.test_faces import Fixed, a_face, a_pipeline, turned
 
 # The search -------------------------------------------------------------------------------------
 
@@ -204,7 +204,15 @@ def test_a_head_before_another_hides_it() -> None:
     alpha = np.zeros((50, 50), np.uint8)
     alpha[:, 20:30] = 255
     points = np.array([[5.0, 5], [25, 40], [29.9, 0], [30, 0], [-4, 10], [25, 70]])
-    assert scenes.covered(alpha, points).tolist() == [False, True, True, False, False, False]
+    hidden = scenes.hidden_landmarks(alpha, points).tolist()
+    assert hidden == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_scenes_repeat() -> None:
@@ -249,7 +257,7 @@ def test_the_record_tells_turn_and_invented_share(monkeypatch: pytest.MonkeyPatc
     face = turned(a_face(), np.deg2rad(75))
     quad = align.face_quad(face)
     shift = np.array([0.0, -quad.mean(0)[1]])  # its middle on the upper border
-    run = a_pipeline(monkeypatch, [face + shift], parse="none", pose_="none", min_face=8)
+    run = a_pipeline(monkeypatch, [face + shift], parse="none", pose="none", min_face=8)
     (made,) = run(Photo(np.zeros((600, 600, 3), np.uint8), "", ()), "a.png", "a")
     again = Face.from_json(made.face.to_json())
     assert again.turn_deg == pytest.approx(75, abs=0.5)
@@ -294,7 +302,7 @@ def test_dark_glasses_are_flagged_by_either_detector(monkeypatch: pytest.MonkeyP
     assert pipeline.flags(one, *rest, 0.9) == ("sunglasses",)
     assert pipeline.flags(one, *rest, 0.1) == ()
     assert pipeline.flags(one, *rest) == ()
-    run = a_pipeline(monkeypatch, [a_face()], pose_="none")
+    run = a_pipeline(monkeypatch, [a_face()], pose="none")
     monkeypatch.setattr(pipeline, "shaded", lambda crop, glasses, points: 0.8)
     (made,) = run(Photo(np.zeros((400, 400, 3), np.uint8), "", ()), "a.png", "a")
     assert "sunglasses" in made.face.flags

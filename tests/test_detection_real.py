@@ -45,7 +45,7 @@ def pipeline(faces: str = "largest") -> FacePipeline:
         detect="builtin",
         landmarks="builtin",
         parse="none",
-        pose_="none",
+        pose="none",
         faces=faces,  # type: ignore[arg-type]
     )
 

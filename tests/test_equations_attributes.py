@@ -390,7 +390,7 @@ def test_the_mask_gives_way_to_what_the_edit_has_grown(chance: float) -> None:
     free = keep.clone()
     if chance > 0.5:
         free[..., :4, :4] = 0
-    free = torch.minimum(keep, pernus.blurred(free, 1, 1.0))
+    free = torch.minimum(keep, pernus.feathered(free, 1, 1.0))
     masks = [keep, keep, free, free]
     for mask in masks:
         value = float(search.loss(asking=False).detach())
@@ -426,9 +426,9 @@ def test_what_a_scene_holds() -> None:
 def test_the_blur_of_m() -> None:
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 32, 32] = 1
-    soft = pernus.blurred(mask, 97, 48.0)  # 48 / 1024 of 64 pixels: reach 3, deviation 3
+    soft = pernus.feathered(mask, 97, 48.0)  # 48 / 1024 of 64 pixels: reach 3, deviation 3
     assert close(soft, losses.feather(mask, 3.0, 3))
-    assert pernus.blurred(mask, 1, 48.0).ne(0).sum() == 9  # at least a pixel on
+    assert pernus.feathered(mask, 1, 48.0).ne(0).sum() == 9  # at least a pixel on
 
 
 def test_pernus_refuses_and_starts(generator: Painter, descents: Descents) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import Calls
 from torch import Tensor, nn
 
 from semedit.datasets.celeba import Listed
@@ -18,7 +19,6 @@ from semedit.datasets.celebamask import IMAGES, mask_path
 from semedit.faces.components import COMPONENTS
 from semedit.trainers.attributes import HELD, AttributeTask, AttributeTrainer
 from semedit.trainers.deeplab import DeepLabTask, DeepLabTrainer
-from tests.tiny import Calls
 
 
 class Told(nn.Module):

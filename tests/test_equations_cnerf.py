@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import Calls, Updates, descend, tiny_views, touched
 from torch import Tensor
 
 from semedit import cameras
@@ -18,14 +19,13 @@ from semedit.trainers.cnerf import CNeRFTask, CNeRFTrainer, part_of, region_numb
 from semedit.trainers.parts.cnerf_critics import (
     Critic,
     class_loss,
-    cut_out,
-    judged,
+    critic_loss,
     mix,
+    region_crop,
     slopes,
     view_loss,
 )
 from semedit.trainers.parts.discriminators import spread
-from tests.tiny import Calls, Updates, descend, tiny_views, touched
 
 TRAINER = CNeRFTrainer(
     resolution=16,
@@ -101,7 +101,7 @@ def test_a_critic_adds_the_towers_of_picture_and_maps() -> None:
 
 def test_a_region_is_cut_out_by_its_map() -> None:
     image, maps = torch.randn(2, 3, 4, 4), torch.rand(2, 4, 4, 4)
-    cut, own = cut_out(image, maps, torch.tensor([3, 1]))
+    cut, own = region_crop(image, maps, torch.tensor([3, 1]))
     for i, k in enumerate((3, 1)):
         assert torch.equal(own[i, 0], maps[i, k])
         for channel in range(3):
@@ -153,11 +153,11 @@ def test_real_heads_are_told_from_fake_ones() -> None:
     torch.manual_seed(0)
     critic = Critic((6, 6), 2, 3)
     real, fake = ((torch.randn(4, 3, 8, 8), torch.randn(4, 2, 8, 8)) for _ in range(2))
-    loss = judged(critic, real, fake)
+    loss = critic_loss(critic, real, fake)
     before = critic(*real)[:, 0], critic(*fake)[:, 0]
     close(loss, (softplus(-before[0]) + softplus(before[1])).mean())
     for _ in range(5):
-        descend(judged(critic, real, fake), critic.parameters(), 0.1)
+        descend(critic_loss(critic, real, fake), critic.parameters(), 0.1)
     after = critic(*real)[:, 0], critic(*fake)[:, 0]
     assert (after[0] - after[1]).mean().item() > (before[0] - before[1]).mean().item() + 0.05
 
@@ -190,7 +190,7 @@ def prepared(run: CNeRFTask, patch: pytest.MonkeyPatch) -> dict[str, Any]:
         "fake": (image, maps),
         "grads": grads,
         "asked": asked,
-        "parts": [cut_out(*heads, region) for heads in (real, (image, maps))],
+        "parts": [region_crop(*heads, region) for heads in (real, (image, maps))],
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import Calls, TinyFaceNet, tiny_encoder, tiny_triplane, tiny_views, touched
 from torch import Tensor
 
 from semedit import cameras, losses
@@ -16,7 +17,7 @@ from semedit.media.labels import LABELS
 from semedit.trainers import triplane
 from semedit.trainers.canonical import CanonicalTask, CanonicalTrainer
 from semedit.trainers.encoder import EncoderTask, EncoderTrainer, begin_as_own, new_encoder
-from semedit.trainers.parts.synthesis import Faces, SyntheticViews
+from semedit.trainers.parts.synthesis import FaceSampler, SyntheticViews
 from semedit.trainers.triplane import (
     SMALL,
     HeadsTask,
@@ -27,7 +28,6 @@ from semedit.trainers.triplane import (
     small_parts,
     wobble,
 )
-from tests.tiny import Calls, TinyFaceNet, tiny_encoder, tiny_triplane, tiny_views, touched
 
 
 @pytest.fixture(autouse=True)
@@ -280,8 +280,8 @@ def test_codes_agree_between_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """|E(x_i) - E(x_0)|^2 / std^2, a mean over the other views."""
     run = encoders(multi_view=2, same_codes=0.7)
     found, encoded = updated(run, monkeypatch), Calls(run, "_encode", monkeypatch)
-    asked, drawn = Calls(Faces, "codes", monkeypatch), Calls(run, "_drawn", monkeypatch)
-    viewed = Calls(Faces, "show", monkeypatch)
+    asked, drawn = Calls(FaceSampler, "codes", monkeypatch), Calls(run, "_drawn", monkeypatch)
+    viewed = Calls(FaceSampler, "show", monkeypatch)
     batch = run.batch(torch.arange(3))
     values = run.step(batch, 0.9)
     for given, own in zip(asked[0][0][1:], (batch.images, batch.labels, batch.c), strict=True):
@@ -312,7 +312,7 @@ def test_features_agree_between_views(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     run = encoders(multi_view=2, same_features=0.7, same_codes=0.0)
     assert run.perceptual.name == "faces"
-    found, viewed = updated(run, monkeypatch), Calls(Faces, "show", monkeypatch)
+    found, viewed = updated(run, monkeypatch), Calls(FaceSampler, "show", monkeypatch)
     encoded = Calls(run, "_encode", monkeypatch)
     values = run.step(run.batch(torch.arange(3)), 0.9)
     true, codes = viewed[0][2], encoded[1][2][0].view(3, 3, 10, 12)
@@ -372,8 +372,8 @@ def test_faces_from_the_front_are_drawn_from_the_front_and_elsewhere(
 ) -> None:
     run = canonical(codes=0.7, coarse=0.5)
     found, drawn = updated(run, monkeypatch), Calls(run, "_drawn", monkeypatch)
-    encoded, viewed = Calls(run, "_encode", monkeypatch), Calls(Faces, "show", monkeypatch)
-    asked = Calls(Faces, "codes", monkeypatch)
+    encoded, viewed = Calls(run, "_encode", monkeypatch), Calls(FaceSampler, "show", monkeypatch)
+    asked = Calls(FaceSampler, "codes", monkeypatch)
     batch = run.batch(torch.arange(3))
     assert torch.equal(batch.c[:, 0], batch.c[:, 1])
     values = run.step(batch, 0.5)
@@ -408,7 +408,7 @@ def test_codes_of_synthetic_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = generator.encoder(*of).detach()
 
     def drawn(mapped_share: float, swapped: float) -> tuple[Tensor, Tensor]:
-        faces = Faces.of(generator, views.c, mapped_share, swapped)
+        faces = FaceSampler.of(generator, views.c, mapped_share, swapped)
         torch.manual_seed(1)
         return faces.codes(*of), mapped[-1][2]["ws"]
 
@@ -423,14 +423,16 @@ def test_codes_of_synthetic_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = drawn(0.0, 0.25)
     share = torch.isclose(found, seen).flatten(1).all(1).float().mean()
     assert float(share) == pytest.approx(0.75, abs=0.15)
-    alone = Faces(generator, None, Faces.of(generator, views.c, 0.0, 0.0).poses, 0.0, 0.0)
+    alone = FaceSampler(
+        generator, None, FaceSampler.of(generator, views.c, 0.0, 0.0).poses, 0.0, 0.0
+    )
     torch.manual_seed(1)
     assert torch.equal(alone.codes(*of), mapped[-1][2]["ws"])
 
 
 def test_what_synthetic_faces_show() -> None:
     generator, views = tiny_triplane(), tiny_views()
-    faces = Faces.of(generator, views.c.flatten(0, 1), 0.25, 0.5)
+    faces = FaceSampler.of(generator, views.c.flatten(0, 1), 0.25, 0.5)
     assert (faces.mapped, faces.swapped) == (0.25, 0.5)
     assert not any(p.requires_grad for p in faces.encoder.parameters())
     ws = generator.mapping(torch.randn(3, 5), views.c[:3, 0])["ws"].detach()

@@ -8,6 +8,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import (
+    SMALL_IDE3D,
+    Calls,
+    Updates,
+    descend,
+    tiny_encoder,
+    tiny_triplane,
+    tiny_views,
+    touched,
+)
 from torch import Tensor
 
 from semedit import cameras
@@ -18,16 +28,6 @@ from semedit.generators.triplane.triplane import Triplane
 from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer
 from semedit.trainers.parts.image_label_pairs import blurred, drawn_pair, paired, true_pair
 from semedit.trainers.triplane import SMALL as SMALL_PARTS
-from tests.tiny import (
-    SMALL_IDE3D,
-    Calls,
-    Updates,
-    descend,
-    tiny_encoder,
-    tiny_triplane,
-    tiny_views,
-    touched,
-)
 
 TRAINER = IDE3DTrainer(
     critic=(4, 6, 8),

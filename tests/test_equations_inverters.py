@@ -224,7 +224,7 @@ def test_defaults_of_the_inverters() -> None:
     assert (p.prior_weight, p.locality_weight, p.stop_loss, p.coarse) == (0.005, 1.0, 0.0, 0)
     assert p.layers == "weights" and p.labels == "mse"
     t = Tuning(1, 0.1)
-    assert (t.layers, t.locality, t.alpha) == ("", 0.0, 1.0)
+    assert (t.layers, t.locality) == ("", 0.0)
     assert (tuning.PLANE_RATE, tuning.SOFT, tuning.COARSEST) == (25.0, 0.3, 4)
     assert tuning.VIEWS == ((-0.44, 0.0), (0.44, 0.0), (-0.2, 0.15), (0.2, -0.15))
 
@@ -302,14 +302,14 @@ def test_neighbours_are_kept_where_there_is_no_camera(
     def loss(out: Any) -> Tensor:
         return 0 * out.image.flatten(1).mean(1)
 
-    Tuning(3, 0.1, "gain", locality=2.0, alpha=0.5)(generator, {"ws": ws}, c, loss)
+    Tuning(3, 0.1, "gain", locality=2.0)(generator, {"ws": ws}, c, loss)
     (call,) = descents.calls
     (gain,) = descents.shaken(call)
     z = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     sampled = generator.mapping(z, c)["ws"]
     for turn in (1, 2, 3, 0):
         way = sampled[turn : turn + 1] - ws
-        near = ws + 0.5 * way / (way**2).mean().sqrt()
+        near = ws + way / (way**2).mean().sqrt()
         image = near[:, 1, :192].view(1, 3, 8, 8) + 0.5 * c[0, 2]
         expected = 2.0 * (gain * image).square().mean()
         assert float(call["loss"]().detach()) == pytest.approx(float(expected), rel=1e-4)

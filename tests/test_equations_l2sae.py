@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import Calls, Updates, descend, tiny_views, touched
 from torch import Tensor
 
 from semedit.datasets.labelled import Labelled
@@ -26,7 +27,6 @@ from semedit.trainers.parts.region_losses import (
     region_losses,
     region_masks,
 )
-from tests.tiny import Calls, Updates, descend, tiny_views, touched
 
 TRAINER = L2SAETrainer(
     critic=(4, 4),

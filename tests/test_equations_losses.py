@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from semedit import losses
 from semedit.errors import OptionError
 from semedit.generators import Output
+from semedit.losses.semantic import Target
 from semedit.media.labels import LABELS, REGIONS
 
 K = len(LABELS)
@@ -300,7 +301,7 @@ def test_equations_7_8_and_9(alone: str | None) -> None:
 
     seven = semantic(out, losses.SemanticLoss.inversion(source, labels), **weights)
     assert close(seven, expected(terms(out, source, labels, one, one)), rtol=1e-4)
-    eight = semantic(out, losses.SemanticLoss.mask_edit(source, other, r), **weights)
+    eight = semantic(out, [Target(source, other, image_mask=1 - r)], **weights)
     assert close(eight, expected(terms(out, source, other, 1 - r, one)), rtol=1e-4)
     pairs = (source, labels), (donor, other)
     nine = semantic(out, losses.SemanticLoss.transfer(*pairs, r), **weights)

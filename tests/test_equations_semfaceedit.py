@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import Calls, Updates, descend, small_manifolds, tiny_views, touched
 from torch import Tensor
 
 from semedit import cameras
 from semedit.trainers import semfaceedit
 from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, ray_density, thinned
-from semedit.trainers.semfaceedit import Fake, SemFaceEditTask, SemFaceEditTrainer, judged
-from tests.tiny import Calls, Updates, descend, small_manifolds, tiny_views, touched
+from semedit.trainers.semfaceedit import Fake, SemFaceEditTask, SemFaceEditTrainer, critic_terms
 
 TRAINER = SemFaceEditTrainer(
     critic_side=8, critic=(4, 6), rays=40, second=0.0, regression=0.0, held_out=2
@@ -67,7 +67,7 @@ def test_the_loss_of_one_discriminator() -> None:
     """E f(D(fake)) + E f(-D(real)) and lambda E |grad D(real)|^2; the generator is not asked."""
     run = start()
     real, fake = torch.randn(4, 3, 8, 8), faked().images
-    terms = judged(run.of_images, real, fake, 5.0)
+    terms = critic_terms(run.of_images, real, fake, 5.0)
     x = real.clone().requires_grad_(True)
     before = run.of_images(x), run.of_images(fake)
     (slope,) = torch.autograd.grad(before[0].sum(), x, retain_graph=True)
@@ -77,7 +77,7 @@ def test_the_loss_of_one_discriminator() -> None:
     with pytest.raises(RuntimeError):
         torch.autograd.grad(terms["loss"], fake, retain_graph=True)
     for _ in range(5):
-        loss = judged(run.of_images, real, fake, 0.0)["loss"]
+        loss = critic_terms(run.of_images, real, fake, 0.0)["loss"]
         descend(loss, run.of_images.parameters(), 0.1)
     after = run.of_images(real), run.of_images(fake)
     assert (after[0] - after[1]).mean().item() > (before[0] - before[1]).mean().item() + 0.05
@@ -94,7 +94,7 @@ def test_terms_of_the_discriminators(second: bool, monkeypatch: pytest.MonkeyPat
     assert asked == [(4, False)]
     images = batch.images[..., ::2, ::2]
     hot = torch.zeros(4, 19, 16, 16).scatter_(1, batch.labels[:, None], 1.0)[..., ::2, ::2]
-    of_images = judged(run.of_images, images, fake.images, 3.0 if second else 2.0)
+    of_images = critic_terms(run.of_images, images, fake.images, 3.0 if second else 2.0)
     close(found["critic_loss"], of_images["loss"])
     close(found["critic_r1"], of_images["r1"])
     real, drawn = run.of_images.judge(images)[1], run.of_images.judge(fake.images)[1]
@@ -107,7 +107,7 @@ def test_terms_of_the_discriminators(second: bool, monkeypatch: pytest.MonkeyPat
         assert set(found) == {"critic_loss", "critic_r1", "critic_pose"}
         assert [name for name, _ in updates] == ["images"]
         return
-    of_labels = judged(run.of_labels, hot, fake.labels, 0.6)
+    of_labels = critic_terms(run.of_labels, hot, fake.labels, 0.6)
     close(found["labels_loss"], of_labels["loss"])
     close(found["labels_r1"], of_labels["r1"])
     latent = ((run.of_labels.judge(fake.labels)[1] - fake.z) ** 2).sum() / 20

@@ -527,9 +527,9 @@ def test_figure_7_by_hand(generator: Painter) -> None:
             images.mean((1, 2, 3)).view(-1, 1, 1) + labels.float().mean() / 9 + numbers(1, 2, 304)
         )
 
-    figures = ide3d.inversion_figures(generator, found, {"net": other}, inverter, tell)  # type: ignore[dict-item,arg-type]
+    figures = ide3d.start_figures(generator, found, {"net": other}, inverter, tell)  # type: ignore[dict-item,arg-type]
     assert generator._encoder == ("own",) and sizes == [3, 3]
-    images, labels, c = ide3d.together(found)
+    images, labels, c = ide3d.stacked(found)
     assert torch.equal(labels, torch.cat([h.labels for h in found]))
     for name, ws in (
         ("mean", generator.middle.expand(3, -1, -1)),
@@ -568,7 +568,7 @@ def test_figure_4_by_hand(generator: Painter, monkeypatch: pytest.MonkeyPatch) -
     own = property(lambda self: network("own", 0.8))
     monkeypatch.setattr(type(generator), "encoder", own)
     monkeypatch.setattr(ide3d, "YAWS_DEG", (-30, 45))
-    seen = generator.encode(*ide3d.together(found))["ws"]
+    seen = generator.encode(*ide3d.stacked(found))["ws"]
     figures = ide3d.canonical_figures(generator, found, network("front", 0.5), 2, 7, tell)  # type: ignore[arg-type]
     draws = torch.Generator().manual_seed(7)
     calls, table = iter(asked), {}

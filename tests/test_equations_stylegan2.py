@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import Calls, Updates, descend, tiny_triplane, tiny_views, touched
 from torch import Tensor, nn
 
 from semedit import cameras, losses
@@ -23,7 +24,6 @@ from semedit.trainers.stylegan2 import (
     lazy_adam,
     standard_angles,
 )
-from tests.tiny import Calls, Updates, descend, tiny_triplane, tiny_views, touched
 
 TRAINER = StyleGAN2Trainer(
     resolution=16, critic=(8, 8, 8), w_dim=8, regression=0.0, coarse=1, held_out=2

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from made_heads import truths
+from small_trainers import HEADS, SmallSemFaceEdit, write_faces, write_heads
 from tiny import TinyGenerator
 from torch import Tensor
 from typer.testing import CliRunner
@@ -24,9 +25,6 @@ from semedit.evaluations.semfaceedit import TABLES, Ablation
 from semedit.evaluations.transfer import TransferEvaluation
 from semedit.generators import Output
 from semedit.inverters import Optimize
-from tests.test_trainers_ide3d import write_faces
-from tests.test_trainers_semfaceedit import SmallTrainer
-from tests.test_trainers_triplane import HEADS, write_heads
 
 
 @pytest.fixture(autouse=True)
@@ -81,11 +79,11 @@ def test_pictures_of_a_generator_beside_true_ones(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class OnePass(SmallTrainer):
+class OnePass(SmallSemFaceEdit):
     """Trains what it is told, by a tiny network."""
 
-    def start(self, data: Path, seed: int) -> Any:
-        task = super().start(data, seed)
+    def start(self, data: Path) -> Any:
+        task = super().start(data)
         from tiny import small_manifolds
 
         from semedit.trainers.semfaceedit import SemFaceEditTask

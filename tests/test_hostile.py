@@ -35,7 +35,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save, save_file
-from tiny import Line
+from small_trainers import Line
 from torch import nn
 from typer.testing import CliRunner
 
@@ -234,7 +234,7 @@ import sys
 from pathlib import Path
 sys.path.append(sys.argv.pop(1))
 import time
-from tiny import Line, LineTask
+from small_trainers import Line, LineTask
 from semedit.trainers import TRAINERS
 
 class Slow(LineTask):

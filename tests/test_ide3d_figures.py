@@ -16,7 +16,7 @@ from semedit.editors import Canonical
 from semedit.editors.canonical import carried
 from semedit.errors import MaskError, OptionError, WeightsError
 from semedit.evaluations import ide3d
-from semedit.evaluations.ide3d import IDE3DEvaluation, inversion_figures, starting_from, together
+from semedit.evaluations.ide3d import IDE3DEvaluation, stacked, start_figures, starting_from
 from semedit.generators.parts.encoder import Encoder
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
@@ -129,13 +129,13 @@ def test_a_better_start_shows(generator: Any) -> None:
 
     heads = [at_resolution(t, SIDE) for t in truths(generator)]
     right = random_faces(generator, 3).codes["ws"]
-    _, _, c = together(heads)
+    _, _, c = stacked(heads)
 
     def oracle(images: torch.Tensor, labels: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         place = [int((c == row).all(1).nonzero()[0]) for row in seen]
         return right[place]
 
-    figures = inversion_figures(generator, heads, {"oracle": oracle}, short(), lambda *_: None)  # type: ignore[dict-item]
+    figures = start_figures(generator, heads, {"oracle": oracle}, short(), lambda *_: None)  # type: ignore[dict-item]
     for key in ("start_db", "start_side_db", "input_db"):
         assert figures[f"oracle_{key}"] > figures[f"mean_{key}"] + 0.2, key
     sides = len(heads[0].views)

@@ -102,3 +102,20 @@ def test_the_command_line_loads_nothing_heavy_up_front(path):
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
         assert not HEAVY & {name.split(".")[0] for name in names}
+
+
+def test_tests_import_no_other_test() -> None:
+    """What tests share stands in modules of its own, which hold no tests."""
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        for name in imported_modules(path):
+            assert not name.rpartition(".")[2].startswith("test_"), f"{path.name} imports {name}"
+
+
+def imported_modules(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module or "", *(alias.name for alias in node.names)]
+    return found

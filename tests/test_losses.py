@@ -9,6 +9,7 @@ from semedit import losses, weights
 from semedit.errors import OptionError, WeightsError
 from semedit.faces import networks
 from semedit.generators import Output
+from semedit.losses.semantic import Target
 from semedit.media.labels import LABELS, REGIONS
 
 
@@ -101,7 +102,7 @@ def test_equation_8_is_blind_to_the_image_inside_r(backbone: losses.NetworkFeatu
     labels = torch.randint(0, len(LABELS), (2, 16, 16))
     r = torch.zeros(2, 1, 16, 16)
     r[..., 4:10, 4:10] = 1
-    loss = losses.SemanticLoss(losses.SemanticLoss.mask_edit(target.image, labels, r), backbone)
+    loss = losses.SemanticLoss([Target(target.image, labels, image_mask=1 - r)], backbone)
     before = loss(out)
     image = out.image * (1 - r) + r
     after = loss(Output(image=image, seg=out.seg, depth=None, low=None))

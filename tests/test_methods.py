@@ -64,6 +64,37 @@ def test_settings_are_typed():
     assert parameters_of(made)["weights"] == (1.0, 0.5, 2.0)
 
 
+def test_values_with_types_stand_beside_texts_and_later_ones_win():
+    typed = {"steps": 3, "lr": 1, "stop": None, "weights": [1, 0.5], "verbose": True}
+    made = build_method(Example, [typed, "lr=0.5", {"space": "w", "stop": "26"}])
+    assert made == Example(3, 0.5, "w", 26.0, (1.0, 0.5), True)
+    assert type(build_method(Example, {"lr": 1}).lr) is float
+    assert build_method(Example, {"steps": "7"}).steps == 7  # a text is read, as behind -o
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 2.5),
+        ("steps", 60.0),
+        ("steps", True),
+        ("steps", [1]),
+        ("steps", "many"),
+        ("lr", False),
+        ("lr", float("inf")),
+        ("space", 1),
+        ("stop", [2.0]),
+        ("weights", 1.0),
+        ("weights", [1, "x"]),
+        ("verbose", 1),
+        ("verbose", {"a": 1}),
+    ],
+)
+def test_values_of_another_type_are_told_by_name(name, value):
+    with pytest.raises(OptionError, match=rf"^{name}=.*not a value of type"):
+        build_method(Example, {name: value})
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from together import LineTrainer
+from small_trainers import write_heads
+from torchrun_worker import LineTrainer
 
 from semedit.errors import OptionError
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parallel import Processes
-from tests.test_trainers_triplane import write_heads
 
-WORKER = Path(__file__).with_name("together.py")
+WORKER = Path(__file__).with_name("torchrun_worker.py")
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:

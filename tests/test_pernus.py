@@ -15,7 +15,7 @@ from semedit import cameras, latents, losses
 from semedit.editors import Pernus
 from semedit.editors.parts.attribute_regions import ATTRIBUTE_COMPONENTS, freed_components
 from semedit.editors.parts.wanted import WantedAttributes, cross_entropy
-from semedit.editors.pernus import FaceTarget, Search, blurred
+from semedit.editors.pernus import FaceTarget, Search, feathered
 from semedit.errors import OptionError, ShapeError, TraitError
 from semedit.faces import attributes, components, networks
 from semedit.faces.components import COMPONENTS
@@ -121,14 +121,14 @@ def test_the_mask_holds_the_other_components() -> None:
 def test_the_blur_is_51_by_31_at_1024_and_scales() -> None:
     point = torch.zeros(1, 1, 1024, 1024)
     point[..., 512, 512] = 1
-    soft = blurred(point, 51, 31.0)[0, 0]
+    soft = feathered(point, 51, 31.0)[0, 0]
     assert int((soft[512] > 0).sum()) == int((soft[:, 512] > 0).sum()) == 51
     assert float(soft[512, 512 + 25] / soft[512, 512]) == pytest.approx(
         math.exp(-0.5 * (25 / 31) ** 2), rel=1e-4
     )
     half = torch.zeros(1, 1, 512, 512)
     half[..., 256, 256] = 1
-    assert int((blurred(half, 51, 31.0)[0, 0, 256] > 0).sum()) == 25
+    assert int((feathered(half, 51, 31.0)[0, 0, 256] > 0).sum()) == 25
 
 
 def test_components_group_all_labels() -> None:

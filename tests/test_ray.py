@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-import light
+import grey_task
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -70,8 +70,8 @@ def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
     add, local = cluster
     nodes = [add(), add()]
     alone = Workspace(tmp_path / "alone")
-    run_task(light.Grey([str(raw)]), alone, light.Watch())
-    space, watch = Workspace(tmp_path / "work"), light.Watch()
+    run_task(grey_task.Grey([str(raw)]), alone, grey_task.Watch())
+    space, watch = Workspace(tmp_path / "work"), grey_task.Watch()
 
     log, at_work = tmp_path / "log", []
 
@@ -84,15 +84,15 @@ def test_a_node_is_lost_and_nothing_else(cluster, raw, tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    task = light.Grey([str(raw)], seconds=0.5, log=str(log))
+    task = grey_task.Grey([str(raw)], seconds=0.5, log=str(log))
     tally = run_task(task, space, watch, Cluster(gpus=False))
     killer.join()
     assert len(at_work) == 2
     assert (tally.done, tally.error, tally.total) == (COUNT, 1, COUNT + 1)
     assert len(watch.outcomes) == COUNT + 1  # a name that comes twice fails in Watch
     assert watch.outcomes["bad"].error["code"] == "input"
-    assert light.tree(space) == light.tree(alone)
-    again = run_task(task, space, light.Watch(), Cluster(gpus=False))
+    assert grey_task.tree(space) == grey_task.tree(alone)
+    again = run_task(task, space, grey_task.Watch(), Cluster(gpus=False))
     assert (again.uptodate, again.error) == (COUNT, 1)
 
 
@@ -102,15 +102,21 @@ def test_errors_come_back_from_the_nodes(cluster, raw, tmp_path):
     for i in range(4):
         (raw / f"bad{i}.png").write_bytes(b"")
     with pytest.raises(FailuresError):
-        run_task(light.Grey([str(raw)]), space, light.Watch(), Cluster(gpus=False), max_failures=3)
+        run_task(
+            grey_task.Grey([str(raw)]),
+            space,
+            grey_task.Watch(),
+            Cluster(gpus=False),
+            max_failures=3,
+        )
 
 
 def test_without_ray_it_is_said_what_to_install(monkeypatch, tmp_path, raw):
     monkeypatch.setitem(sys.modules, "ray", None)
-    task = light.Grey([str(raw)])
+    task = grey_task.Grey([str(raw)])
     run = Run(Workspace(tmp_path / "work"), "grey")
     with pytest.raises(OptionError, match=r"semedit\[ray\]"):
-        for_each_on_ray(run, task, light.Watch(), Cluster())
+        for_each_on_ray(run, task, grey_task.Watch(), Cluster())
 
 
 def test_commands_run_on_a_cluster(cluster, tmp_path):
@@ -129,4 +135,4 @@ def test_commands_run_on_a_cluster(cluster, tmp_path):
             "bad": "error",
             "sub/head": "done",
         }
-    assert light.tree(spaces[0]) == light.tree(spaces[1])
+    assert grey_task.tree(spaces[0]) == grey_task.tree(spaces[1])

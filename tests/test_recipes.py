@@ -135,6 +135,66 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(here, text, says):
     semedit("run", here / "none.toml", code=2)
 
 
+TYPED = [
+    ("invert", "options = { steps = 60, lr = 0.25 }", ("steps", 60)),
+    ("invert", 'options = { "lr" = 1 }', ("lr", 1.0)),
+    ("invert", 'options = ["lr=2", { steps = 7 }]', ("steps", 7)),
+    ("invert", "coarse = true", ("coarse", 256)),
+    ("edit", 'direction = "age"\nstrength = 2', ("strength", 2.0)),
+    ("edit", 'direction = "age"\nstrength = "2.5"\nlayers = "0-7"', ("strength", 2.5)),
+    ("attr", "smiling = true\nsteps = 9", ("steps", 9)),
+    ("edit", 'region = "hair"\nstyle_noise = 1', ("style_noise", 1.0)),
+]
+
+
+def methods_of(monkeypatch):
+    """The methods of the tasks that would run, and no run."""
+    found = []
+
+    def plan(task, space, **settings):
+        found.append(task.method)
+        return
+
+    monkeypatch.setattr("semedit.tasks.plan_of", plan)
+    monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
+    return found
+
+
+@pytest.mark.parametrize(("command", "options", "expected"), TYPED)
+def test_typed_values_reach_the_method_from_recipes_and_settings(
+    here, monkeypatch, command, options, expected
+):
+    found = methods_of(monkeypatch)
+    (here / "semedit-work").mkdir()
+    semedit("run", write(here / "r.toml", f'[[step]]\ncommand = "{command}"\n{options}\n'),
+            "--dry-run")  # fmt: skip
+    write(here / "semedit.toml", f"[{command}]\n{options}\n")
+    semedit(command, "--dry-run")
+    assert [getattr(method, expected[0]) for method in found] == [expected[1]] * 2
+    assert {type(getattr(method, expected[0])) for method in found} == {type(expected[1])}
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "says"),
+    [
+        ("invert", "options = { steps = 2.5 }", "steps=2.5: not a value of type int"),
+        ("invert", "options = { steps = true }", "steps=True: not a value of type int"),
+        ("invert", "options = { steps = [1] }", "steps=[1]: not a value of type int"),
+        ("invert", "options = { steps = 1979-05-27 }", "options.steps takes a text or a number"),
+        ("attr", "smiling = true\nsteps = 2.5", "--steps"),
+        ("edit", "direction = 'age'\nstrength = true", "strength is not a switch"),
+        ("edit", "direction = 'age'\nstrength = 'x'", "strength=x: not a value of type float"),
+    ],
+)
+def test_values_of_another_type_are_told_by_name(here, monkeypatch, command, options, says):
+    methods_of(monkeypatch)
+    (here / "semedit-work").mkdir()
+    recipe = write(here / "r.toml", f'[[step]]\ncommand = "{command}"\n{options}\n')
+    assert says in " ".join(semedit("run", recipe, "--dry-run", code=2).split())
+    write(here / "semedit.toml", f"[{command}]\n{options}\n")
+    assert says in " ".join(semedit(command, "--dry-run", code=2).split())
+
+
 def test_a_step_that_cannot_start_ends_the_recipe(here):
     recipe = write(here / "r.toml", RECIPE)
     assert "no faces" in semedit("run", recipe, code=4)  # the only photograph shows nobody
@@ -185,3 +245,70 @@ def test_settings_reach_all_commands_that_have_the_option(here):
 def test_wrong_settings_are_refused(here, text, says):
     write(here / "semedit.toml", text)
     assert says in " ".join(semedit("align", "raw", code=2).split())
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+def aligned(monkeypatch, here, *arguments, **environment):
+    """Back-ends of the align task that would run."""
+    found = []
+    monkeypatch.setattr("semedit.tasks.plan_of", lambda task, *_, **__: found.append(task))
+    monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
+    semedit(*arguments, "--dry-run", **environment)
+    return [(task.parse, task.pose) for task in found][-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), ("auto", "auto")),
+        (("--parse", "none", "--pose", "builtin"), ("none", "builtin")),
+        (("--no-parse", "--poser", "builtin"), ("none", "builtin")),
+        (("--parser", "builtin", "--no-pose"), ("builtin", "none")),
+        (("--no-parse", "--parser", "builtin"), ("none", "auto")),
+    ],
+)
+def test_the_step_is_called_alike_and_earlier_flags_still_work(here, monkeypatch, flags, expected):
+    assert aligned(monkeypatch, here, "align", "raw", *flags) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('parse = "builtin"\npose = "none"\n', ("builtin", "none")),
+        ('parse = true\nparser = "builtin"\npose = false\nposer = "auto"\n', ("builtin", "none")),
+        ("no-parse = true\nno_pose = true\n", ("none", "none")),
+    ],
+)
+def test_files_of_now_and_of_earlier_versions_name_back_ends(here, monkeypatch, text, expected):
+    step = f'inputs = ["raw"]\n[[step]]\ncommand = "align"\n{text}'
+    assert aligned(monkeypatch, here, "run", write(here / "r.toml", step)) == expected
+    write(here / "semedit.toml", f"[align]\n{text}")
+    assert aligned(monkeypatch, here, "align", "raw") == expected
+    assert aligned(monkeypatch, here, "align", "raw", SEMEDIT_ALIGN_PARSE="none")[0] == "none"
+
+
+def test_parse_and_pose_take_their_own_names(here, monkeypatch):
+    found = []
+    monkeypatch.setattr("semedit.tasks.plan_of", lambda task, *_, **__: found.append(task.backend))
+    monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
+    for words in (["parse", "--parse"], ["pose", "--pose"], ["parse", "--backend"]):
+        semedit(*words, "builtin", "--dry-run")
+    assert found == ["builtin"] * 3
+
+
+@pytest.mark.parametrize("key", ["from", "start"])
+def test_settings_and_recipes_take_the_names_that_flags_have(here, monkeypatch, key):
+    found = []
+    monkeypatch.setattr(
+        "semedit.tasks.plan_of", lambda task, *_, **__: found.append((task.start, task.mark))
+    )
+    monkeypatch.setattr("semedit.cli.common.show_plan", lambda *_: None)
+    keys = f'{key} = "latents"\nno-mark = true\n'
+    semedit("run", write(here / "r.toml", f'[[step]]\ncommand = "turntable"\n{keys}'), "--dry-run")
+    write(here / "semedit.toml", f"[turntable]\n{keys}")
+    semedit("turntable", "--dry-run")
+    (here / "semedit.toml").unlink()
+    semedit("turntable", "--dry-run", SEMEDIT_TURNTABLE_FROM="latents", SEMEDIT_MARK="false")
+    assert found[:2] == [("latents", False)] * 2 and found[2][0] == "latents"

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-import light
+import grey_task
 import malformed
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ from semedit.media.photographs import write_image
 from semedit.tasks.demo import examples
 
 HERE = Path(__file__).parent
-LIGHT = [sys.executable, str(HERE / "light.py")]
+LIGHT = [sys.executable, str(HERE / "grey_task.py")]
 
 
 def semedit(*arguments, code=0):
@@ -105,11 +105,11 @@ def test_collisions_are_told_before_work_starts(bad):
 
 def test_a_second_run_changes_nothing(bad):
     folder, expected, _ = bad
-    before = light.tree(Workspace(folder / "work"))
+    before = grey_task.tree(Workspace(folder / "work"))
     lines = semedit("align", folder / "raw", "--work", folder / "work", code=3)
     assert lines[-1]["uptodate"] == 1 and lines[-1]["done"] == 0
     assert lines[-1]["error"] == [s for s, _ in expected.values()].count("error")
-    assert light.tree(Workspace(folder / "work")) == before
+    assert grey_task.tree(Workspace(folder / "work")) == before
 
 
 def test_no_place_and_no_turn_is_written(tmp_path):
@@ -288,7 +288,10 @@ def test_a_full_disk_leaves_what_is_finished(tmp_path):
     assert os.strerror(errno.EFBIG) in result.stderr
     assert space.receipt("grey", "a")["status"] == "done" and space.receipt("grey", "b") is None
     assert space.path("faces", "a", ".png").is_file() and not list(space.root.rglob(".tmp-*"))
-    assert light.go(space, light.Grey([str(raw)])).statuses == {"a": "uptodate", "b": "done"}
+    assert grey_task.go(space, grey_task.Grey([str(raw)])).statuses == {
+        "a": "uptodate",
+        "b": "done",
+    }
 
 
 def test_a_small_disk_fills_up(tmp_path):
@@ -359,7 +362,7 @@ def killed_and_resumed(tmp_path, count, kills, seed=0):
     started = time.monotonic()
     subprocess.run([*LIGHT, str(unbroken.root), str(raw)], env=environment(), check=True)
     seconds = time.monotonic() - started
-    expected = light.tree(unbroken)
+    expected = grey_task.tree(unbroken)
     moments, struck = random.Random(seed), 0
     for _ in range(4 * kills):
         process = subprocess.Popen(
@@ -372,13 +375,13 @@ def killed_and_resumed(tmp_path, count, kills, seed=0):
         struck += process.poll() is None
         process.kill()
         process.wait()
-        visible = light.tree(broken)
+        visible = grey_task.tree(broken)
         assert visible.items() <= expected.items()  # nothing half-written under a final name
         if struck == kills:
             break
     assert struck == kills, "the run was over before it was killed often enough"
     subprocess.run([*LIGHT, str(broken.root), str(raw)], env=environment(), check=True)
-    assert light.tree(broken) == expected
+    assert grey_task.tree(broken) == expected
     assert len(list((broken.root / "receipts").rglob("[!.]*.json"))) == count
     assert not list(broken.root.rglob(".tmp-*"))
 

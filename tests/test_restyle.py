@@ -118,7 +118,7 @@ def test_style_from_a_face_or_a_file(space: Workspace) -> None:
     with pytest.raises(OptionError, match="neither"):
         run(space, replace(task, reference="c"))
     assert [one.name for one in run(space, replace(task, names=[]))] == [one.name]  # b gives
-    with pytest.raises(OptionError, match="no face besides"):
+    with pytest.raises(OptionError, match="no face other than"):
         run(space, replace(task, names=["b"]))
     write_image(space.root / "wide.png", np.zeros((64, 128, 3), np.uint8))
     (wide,) = run(space, replace(task, reference=str(space.root / "wide.png")))
@@ -141,12 +141,12 @@ def test_the_command_line(space: Workspace) -> None:
     assert receipt is not None and receipt["inputs"].keys() == {"latent", "face", "reference"}
     for wrong, told in (
         (("--region", "hair"), "nothing to do"),
-        (("--style-noise", "1"), "which region"),
+        (("--style-noise", "1"), "no region is given"),
         (("--region", "hair", "--mask", "drawn.png"), "--mask takes no --region"),
         (("--region", "hair", "--style-noise", "1", "--strength", "3"), "takes no --strength"),
         (("--direction", "smiling", "--style-noise", "1"), "takes no --style-noise"),
-        (("--direction", "smiling", "--mask", "drawn.png"), "say one way to edit"),
-        (("--layers", "0-3"), "say how to edit"),
+        (("--direction", "smiling", "--mask", "drawn.png"), "only one way to edit"),
+        (("--layers", "0-3"), "no edit is given"),
         (("--region", "hair", "--style-noise", "-1"), "from 0 to"),
         (("--region", "hair", "--style-from", "nobody"), "neither"),
     ):

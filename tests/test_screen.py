@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import FAST_INVERT, semedit
 from PIL import Image
 
 from semedit.batch.workspace import Workspace
 from semedit.media.labels import LABELS, PALETTE
 from semedit.media.masks import read_labels
 from semedit.tasks.demo import examples
-from tests.test_cli import FAST_INVERT, semedit
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 pytest.importorskip("starlette", reason="needs semedit[web]")

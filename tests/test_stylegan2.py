@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from published import to_rosinality
 from tiny import small_stylegan2
 
 from semedit.checkpoints import stylegan2_keys as keys
@@ -72,7 +73,7 @@ def test_wrong_styles_are_refused() -> None:
 
 def test_keys_go_to_rosinality_and_back() -> None:
     own = small_stylegan2().state_dict()
-    theirs = keys.to_rosinality(own)
+    theirs = to_rosinality(own)
     back = keys.from_rosinality(theirs)
     assert back.keys() == own.keys() - {"mapping_network.w_avg"}
     for key, value in back.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import Line
+from small_trainers import Line
 from torch import nn
 
 from semedit.errors import InputError, OptionError

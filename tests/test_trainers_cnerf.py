@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainers import SIDE, write_heads
 
 from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.cnerf.cnerf import CNeRF
 from semedit.trainers.cnerf import CNeRFTask, CNeRFTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.parts.cnerf_critics import Critic, class_loss, cut_out, mix, slopes
-from tests.test_trainers_triplane import SIDE, write_heads
+from semedit.trainers.parts.cnerf_critics import Critic, class_loss, mix, region_crop, slopes
 
 SMALL = CNeRFTrainer(
     output="small",
@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(data: Path, trainer: CNeRFTrainer = SMALL) -> CNeRFTask:
     torch.manual_seed(0)
-    return trainer.start(data, 0)
+    return trainer.start(data)
 
 
 def test_critics_see_picture_and_maps() -> None:
@@ -51,7 +51,7 @@ def test_critics_see_picture_and_maps() -> None:
     torch.autograd.grad(critic(image, maps).sum(), [image, maps])
     for penalty in slopes(critic, image, maps):
         assert float(penalty.detach()) > 0 and penalty.requires_grad
-    cut, own = cut_out(image, maps, torch.tensor([2, 0]))
+    cut, own = region_crop(image, maps, torch.tensor([2, 0]))
     assert torch.equal(own[1, 0], maps[1, 0]) and torch.equal(cut[0], image[0] * maps[0, 2])
 
 
@@ -83,7 +83,7 @@ def test_critics_see_maps_where_the_picture_is(data: Path, monkeypatch: pytest.M
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     loss = torch.zeros([], requires_grad=True)
     monkeypatch.setattr(
-        "semedit.trainers.cnerf.judged", lambda critic, real, fake: seen.append(real) or loss
+        "semedit.trainers.cnerf.critic_loss", lambda critic, real, fake: seen.append(real) or loss
     )
     for _ in range(6):
         run._criticise(batch)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainers import SmallHeads, write_faces, write_heads
 from tiny import SMALL_ENCODER, small_ide3d, small_stylegan2, small_triplane
 
 from semedit import cameras, weights
@@ -19,9 +20,7 @@ from semedit.inverters import Hybrid
 from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.parts.synthesis import Faces
-from tests.test_trainers_ide3d import write_faces
-from tests.test_trainers_triplane import SmallHeads, write_heads
+from semedit.trainers.parts.synthesis import FaceSampler
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_same_codes_teaches_what_views_share(weights_file: Path, tmp_path: Path)
         generator = load_generator(str(weights_file))
         encoder = load_encoder(str(run / "encoder.safetensors"))
         torch.manual_seed(1)
-        faces = Faces(generator, None, Faces.of(generator, _cameras(), 1.0, 0.0).poses)
+        faces = FaceSampler(generator, None, FaceSampler.of(generator, _cameras(), 1.0, 0.0).poses)
         labels = torch.zeros(16, 16, 16, dtype=torch.int64)
         ws = faces.codes(torch.zeros(16, 3, 16, 16), labels, _cameras()[:16])
         shown = faces.show(ws, faces.cameras(16, 2))
@@ -151,7 +150,7 @@ def test_encoders_begin_as_one_that_predicts_angles(weights_file: Path, tmp_path
         (EncoderTrainer(angles=True), True),
         (EncoderTrainer(), False),
     ):
-        task = replace(kind, generator=str(tmp_path / "small.safetensors")).start(data, 0)
+        task = replace(kind, generator=str(tmp_path / "small.safetensors")).start(data)
         found = task.encoder.state_dict()["shape.out.weight"]
         assert torch.equal(found, own.state_dict()["shape.out.weight"].half().float()) == same
 
@@ -174,7 +173,7 @@ def test_resumed_runs_equal_unbroken_ones(weights_file: Path, tmp_path: Path, ki
 def test_faces_swap_textures_alone() -> None:
     generator = small_triplane().attach(Encoder(SMALL_ENCODER))
     torch.manual_seed(0)
-    faces = Faces.of(generator, _cameras(), mapped=0.0, swapped=1.0)
+    faces = FaceSampler.of(generator, _cameras(), mapped=0.0, swapped=1.0)
     images, labels = torch.randn(3, 3, 16, 16), torch.randint(0, 19, (3, 16, 16))
     c = _cameras()[:3]
     seen, drawn = generator.encode(images, labels, c)["ws"], faces.codes(images, labels, c)
@@ -190,7 +189,7 @@ def test_a_generator_without_styles_is_refused(tmp_path: Path) -> None:
     facts = {"kind": "stylegan2", "config": json.dumps(asdict(generator.config))}
     weights.save(tmp_path / "flat.safetensors", generator.state_dict(), facts)
     with pytest.raises(OptionError, match="no generator with shape"):
-        EncoderTrainer(generator=str(tmp_path / "flat.safetensors")).start(tmp_path, 0)
+        EncoderTrainer(generator=str(tmp_path / "flat.safetensors")).start(tmp_path)
 
 
 def test_inversion_may_ask_the_encoder_for_the_view() -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small_trainers import SIDE, SmallHeads, SmallIDE3D, write_faces, write_heads
 from tiny import SMALL_IDE3D
 
 from semedit import cameras, weights
 from semedit.datasets import posed
 from semedit.datasets.posed import Poses, read_faces, rebalanced
-from semedit.datasets.rendered import View, read_views
+from semedit.datasets.rendered import View
 from semedit.errors import InputError, OptionError
 from semedit.generators import load_generator
 from semedit.generators.parts.volume import fine_points
@@ -27,28 +28,6 @@ from semedit.trainers.ide3d import IDE3DTask, IDE3DTrainer, config_of, critic_of
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.discriminators import DualDiscriminator
 from semedit.trainers.parts.image_label_pairs import blurred
-from tests.test_trainers_triplane import SIDE, SmallHeads, write_heads
-
-
-@dataclass(frozen=True)
-class SmallTrainer(IDE3DTrainer):
-    """The trainer with tiny networks."""
-
-    output: str = "small"
-    batch_size: int = 2
-    critic: tuple[int, ...] = (4, 6, 8)
-    critic_labels: tuple[int, ...] = (4, 6, 8)
-    r1_every: int = 2
-    density_points: int = 20
-    regression: float = 0.0
-    # As long as runs of different lengths are to agree.
-    first_stage: float = 0.0
-    blur: float = 0.0
-    held_out: int = 2
-
-    def start(self, data: Path, seed: int) -> IDE3DTask:
-        config = replace(SMALL_IDE3D, z_dim=5, up=(6,))
-        return IDE3DTask(self, read_views(data, SIDE), IDE3D(config, self.output))
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -97,7 +76,7 @@ def test_a_preset_has_a_discriminator_of_its_size(tmp_path: Path) -> None:
     """The published recipe starts, at 512 pixels; its channels are StyleGAN2's."""
     data = write_faces(tmp_path / "faces")
     trainer = IDE3DTrainer(preset="paper", regression=0.0, anchor=0.0)
-    task = trainer.start(data, 0)
+    task = trainer.start(data)
     assert task.generator.resolution == 512
     assert task.discriminator.maps.colour.weight.shape == (64, 38, 1, 1)
     assert critic_of("paper", 512) == (64, 128, 256, 512, 512, 512, 512, 512)
@@ -109,7 +88,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
     for name, ends in (("whole", (0.01,)), ("broken", (0.004, 0.01))):
         for kimg in ends:
             schedule = Schedule(kimg=kimg, final_rate=1.0)
-            figures = train(SmallTrainer(), data, tmp_path / name, schedule, quiet=True)
+            figures = train(SmallIDE3D(), data, tmp_path / name, schedule, quiet=True)
             assert figures["mapped_db"] > 0 and 0 <= figures["mapped_labels"] <= 1
     held = [
         torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "broken")
@@ -124,7 +103,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
 
 
 def test_the_generators_step_asks_nothing_of_the_discriminators_weights(tmp_path: Path) -> None:
-    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    task = SmallIDE3D().start(write_heads(tmp_path / "heads"))
     batch = task.batch(torch.arange(2))
     task._please(batch, 8, 0.0)
     assert all(p.requires_grad and p.grad is None for p in task.discriminator.parameters())
@@ -133,36 +112,20 @@ def test_the_generators_step_asks_nothing_of_the_discriminators_weights(tmp_path
 
 def test_the_mapping_network_learns_no_slower_than_the_rest(tmp_path: Path) -> None:
     """Its weights count a hundredth; at a speed of 30 it stayed behind."""
-    task = SmallTrainer().start(write_heads(tmp_path / "heads"), 0)
+    task = SmallIDE3D().start(write_heads(tmp_path / "heads"))
     rest, mapping = (group["lr"] for group in task.optimisers["regression"].param_groups)
     assert mapping * MAPPING_RATE >= rest
 
 
 def test_regression_learns(tmp_path: Path) -> None:
     data = write_heads(tmp_path / "heads")
-    trainer = SmallTrainer(regression=1.0, first_stage=0.5)
+    trainer = SmallIDE3D(regression=1.0, first_stage=0.5)
     figures = []
     for name, kimg in (("none", 0.002), ("run", 0.4)):
         schedule = Schedule(kimg=kimg, warmup_steps=10)
         figures.append(train(trainer, data, tmp_path / name, schedule, quiet=True))
     # Of held-out heads of random parameters, only what all have in common can be learned.
     assert figures[1]["mapped_labels"] > figures[0]["mapped_labels"] + 0.1
-
-
-def write_faces(folder: Path, count: int = 6) -> Path:
-    """A data set in the format of EG3D's, with label maps."""
-    (folder / "00000").mkdir(parents=True)
-    (folder / "labels" / "00000").mkdir(parents=True)
-    rows = []
-    for i in range(count):
-        name = f"00000/img{i:08d}.png"
-        labels = np.zeros((32, 32), np.uint8)
-        labels[8:24, 8:24] = 1 + i
-        Image.fromarray(np.full((32, 32, 3), 30 * i, np.uint8)).save(folder / name)
-        Image.fromarray(labels).save(folder / "labels" / name)
-        rows.append([name, cameras.orbit(0.1 * i, 0.0)[0].tolist()])
-    (folder / "dataset.json").write_text(json.dumps({"labels": rows}))
-    return folder
 
 
 def test_pictures_with_cameras_are_read(tmp_path: Path) -> None:
@@ -176,7 +139,7 @@ def test_pictures_with_cameras_are_read(tmp_path: Path) -> None:
     Image.fromarray(np.full((32, 32), 7, np.uint8)).save(drawn)
     assert read_faces(data, SIDE).labels[3, 0, 8, 8] == 7  # a corrected label map counts
     with pytest.raises(OptionError, match="0 parameters a face"):
-        IDE3DTrainer().start(data, 0)
+        IDE3DTrainer().start(data)
     (data / "dataset.json").write_text('{"labels": [["x.png", [1, 2]]]}')
     with pytest.raises(InputError, match="no camera"):
         read_faces(data, SIDE)
@@ -186,10 +149,10 @@ def test_an_adversarial_run_on_pictures_without_parameters(tmp_path: Path) -> No
     data = write_faces(tmp_path / "faces")
 
     @dataclass(frozen=True)
-    class OnPictures(SmallTrainer):
+    class OnPictures(SmallIDE3D):
         anchor: float = 0.0
 
-        def start(self, data: Path, seed: int) -> IDE3DTask:
+        def start(self, data: Path) -> IDE3DTask:
             config = replace(SMALL_IDE3D, up=(6,), near=0.0, far=0.0)
             return IDE3DTask(self, read_faces(data, SIDE), IDE3D(config, self.output))
 
@@ -293,7 +256,7 @@ def test_a_run_begins_with_weights_of_heads(tmp_path: Path) -> None:
         regression=0.0,
         held_out=2,
     )
-    assert trainer.start(data, 0).generator.resolution == SIDE
+    assert trainer.start(data).generator.resolution == SIDE
     figures = train(trainer, data, tmp_path / "run", Schedule(kimg=0.006), quiet=True)
     assert figures["mapped_db"] > 0 and figures["encoded_db"] > 0
     before, after = (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_trainers import HEADS, write_heads
 from tiny import SMALL_L2SAE
 
 from semedit import weights
@@ -23,7 +24,6 @@ from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.patches import PatchDiscriminator, random_crops
 from semedit.trainers.parts.recolouring import groups, recoloured
 from semedit.trainers.parts.region_losses import region_losses, region_masks
-from tests.test_trainers_triplane import HEADS, write_heads
 
 SMALL = L2SAETrainer(
     output="small",
@@ -70,7 +70,7 @@ def test_no_twins_are_the_pictures_themselves() -> None:
 def test_left_and_right_change_places_in_mirrored_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = SMALL.start(write_heads(tmp_path / "heads"), 0)
+    task = SMALL.start(write_heads(tmp_path / "heads"))
     labels = torch.zeros(16, 64, 64, dtype=torch.int64)
     labels[:, :, :10] = LABELS.index("l_eye")
     images = torch.zeros(16, 3, 64, 64)
@@ -90,7 +90,7 @@ def test_left_and_right_change_places_in_mirrored_pictures(
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"patch_size": 32}, {"crops": 0}])
 def test_sizes_that_do_not_fit_are_told(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(OptionError):
-        replace(SMALL, **wrong).start(tmp_path, 0)
+        replace(SMALL, **wrong).start(tmp_path)
 
 
 def test_crops_show_parts_of_their_picture() -> None:
@@ -154,7 +154,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path, regression: float
 def test_learning_what_is_asked_for(tmp_path: Path) -> None:
     data = write_heads(tmp_path / "heads")
     torch.manual_seed(0)  # as the loop does
-    before = SMALL.start(data, 0).network.state_dict()
+    before = SMALL.start(data).network.state_dict()
     for part, own in (("smn", ("E.", "G.")), ("smpn", ("SMPN.",))):
         trainer = replace(SMALL, part=part, regression=1.0)
         train(trainer, data, tmp_path / part, Schedule(kimg=0.004), quiet=True)

@@ -8,45 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from small_trainers import SIDE, SmallSemFaceEdit, write_faces, write_heads
 from tiny import small_manifolds
 from torch import nn
 
 from semedit import cameras
 from semedit.datasets.posed import read_faces
-from semedit.datasets.rendered import read_views
 from semedit.errors import OptionError
 from semedit.generators import load_generator
 from semedit.generators.surfaces.manifolds import Manifolds
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.discriminators import BranchedDiscriminator
 from semedit.trainers.parts.ray_sampling import grid_picture, grid_pixels, thinned
-from semedit.trainers.semfaceedit import GEOMETRY, SemFaceEditTask, SemFaceEditTrainer, judged
-from tests.test_trainers_ide3d import write_faces
-from tests.test_trainers_triplane import SIDE, write_heads
-
-
-@dataclass(frozen=True)
-class SmallTrainer(SemFaceEditTrainer):
-    """The trainer with tiny networks."""
-
-    output: str = "small"
-    batch_size: int = 2
-    critic_side: int = 8
-    critic: tuple[int, ...] = (4, 6)
-    rays: int = 40
-    second: float = 0.0
-    regression: float = 0.0
-    held_out: int = 2
-
-    def start(self, data: Path, seed: int) -> SemFaceEditTask:
-        generator = small_manifolds(z_dim=5, apart=False)
-        generator.name = self.output
-        return SemFaceEditTask(self, read_views(data, SIDE), generator)
+from semedit.trainers.semfaceedit import GEOMETRY, SemFaceEditTask, SemFaceEditTrainer, critic_terms
 
 
 def task(tmp_path: Path, **options: float) -> SemFaceEditTask:
     torch.manual_seed(0)
-    return SmallTrainer(**options).start(write_heads(tmp_path / "heads"), 0)  # type: ignore[arg-type]
+    return SmallSemFaceEdit(**options).start(write_heads(tmp_path / "heads"))  # type: ignore[arg-type]
 
 
 def test_lattices_are_thinned_pictures() -> None:
@@ -76,7 +55,7 @@ def test_equation_1_of_one_discriminator() -> None:
     torch.manual_seed(0)
     critic = BranchedDiscriminator(8, (4, 6), 3, 2)
     real, fake = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
-    found = judged(critic, real, fake, 5.0)
+    found = critic_terms(critic, real, fake, 5.0)
     x = real.clone().requires_grad_()
     logits = critic(x)
     adversarial = F.softplus(critic(fake)).mean() + F.softplus(-logits).mean()
@@ -148,7 +127,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
     for name, ends in (("whole", (0.008,)), ("broken", (0.004, 0.008))):
         for kimg in ends:
             schedule = Schedule(kimg=kimg, final_rate=1.0)
-            figures = train(SmallTrainer(), data, tmp_path / name, schedule, quiet=True)
+            figures = train(SmallSemFaceEdit(), data, tmp_path / name, schedule, quiet=True)
             assert figures["mapped_db"] > 0 and 0 <= figures["mapped_labels"] <= 1
     held = [
         torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "broken")
@@ -166,7 +145,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
 
 def test_regression_learns(tmp_path: Path) -> None:
     data = write_heads(tmp_path / "heads")
-    trainer, figures = SmallTrainer(regression=1.0), []
+    trainer, figures = SmallSemFaceEdit(regression=1.0), []
     for name, kimg in (("none", 0.002), ("run", 0.3)):
         schedule = Schedule(kimg=kimg, warmup_steps=10)
         figures.append(train(trainer, data, tmp_path / name, schedule, quiet=True))
@@ -177,15 +156,15 @@ def test_regression_learns(tmp_path: Path) -> None:
 def test_pictures_without_parameters_and_misfits(tmp_path: Path) -> None:
     data = write_faces(tmp_path / "faces")
     with pytest.raises(OptionError, match="0 parameters a face"):
-        SemFaceEditTrainer().start(data, 0)
+        SemFaceEditTrainer().start(data)
     with pytest.raises(OptionError, match="do not fit"):
-        SemFaceEditTrainer(critic_side=0).start(data, 0)
+        SemFaceEditTrainer(critic_side=0).start(data)
 
     @dataclass(frozen=True)
-    class OnPictures(SmallTrainer):
+    class OnPictures(SmallSemFaceEdit):
         anchor: float = 0.0
 
-        def start(self, data: Path, seed: int) -> SemFaceEditTask:
+        def start(self, data: Path) -> SemFaceEditTask:
             generator = small_manifolds()
             generator.name = self.output
             return SemFaceEditTask(self, read_faces(data, SIDE), generator)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainers import SIDE, write_heads
 
 from semedit import losses
 from semedit.generators import load_generator
@@ -14,7 +15,6 @@ from semedit.trainers.loop import CHECKPOINT, Schedule, train
 from semedit.trainers.parts.discriminators import Augment, Discriminator, similarities, spread
 from semedit.trainers.parts.mean_style import set_mean_style
 from semedit.trainers.stylegan2 import StyleGAN2Trainer
-from tests.test_trainers_triplane import SIDE, write_heads
 
 SMALL = StyleGAN2Trainer(
     output="small",

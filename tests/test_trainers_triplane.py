@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tiny import SMALL_ENCODER, small_triplane
+from small_trainers import HEADS, SIDE, SmallHeads, write_heads
 
-from semedit import cameras, metrics
+from semedit import metrics
 from semedit.datasets.rendered import read_views
 from semedit.errors import InputError
 from semedit.generators import load_generator
-from semedit.generators.parts.encoder import Encoder
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.loop import CHECKPOINT, Schedule, train
-from semedit.trainers.triplane import HeadsTask, HeadsTrainer, wobble
-
-SIDE, HEADS = 16, 8
-
-
-@dataclass(frozen=True)
-class SmallHeads(HeadsTrainer):
-    """The trainer of heads-128 with tiny networks."""
-
-    batch_size: int = 2
-    coarse: float = 0.0  # as long as runs of different lengths are to agree
-
-    def start(self, data: Path, seed: int) -> HeadsTask:
-        generator = small_triplane(seed)
-        generator.name = "small"
-        views = read_views(data, SIDE)
-        return HeadsTask(self, views, generator, Encoder(SMALL_ENCODER), ("generator", "encoder"))
-
-
-def write_heads(folder: Path, seed: int = 0, size: int = 32) -> Path:
-    """A data set in the format of `semedit heads`: flat colours, a square for a face."""
-    numbers = np.random.default_rng(0)
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True)
-    z = numbers.normal(size=(HEADS, 5)).astype(np.float32)
-    for head in range(HEADS):
-        for view in range(2):
-            pixels = np.full((size, size, 3), 40 * head // 2, np.uint8)
-            labels = np.zeros((size, size), np.uint8)
-            labels[8:24, 8 + view : 24 + view] = 1
-            pixels[labels == 1] = 200
-            Image.fromarray(pixels).save(folder / "images" / f"{head:06d}_{view}.png")
-            Image.fromarray(labels).save(folder / "labels" / f"{head:06d}_{view}.png")
-    c = cameras.orbit(torch.linspace(-0.3, 0.3, 2 * HEADS), 0.0).view(HEADS, 2, 25)
-    np.savez(folder / "arrays.npz", c=c.numpy(), z=z)
-    (folder / "heads.json").write_text(json.dumps({"seed": seed, "n": HEADS, "size": size}))
-    return folder
+from semedit.trainers.triplane import wobble
 
 
 def test_views_are_read_and_resized_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from command_line import FAST_INVERT, semedit
 from PIL import Image
 
 from semedit.batch.holdings import Event, Holding, holding, holdings, numbers
@@ -23,7 +24,6 @@ from semedit.media.photographs import write_image
 from semedit.renders import write_animation
 from semedit.tasks.demo import examples
 from semedit.tasks.sheet import sheet, write_sheet
-from tests.test_cli import FAST_INVERT, semedit
 
 pytest.importorskip("starlette", reason="needs semedit[web]")
 MOUTH = LABELS.index("mouth")

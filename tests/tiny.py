@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -515,45 +513,3 @@ FAST_INVERTERS = {
     "pivotal": Pivotal(pivot_steps=3, steps=3, perceptual="faces"),
     "hybrid": Hybrid(steps=3, tune_steps=3, perceptual="faces"),
 }
-
-
-# A trainer of one number ----------------------------------------------------------------------
-
-
-class LineTask:
-    """Fit y = 2x with noise drawn in the step."""
-
-    def __init__(self, trainer: Line) -> None:
-        self.modules: dict[str, nn.Module] = {"line": nn.Linear(1, 1)}
-        self.averaged = ("line",)
-        self.optimisers = {
-            "line": torch.optim.Adam(self.modules["line"].parameters(), lr=trainer.lr)
-        }
-        self.size = 7
-
-    def batch(self, indices: torch.Tensor) -> torch.Tensor:
-        return indices[:, None].float()
-
-    def step(self, batch: torch.Tensor, progress: float) -> dict[str, float]:
-        x = batch + torch.rand_like(batch)
-        loss = (self.modules["line"](x) - 2 * x).square().mean()
-        self.optimisers["line"].zero_grad()
-        loss.backward()
-        self.optimisers["line"].step()
-        return {"loss": loss.item()}
-
-    def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
-        return {"at_one": modules["line"](torch.ones(1, 1)).item()}
-
-    def export(self, modules: Any, figures: Any, folder: Path, record: dict[str, Any]) -> None:
-        (folder / "line.json").write_text(json.dumps({**figures, **record}))
-
-
-@dataclass(frozen=True)
-class Line:
-    name: ClassVar[str] = "line"
-    batch_size: int = 3
-    lr: float = 0.05
-
-    def start(self, data: Path, seed: int) -> LineTask:
-        return LineTask(self)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def for_each(
 
     Args:
         load: reads one item's inputs; its failures stay that item's. Called by several threads.
-        work: computes several loaded items of one group, and leaves writing to its results.
+        work: computes several loaded items, and leaves writing to its results.
         batch: how many items `work` takes at most.
 
     Returns:
@@ -87,14 +88,9 @@ def for_each(
 
 
 def chunks(items: Iterable[Item], batch: int) -> Iterator[list[Item]]:
-    """Neighbours of one group, at most `batch` of them."""
-    chunk: list[Item] = []
-    for item in items:
-        if chunk and (len(chunk) >= batch or item.group != chunk[0].group):
-            yield chunk
-            chunk = []
-        chunk.append(item)
-    if chunk:
+    """Neighbours, `batch` of them, in the last chunk what is left."""
+    rest = iter(items)
+    while chunk := list(islice(rest, batch)):
         yield chunk
 
 
@@ -183,11 +179,11 @@ class Loop:
             if before and not run.overwrite and (edited := next(run.edited(before), None)):
                 error = EditedError(
                     f"{edited} was changed by hand since it was made, and is kept",
-                    "--overwrite makes it anew",
+                    "--overwrite makes it again",
                 )
         except InputError as unreadable:
             kept = f"{unreadable.message}, so what it holds is kept"
-            error = EditedError(kept, "--overwrite makes it anew")
+            error = EditedError(kept, "--overwrite makes it again")
         return self._loaded(_Ready(item, seen, started, before=before, error=error))
 
     def _loaded(self, one: _Ready) -> _Ready:
@@ -349,7 +345,7 @@ class Loop:
             remarks = tuple(receipt["warnings"])
             return Outcome(item.name, receipt["status"], (), remarks, {}, receipt["error"])
         edited = (
-            f"{path} was changed since, kept (--overwrite makes it anew)"
+            f"{path} was changed since, kept (--overwrite makes it again)"
             for path in self.run.edited(receipt)
         )
         outputs, figures = tuple(receipt["outputs"]), receipt["figures"]
@@ -363,7 +359,7 @@ class Loop:
         if 0 < self.run.max_failures <= self.failures:
             raise FailuresError(
                 f"{self.failures} inputs failed, so the run ends",
-                "mend them, or raise --max-failures",
+                "fix them, or raise --max-failures",
             )
 
 
@@ -434,7 +430,7 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError("its name is too long for the files to be made of it") from error
+            raise InputError("its name is too long for the files to be made from it") from error
         if error.errno in _TAKEN:
             raise InputError(
                 f"{error.filename} is in the way: {error.strerror}", "move it away"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -29,8 +29,6 @@ class Item:
     Attributes:
         name: what its outputs are called, relative, without suffix: "folder/photo".
         inputs: role -> file whose bytes decide about the outputs.
-        parameters: what decides besides, on top of the command's own parameters.
-        group: items of unequal groups never share a batch (say, crops of other sizes).
         data: whatever the command wants to find again.
         error: what is wrong with it already; it fails without being loaded.
         refines: its outputs take the place of another command's. When that one writes them again,
@@ -40,8 +38,6 @@ class Item:
 
     name: str
     inputs: Mapping[str, Path]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    group: Hashable = None
     data: Any = None
     error: SemeditError | None = None
     refines: bool = False
@@ -172,7 +168,8 @@ class Run:
 
     def fingerprint(self, item: Item, sha256: Mapping[str, str]) -> str:
         """One digest of all that decides about an item's outputs."""
-        content = [FORMAT, self.command, self.parameters, item.parameters, self.weights, sha256]
+        # {}: workspaces of before have it there
+        content = [FORMAT, self.command, self.parameters, {}, self.weights, sha256]
         if item.error is not None:  # of which there may be several kinds
             content.append(item.error.message)
         text = json.dumps(content, sort_keys=True)
@@ -241,7 +238,7 @@ class Run:
             "status": outcome.status,
             "fingerprint": self.fingerprint(item, seen.sha256),
             "inputs": {k: [relative(path), seen.sha256[k]] for k, path in item.inputs.items()},
-            "parameters": {**self.parameters, **item.parameters},
+            "parameters": self.parameters,
             "weights": dict(self.weights),
             "outputs": outputs,
             "warnings": list(outcome.warnings),

@@ -421,7 +421,9 @@ def _lock(path: Path, timeout: float) -> Any:
     from filelock import FileLock
 
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        raise WorkspaceError(f"{path} is a link or no regular file, so no lock", "remove it")
+        raise WorkspaceError(
+            f"{path} is a link or no regular file, so it cannot be a lock", "remove it"
+        )
     return FileLock(path, timeout=timeout)
 
 

@@ -111,17 +111,3 @@ def _shape(own: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if re.fullmatch(r"stage2\.(torgb|toseg)\.\d+\.bias", own):
         return (shape[1],)
     return tuple(shape)
-
-
-def to_published(
-    own: Mapping[str, Tensor], like: Mapping[str, tuple[int, ...]]
-) -> dict[str, Tensor]:
-    """semedit's tensors under the published names; `like`: published names and shapes."""
-    found: dict[str, Tensor] = {}
-    for name, theirs in stacks(like):
-        if name in own:
-            values = own[name].reshape(len(theirs), *like[theirs[0]])
-            found |= dict(zip(theirs, values, strict=True))
-    for name, key in singles(like):
-        found[key] = own[name].reshape(like[key])
-    return found

@@ -7,7 +7,7 @@ resolution, and keep leading axes of size 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from torch import Tensor
@@ -94,40 +94,3 @@ _LAYERS = {
     r"convs\.(\d+)\.(.+)": lambda i: _layer(i + 1),
     r"to_rgbs\.(\d+)\.(.+)": lambda i: f"b{2 ** (i + 3)}.torgb",
 }
-
-
-def to_rosinality(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """semedit's tensors under rosinality's names, without filters and w_avg."""
-    theirs = to_nvidia(tensors)
-    names = {rosinality_name(key)[0]: key for key in _all_rosinality(theirs)}
-    found = {}
-    for key, value in theirs.items():
-        if key not in names:
-            continue
-        other = names[key]
-        shape = rosinality_name(other)[1]
-        if other.startswith("noises."):
-            value = value[None, None]
-        elif shape is None:
-            value = value[None]
-        elif shape == (-1,):
-            value = value.view(1, -1, 1, 1)
-        found[other] = value
-    return found
-
-
-def _all_rosinality(theirs: Iterable[str]) -> Iterable[str]:
-    """Every key that rosinality's network of these sizes has."""
-    blocks = len({key.split(".")[1] for key in theirs if key.startswith("synthesis.")})
-    depth = len({key.split(".")[1] for key in theirs if key.startswith("mapping.fc")})
-    for i in range(depth):
-        yield from (f"style.{i + 1}.weight", f"style.{i + 1}.bias")
-    yield "input.input"
-    yield from (f"noises.noise_{i}" for i in range(2 * blocks - 1))
-    convs = ["conv1", *(f"convs.{i}" for i in range(2 * blocks - 2))]
-    drawn = ["to_rgb1", *(f"to_rgbs.{i}" for i in range(blocks - 1))]
-    shared = ("conv.weight", "conv.modulation.weight", "conv.modulation.bias")
-    for layer in convs:
-        yield from (f"{layer}.{part}" for part in (*shared, "activate.bias", "noise.weight"))
-    for layer in drawn:
-        yield from (f"{layer}.{part}" for part in (*shared, "bias"))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli import between_and_mesh, chain, demo, models, recipes, settings, status, web
+from semedit.cli import chain, demo, interpolate, mesh, models, recipes, settings, status, web
 from semedit.cli.common import App, say
 from semedit.version import __version__
 
@@ -30,17 +30,20 @@ def _main(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     context.default_map = settings.defaults(context.command)
-    files = settings.files()
+    files = settings.settings_files()
     if files:
         say("settings", ", then ".join(str(path) for path in reversed(files)))
 
 
 chain.register(app)
-between_and_mesh.register(app)
+interpolate.register(app)
+mesh.register(app)
 status.register(app)
 web.register(app)
 demo.register(app)

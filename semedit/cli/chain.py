@@ -10,7 +10,20 @@ from semedit.cli import edits
 from semedit.cli.common import Common, Drawn, From, Made, Mark, OnFaces, command, run, say
 from semedit.media.photographs import MAX_PIXELS
 
-Backend = Annotated[str, typer.Option(help="auto or a back-end's name.")]
+
+def backend_name(given: Any) -> str:
+    """The name of a back-end; files of earlier versions say true or false for auto or none."""
+    words = {"true": "auto", "1": "auto", "false": "none", "0": "none"}
+    return words.get(str(given).lower(), str(given))
+
+
+def _backend(text: str) -> Any:
+    return typer.Option(parser=backend_name, metavar="NAME", help=text)
+
+
+PARSE = "Back-end that makes label maps: auto, builtin, bisenet or parsenet"
+POSE = "Back-end that estimates cameras: auto, builtin or facexlib"
+Before = Annotated[str | None, typer.Option(hidden=True)]  # a flag's name in earlier versions
 
 
 def register(app: typer.Typer) -> None:
@@ -26,23 +39,33 @@ def register(app: typer.Typer) -> None:
 def align(
     common: Common,
     inputs: Annotated[list[str], typer.Argument(help="Photographs, folders or globs.")],
-    size: Annotated[int, typer.Option(min=64, max=4096, help="Pixels a side of crops.")] = 256,
+    size: Annotated[
+        int, typer.Option(min=64, max=4096, help="Side of the crops, in pixels.")
+    ] = 256,
     detect: Annotated[
-        str, typer.Option(help="auto, builtin, facexlib or face-alignment.")
+        str,
+        typer.Option(help="Back-end that finds faces: auto, builtin, facexlib or face-alignment."),
     ] = "auto",
-    landmarks: Annotated[str, typer.Option(help="auto, builtin or face-alignment.")] = "auto",
-    parser: Annotated[str, typer.Option(help="auto, builtin, bisenet or parsenet.")] = "auto",
-    poser: Annotated[str, typer.Option(help="auto, builtin or facexlib.")] = "auto",
-    parse: Annotated[bool, typer.Option("--parse/--no-parse", help="Make label maps.")] = True,
-    pose: Annotated[bool, typer.Option("--pose/--no-pose", help="Estimate cameras.")] = True,
+    landmarks: Annotated[
+        str,
+        typer.Option(help="Back-end that finds landmarks: auto, builtin or face-alignment."),
+    ] = "auto",
+    parse: Annotated[str, _backend(f"{PARSE}; none: make none.")] = "auto",
+    pose: Annotated[str, _backend(f"{POSE}; none: estimate none.")] = "auto",
     faces: Annotated[
-        Literal["largest", "all"], typer.Option(help="Which faces of a photograph.")
+        Literal["largest", "all"], typer.Option(help="Faces to keep of each photograph.")
     ] = "largest",
-    min_face: Annotated[int, typer.Option(help="Smallest face, pixels.")] = 32,
-    max_pixels: Annotated[int, typer.Option(help="Largest photograph.")] = MAX_PIXELS,
+    min_face: Annotated[int, typer.Option(help="Smallest face to keep, in pixels.")] = 32,
+    max_pixels: Annotated[
+        int, typer.Option(help="Largest photograph to read, in pixels.")
+    ] = MAX_PIXELS,
     on_no_face: Annotated[
-        Literal["skip", "fail"], typer.Option(help="A photograph without a face.")
+        Literal["skip", "fail"], typer.Option(help="What to do with a photograph without a face.")
     ] = "skip",
+    parser: Before = None,
+    poser: Before = None,
+    no_parse: Annotated[bool | None, typer.Option("--no-parse", hidden=True)] = None,
+    no_pose: Annotated[bool | None, typer.Option("--no-pose", hidden=True)] = None,
 ) -> None:
     """Find faces in photographs, cut them out upright, parse them, estimate their cameras."""
 
@@ -54,8 +77,8 @@ def align(
             size=size,
             detect=detect,
             landmarks=landmarks,
-            parse=parser if parse else "none",
-            pose=poser if pose else "none",
+            parse=_wanted(parse, parser, no_parse),
+            pose=_wanted(pose, poser, no_pose),
             faces=faces,
             min_face=min_face,
             max_pixels=max_pixels,
@@ -68,14 +91,23 @@ def align(
     run(common, "align", make, new=True)
 
 
-def parse(common: OnFaces, backend: Backend = "auto") -> None:
-    """Make the label maps of aligned faces anew."""
-    _describe(common, "parse", backend)
+def _wanted(name: str, before: str | None, no: bool | None) -> str:
+    """The back-end that is asked for, be it by flags of earlier versions."""
+    return "none" if no or name == "none" else before or name
 
 
-def pose(common: OnFaces, backend: Backend = "auto") -> None:
-    """Estimate the cameras of aligned faces anew."""
-    _describe(common, "pose", backend)
+def parse(
+    common: OnFaces, parse: Annotated[str, _backend(f"{PARSE}.")] = "auto", backend: Before = None
+) -> None:
+    """Make the label maps of aligned faces again, say with another back-end."""
+    _describe(common, "parse", backend or parse)
+
+
+def pose(
+    common: OnFaces, pose: Annotated[str, _backend(f"{POSE}.")] = "auto", backend: Before = None
+) -> None:
+    """Estimate the cameras of aligned faces again, say with another back-end."""
+    _describe(common, "pose", backend or pose)
 
 
 def _describe(common: OnFaces, what: Literal["parse", "pose"], backend: str) -> None:
@@ -94,12 +126,14 @@ def invert(
         typer.Option(
             "--method",
             "-m",
-            help="By name; default: hybrid where the generator has an encoder, else pivotal.",
+            help="Name of the method; default: hybrid if there is an encoder, else pivotal.",
         ),
     ] = None,
     coarse: Annotated[
         bool,
-        typer.Option("--coarse", help="First steps at 256 pixels; for large generators."),
+        typer.Option(
+            "--coarse", help="Take the first steps at 256 pixels: faster for large generators."
+        ),
     ] = False,
 ) -> None:
     """Find the codes of aligned faces: hybrid, optimize or pivotal inversion."""
@@ -112,7 +146,7 @@ def invert(
 
         name = method or ("hybrid" if "encode" in traits_of(common.generator) else "pivotal")
         kind = pick_method(INVERTERS, name, "inverter")
-        settings = [*(("coarse=256",) if coarse else ()), *(common.options or ())]
+        settings = [{"coarse": 256 if coarse else None}, *(common.options or ())]
         return Invert(
             name,
             build_method(kind, settings),
@@ -130,15 +164,15 @@ def invert(
 
 def turntable(
     common: Drawn,
-    frames: Annotated[int, typer.Option(min=2, help="Frames of the loop.")] = 72,
+    frames: Annotated[int, typer.Option(min=2, help="Number of frames in the loop.")] = 72,
     format: Annotated[Literal["gif", "webp", "mp4"], typer.Option(help="File format.")] = "gif",
-    yaw_deg: Annotated[float, typer.Option(help="To either side, degrees.")] = 30.0,
-    pitch_deg: Annotated[float, typer.Option(help="Up and down, degrees.")] = 8.0,
+    yaw_deg: Annotated[float, typer.Option(help="Degrees to either side.")] = 30.0,
+    pitch_deg: Annotated[float, typer.Option(help="Degrees up and down.")] = 8.0,
     path: Annotated[
-        Literal["swing", "orbit"], typer.Option(help="There and back, or once around.")
+        Literal["swing", "orbit"], typer.Option(help="Swing to and fro, or go once around.")
     ] = "swing",
-    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames a second.")] = 24.0,
-    seg: Annotated[bool, typer.Option("--seg", help="Put the label map beside.")] = False,
+    fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 24.0,
+    seg: Annotated[bool, typer.Option("--seg", help="Show the label map beside the face.")] = False,
     start: From = None,
     mark: Mark = True,
 ) -> None:

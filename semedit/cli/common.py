@@ -9,7 +9,7 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,26 +31,49 @@ ON_FOLDERS: list[str] = []  # commands that work on a folder, and so can be step
 WORKSPACE = "Workspace"  # headings of `--help`
 RUN = "Run"
 
+
+def setting(given: Any) -> Any:
+    """One NAME=VALUE: that text, or a table of a file, whose values have types."""
+    return given
+
+
 Options = Annotated[
-    list[str] | None,
-    typer.Option("-o", metavar="NAME=VALUE", help="Option of the method; see `semedit methods`."),
+    list[Any] | None,
+    typer.Option(
+        "-o",
+        parser=setting,
+        metavar="NAME=VALUE",
+        help="Set an option of the method; see `semedit methods`.",
+    ),
 ]
 Mark = Annotated[
-    bool, typer.Option("--mark/--no-mark", help="Say in the picture's XMP that it is edited.")
+    bool,
+    typer.Option("--mark/--no-mark", help="Note in the picture's XMP metadata that it was edited."),
 ]
-Method = Annotated[str, typer.Option("--method", "-m", help="By name; see `semedit methods`.")]
+Method = Annotated[
+    str, typer.Option("--method", "-m", help="Name of the method; see `semedit methods`.")
+]
 From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Start from `latents` or a step, like 01-smiling; else the newest. With --mask: "
-        "`none` makes a face from the map alone.",
+        help="Start from `latents` or from a step, like 01-smiling; default: the newest. With "
+        "--mask, `none` makes a face from the map alone.",
+    ),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="Start from `latents` or from a step, like 01-smiling; default: the newest."
     ),
 ]
 GeneratorName = Annotated[
-    str, typer.Option("--generator", "-w", help="Weights of the generator, by name or path.")
+    str,
+    typer.Option("--generator", "-w", help="Generator to use: the name or path of its weights."),
 ]
-Fresh = Annotated[int, typer.Option("-n", min=0, help="Fresh heads to render; 0: the shipped set.")]
+Fresh = Annotated[
+    int, typer.Option("-n", min=0, help="Number of new heads to render; 0: use the shipped set.")
+]
 
 
 @dataclass(frozen=True)
@@ -60,16 +83,23 @@ class Shared:
     device: Annotated[
         str,
         typer.Option(
-            envvar="SEMEDIT_DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN
+            envvar="SEMEDIT_DEVICE",
+            help="Device: auto, cpu, cuda, cuda:N or mps.",
+            rich_help_panel=RUN,
         ),
     ] = "auto"
-    seed: Annotated[int, typer.Option(help="Of everything drawn.", rich_help_panel=RUN)] = 0
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.", rich_help_panel=RUN)] = 0
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, help="CPU threads; 0: all.", rich_help_panel=RUN)
+        int,
+        typer.Option(
+            "--jobs", "-j", min=0, help="Number of CPU threads; 0: all.", rich_help_panel=RUN
+        ),
     ] = 0
     json: Annotated[
         bool,
-        typer.Option("--json", help="JSON lines on stdout, a summary last.", rich_help_panel=RUN),
+        typer.Option(
+            "--json", help="Write JSON lines to stdout, ending with a summary.", rich_help_panel=RUN
+        ),
     ] = False
 
 
@@ -79,45 +109,54 @@ class Common(Shared):
 
     work: Annotated[
         Path,
-        typer.Option(envvar="SEMEDIT_WORK", help="The workspace.", rich_help_panel=WORKSPACE),
+        typer.Option(envvar="SEMEDIT_WORK", help="Workspace folder.", rich_help_panel=WORKSPACE),
     ] = Path("semedit-work")
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Redo what is up to date.", rich_help_panel=WORKSPACE),
+        typer.Option(
+            "--overwrite", help="Redo even what is up to date.", rich_help_panel=WORKSPACE
+        ),
     ] = False
     retry_failed: Annotated[
         bool,
         typer.Option(
-            "--retry-failed", help="Try again what failed before.", rich_help_panel=WORKSPACE
+            "--retry-failed", help="Retry inputs that failed before.", rich_help_panel=WORKSPACE
         ),
     ] = False
     max_failures: Annotated[
         int,
         typer.Option(
             min=0,
-            help="End when so many inputs failed in this run; 0: never.",
+            help="Stop after this many failed inputs; 0: never.",
             rich_help_panel=WORKSPACE,
         ),
     ] = 0
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Say what would be done, do nothing.", rich_help_panel=WORKSPACE
+            "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=WORKSPACE
         ),
     ] = False
     shard: Annotated[
         str,
         typer.Option(
-            metavar="I/N", help="Part I of N, which run side by side.", rich_help_panel=RUN
+            metavar="I/N",
+            help="Do only part I of N, to share the work among N runs.",
+            rich_help_panel=RUN,
         ),
     ] = "1/1"
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="ray: on all devices of a Ray cluster.", rich_help_panel=RUN),
+        typer.Option(
+            help="local, or ray: run on all devices of a Ray cluster.", rich_help_panel=RUN
+        ),
     ] = "local"
     address: Annotated[
         str | None,
-        typer.Option(help="Of the Ray cluster; none: one on this machine.", rich_help_panel=RUN),
+        typer.Option(
+            help="Address of the Ray cluster; default: start one on this machine.",
+            rich_help_panel=RUN,
+        ),
     ] = None
 
 
@@ -126,7 +165,7 @@ class OnFaces(Common):
     """Options that every command has that works on aligned faces."""
 
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names or globs of faces; none means all.")
+        list[str] | None, typer.Argument(help="Names or globs of faces; default: all.")
     ] = None
 
 
@@ -142,7 +181,7 @@ class Made(Drawn):
     """Options that every command has that makes latents."""
 
     options: Options = None
-    batch: Annotated[int, typer.Option(min=1, help="Faces worked on together.")] = 4
+    batch: Annotated[int, typer.Option(min=1, help="Number of faces processed at once.")] = 4
     mark: Mark = True
 
 
@@ -194,7 +233,11 @@ def _from_environment(parameter: inspect.Parameter, *prefixes: str) -> inspect.P
     if not isinstance(option, typer.models.OptionInfo) or option.envvar:
         return parameter
     option = copy.copy(option)  # commands share it
-    option.envvar = [f"SEMEDIT_{prefix}{parameter.name}".upper() for prefix in prefixes]
+    words = (option.default, *(option.param_decls or ()))  # Annotated has the first as a default
+    long = [word for word in words if isinstance(word, str) and word.startswith("--")]
+    flag = long[0].partition("/")[0].lstrip("-").replace("-", "_") if long else parameter.name
+    names = dict.fromkeys((flag, parameter.name))
+    option.envvar = [f"SEMEDIT_{prefix}{name}".upper() for prefix in prefixes for name in names]
     option.show_envvar = False
     return parameter.replace(annotation=Annotated[kind, option])
 
@@ -207,9 +250,26 @@ class App(TyperGroup):
             return super().main(*args, **kwargs)
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a recipe gives a command: parameter -> value with its type, in the place of words."""
+
+    values: Mapping[str, Any]
+
+    def parse_args(self, args: list[str]) -> tuple[dict[str, Any], list[str], list[Any]]:
+        """As a parser of a command line answers: values, words left, the order of options."""
+        return dict(self.values), list(args), []
+
+
 class Command(TyperCommand):
     """A command whose paths may begin with ~, wherever they come from: the command line, the
-    environment, a settings file, a recipe."""
+    environment, a settings file, a recipe. Its context's object may be a Given."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        if isinstance(ctx.obj, Given):
+            parser.parse_args = ctx.obj.parse_args  # type: ignore[method-assign]
+        return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
@@ -218,13 +278,15 @@ class Command(TyperCommand):
 
 
 def _expanded(name: str, value: Any) -> Any:
-    """An option's value with the home folder for ~, also behind NAME=.
+    """An option's value with the home folder for ~, also behind NAME= and in tables.
 
     Raises:
         OptionError: a number that is not finite.
     """
     if isinstance(value, list | tuple):
         return type(value)(_expanded(name, one) for one in value)
+    if isinstance(value, Mapping):
+        return {key: _expanded(key, one) for key, one in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(f"{name} is not a finite number")
     if isinstance(value, Path):
@@ -267,7 +329,11 @@ def reported() -> Iterator[None]:
     except BrokenPipeError as error:  # whoever read stdout has enough
         raise SystemExit(1) from error
     except MemoryError as error:
-        say("error", "not enough memory", "free some, or do less at once")
+        say(
+            "error",
+            "not enough memory",
+            "free some, or process less at once",
+        )
         raise SystemExit(1) from error
     except OSError as error:
         reason = error.strerror or str(error)

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     common: Shared,
     folder: Annotated[Path, typer.Argument(help="Folder to work in.")] = Path("semedit-demo"),
-    frames: Annotated[int, typer.Option(min=4, help="Frames of each turntable.")] = 36,
+    frames: Annotated[int, typer.Option(min=4, help="Number of frames in each turntable.")] = 36,
 ) -> None:
     """Run the whole chain on four faces and show it on a contact sheet."""
     from semedit.batch.workspace import Workspace
@@ -43,7 +43,7 @@ def demo(
         failed |= reporter.failed > 0
 
     with space.locked(make=True):
-        sheet = chain.run(folder, space, reported, frames, chosen, step)
+        sheet = chain.run_chain(folder, space, reported, frames, chosen, step)
     places = {
         "photographs": folder / "photographs",
         "aligned faces": space.root / "faces",

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from semedit.directions.directions import Directions
     from semedit.generators import Generator
 
-Out = Annotated[Path | None, typer.Option(help="File to write; default: among the user's weights.")]
-Samples = Annotated[int, typer.Option("--samples", "-n", min=16, help="Samples of the generator.")]
+Out = Annotated[
+    Path | None, typer.Option(help="File to write; default: a file among your weights.")
+]
+Samples = Annotated[
+    int,
+    typer.Option(
+        "--samples", "-n", min=16, help="Number of random faces drawn from the generator."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,34 +38,42 @@ def register(app: typer.Typer) -> None:
 def fit(
     common: Shared,
     attributes: Annotated[
-        list[str] | None, typer.Argument(help="Attributes; none means all.")
+        list[str] | None, typer.Argument(help="Attributes; default: all.")
     ] = None,
     samples: Samples = 20000,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help="Leave this attribute as it is; may be given several times."),
+        typer.Option(help="Attribute to leave unchanged; may be given several times."),
     ] = None,
     share: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="Of the samples, taken at either end.")
+        float,
+        typer.Option(
+            min=0.001, max=0.5, help="Share of the samples taken at each end of the scores."
+        ),
     ] = 0.1,
     classifier: Annotated[
-        str, typer.Option(help="auto, builtin or branched: what scores the samples.")
+        str, typer.Option(help="Classifier that scores the samples: auto, builtin or branched.")
     ] = "auto",
     region: Annotated[
         str,
-        typer.Option(help="Of this region's codes alone, where codes have regions; like mouth."),
+        typer.Option(
+            help="Move only this region's codes, like mouth, if the generator's codes have regions."
+        ),
     ] = "",
     out: Out = None,
     generator: GeneratorName = "heads-128",
     heads: Annotated[
         Path | None,
-        typer.Option("--data", help="Regress on rendered heads, as the generator's encoder sees."),
+        typer.Option(
+            "--data",
+            help="Folder of rendered heads to regress on, through the generator's encoder.",
+        ),
     ] = None,
 ) -> None:
     """Fit directions of attributes: boundaries between samples that a classifier scores.
 
-    With --data, by regression on rendered heads, whose attributes are known; all at once. With
-    --region, edits along it leave the codes of all other regions alone.
+    With --data, all are fitted at once by regression on rendered heads, whose attributes are known.
+    With --region, edits along the direction leave the codes of all other regions unchanged.
     """
     from semedit.generators import load_generator
 
@@ -76,7 +91,7 @@ def fit(
             if names or apart or region:
                 raise OptionError(
                     "--data fits all attributes at once, in all codes",
-                    "leave their names and the region out",
+                    "leave out the attributes and the region",
                 )
             from semedit.trainers.directions import from_heads
 
@@ -124,7 +139,9 @@ def _boundaries(
 
 def pca(
     common: Shared,
-    components: Annotated[int, typer.Option(min=1, help="How many, the widest first.")] = 20,
+    components: Annotated[
+        int, typer.Option(min=1, help="Number of components, the largest first.")
+    ] = 20,
     samples: Samples = 20000,
     out: Out = None,
     generator: GeneratorName = "heads-128",
@@ -145,14 +162,16 @@ def pca(
 def import_(
     common: Shared,
     file: Annotated[Path, typer.Argument(help="A published .npy, .npz, .pt or .safetensors file.")],
-    name: Annotated[str | None, typer.Option(help="Of the direction; default: the file's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the direction; default: the file's name.")
+    ] = None,
     key: Annotated[
         str | None, typer.Option(help="Which array of a file that holds several.")
     ] = None,
     out: Out = None,
     generator: GeneratorName = "heads-128",
 ) -> None:
-    """Take over a published direction of W or W+, after checking that it fits the generator."""
+    """Import a published direction of W or W+, after checking that it fits the generator."""
     from semedit.directions.published import import_directions
     from semedit.generators import load_generator
 
@@ -184,7 +203,7 @@ def _keep(
             require_made_for(before, generator, path)
             found = before.joined(found)
         except LatentError as error:
-            say("warning", f"{error.message} They are replaced.")
+            say("warning", f"{error.message}; they are replaced")
     facts = {"command": told, "seed": str(common.seed), "data": made_of, "licence": licence}
     with weights.writing() if out is None else nullcontext():
         found.save(path, **facts)
@@ -200,7 +219,7 @@ def _keep(
 
 
 def list_directions(common: Shared, generator: GeneratorName = "heads-128") -> None:
-    """The directions that a generator has, and how well each parts its attribute."""
+    """List a generator's directions, and how well each separates its attribute."""
     from semedit.directions.directions import directions_for
     from semedit.generators import load_generator
 

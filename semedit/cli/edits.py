@@ -10,18 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semedit.cli import between_and_mesh
 from semedit.cli.common import From, Made, Method, command, run
+from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
+from semedit.options import Setting, typed_value
 
 if TYPE_CHECKING:
     from semedit.tasks.steps import Step
 
-if TYPE_CHECKING:
-    pass
-
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
+Strength = float | str
+
+
+def strength_of(given: Any) -> Strength:
+    """One strength, or the text FROM:TO:COUNT, which stays one.
+
+    Raises: OptionError: neither.
+    """
+    if isinstance(given, str) and ":" in given:
+        return given
+    strength: float = typed_value(given, float, "strength")
+    return strength
 
 
 def register(app: typer.Typer) -> None:
@@ -38,62 +48,69 @@ def edit(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", "-m", help="For --mask: mask, or canonical, in one pass."),
+        typer.Option(
+            "--method", "-m", help="Editor for --mask: mask, or canonical, which takes one pass."
+        ),
     ] = None,
     direction: Annotated[
         str | None, typer.Option(help="Move along this direction; see `semedit directions list`.")
     ] = None,
     strength: Annotated[
-        str | None,
+        Any,
         typer.Option(
-            help="Standard deviations; FROM:TO:COUNT, like -3:3:7, makes a strip of so many."
+            parser=strength_of,
+            metavar="NUMBER|FROM:TO:COUNT",
+            help="Strength in standard deviations; FROM:TO:COUNT, like -3:3:7, makes a strip.",
         ),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Layers that the direction moves, like 0-7; else all.")
+        str | None, typer.Option(help="Layers that the direction moves, like 0-7; default: all.")
     ] = None,
     transfer_from: Annotated[
-        str | None, typer.Option(help="Give faces the regions of this face.", **REGION)
+        str | None, typer.Option(help="Face to take the regions from.", **REGION)
     ] = None,
     texture_from: Annotated[
         str | None,
-        typer.Option(
-            help="Give regions the texture of this face: by name, latent or picture.", **REGION
-        ),
+        typer.Option(help="Face to take the texture from: a name, latent or picture.", **REGION),
     ] = None,
     texture_seed: Annotated[
-        int | None, typer.Option(help="Give regions a random texture, of this number.", **REGION)
+        int | None, typer.Option(help="Seed of a random texture for the regions.", **REGION)
     ] = None,
     region: Annotated[
         str | None,
         typer.Option(
-            help="hair, skin, nose, eyes or lips: edit it in one pass, without inversion. With "
-            "--transfer-from and --texture-...: regions like hair,lips. With --direction: the "
-            "regions whose codes move, of generators that have some.",
+            help="hair, skin, nose, eyes or lips: edit this region in one pass, without inversion. "
+            "With --transfer-from and --texture-...: regions like hair,lips. With --direction: "
+            "the regions whose codes move, if the generator's codes have regions.",
             **REGION,
         ),
     ] = None,
     style_noise: Annotated[
-        float | None, typer.Option(help="Give it another style: noise, 1 for a new one.", **REGION)
+        float | None,
+        typer.Option(help="Noise added to the region's style; 1: an entirely new one.", **REGION),
     ] = None,
     style_from: Annotated[
         str | None,
-        typer.Option(help="Give it the style of this face, by name or picture.", **REGION),
+        typer.Option(help="Face, by name or picture, to take the region's style from.", **REGION),
     ] = None,
     structure_noise: Annotated[
-        float | None, typer.Option(help="Give it another shape: noise, say 0.5.", **REGION)
+        float | None,
+        typer.Option(help="Noise added to the region's shape, for example 0.5.", **REGION),
     ] = None,
     as_published: Annotated[
-        bool, typer.Option("--as-published", help="Smooth the whole picture, too.", **REGION)
+        bool,
+        typer.Option(
+            "--as-published", help="Also smooth the whole picture, as published.", **REGION
+        ),
     ] = False,
     start: From = None,
 ) -> None:
-    """Edit faces by a label map that was drawn over, along a direction, by regions of another
-    face, or a region's style.
+    """Edit faces by an edited label map, along a direction, by regions of another face, or by the
+    style of a region.
 
-    A strip of strengths is a picture to look at, sweeps/NAME/DIRECTION.png, and no step of the
-    face's chain of edits. Edits of a region in one pass take heads-l2sae-128, or other weights of
-    `semedit train l2sae`: -w NAME.
+    A strip of strengths is only a picture, sweeps/NAME/DIRECTION.png; it does not become a step in
+    the face's chain of edits. Edits of a region in one pass need heads-l2sae-128 or other weights
+    made by `semedit train l2sae`; choose them with -w NAME.
     """
     styled = {
         "--style-noise": style_noise,
@@ -148,13 +165,15 @@ def _way(
     given = [name for name, value in ways.items() if value is not None]
     noted = [name for name, value in (styled | others).items() if value is not None]
     if len(given) > 1:
-        raise OptionError(f"say one way to edit, not {' and '.join(given)}")
+        raise OptionError(f"give only one way to edit, not {' and '.join(given)}")
     if not given and region is None:
         if any(name in styled for name in noted):
-            raise OptionError("which region?", "give --region hair, skin, nose, eyes or lips")
+            raise OptionError(
+                "no region is given", "say which region: --region hair, skin, nose, eyes or lips"
+            )
         raise OptionError(
-            "say how to edit",
-            "give --mask FILE|DIR, --direction NAME, --region NAME, or --transfer-from FACE",
+            "no edit is given",
+            "say how to edit, by --mask, --direction, --region, --transfer-from or --texture-from",
         )
     way = given[0] if given else "--region"
     noted += ["--region"] if region is not None and given else []
@@ -172,7 +191,7 @@ def _mask(common: Made, mask: Path, method: str | None, start: str | None) -> No
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if start == "none":
-        between_and_mesh.draw(common, mask)
+        draw_faces(common, mask)
         return
     from semedit.tasks import steps
 
@@ -183,18 +202,17 @@ def _direction(
     common: Made,
     name: str,
     region: str | None,
-    strength: str | None,
+    strength: Strength | None,
     layers: str | None,
     start: str | None,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
     from semedit.tasks import steps
 
-    strip = strength is not None and ":" in strength
-    one = None if strip else strength
+    one = None if isinstance(strength, str) else strength
     step = steps.along(name, one, region, layers, common.options or ())
-    if strip:
-        _sweep(common, str(strength), step.settings, start)
+    if isinstance(strength, str):
+        _sweep(common, strength, step.settings, start)
     else:
         _edit(common, step, start)
 
@@ -224,8 +242,7 @@ def _restyle(
 ) -> None:
     """Edit a region; the default generator knows none, so that another stands in for it."""
     options |= {"as_published": as_published, "seed": common.seed}
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    settings = [*given, *(common.options or ())]
+    settings = [options, *(common.options or ())]
 
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Roi
@@ -248,7 +265,7 @@ def _restyle(
     run(common, "edit", make)
 
 
-def _sweep(common: Made, strengths: str, settings: Sequence[str], start: str | None) -> None:
+def _sweep(common: Made, strengths: str, settings: Sequence[Setting], start: str | None) -> None:
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
         from semedit.options import build_method
@@ -273,17 +290,17 @@ def attr(
     extra: dict[str, bool | None],
     method: Method = "fast",
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Of the descent; default: the method's.")
+        int | None, typer.Option(min=1, help="Number of descent steps; default: the method's own.")
     ] = None,
     start: From = None,
 ) -> None:
-    """Give faces attributes, or take them away, as a classifier sees them."""
+    """Add attributes to faces or remove them, guided by a classifier."""
     wanted = {name: value for name, value in extra.items() if value is not None}
     if not wanted:
-        raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
+        raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     from semedit.tasks.steps import attributes
 
-    settings = [*([] if steps is None else [f"steps={steps}"]), *(common.options or ())]
+    settings = [{"steps": steps}, *(common.options or ())]
     _edit(common, attributes(wanted, method, settings), start)
 
 

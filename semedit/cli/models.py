@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from semedit.cli import directions, evaluate, latents
+from semedit.cli import directions, evaluations, latents
 from semedit.cli.common import Command, Options, Shared, StepBar, command, data, device, say, stdout
 from semedit.errors import OptionError, SemeditError
 
@@ -23,10 +23,12 @@ def register(app: typer.Typer) -> None:
     command(app, "heads")(heads)
     command(app, "train")(train)
     app.command("methods", cls=Command)(list_methods)
-    evaluate.register(_group(app, "eval", "Measure against the truth."))
-    directions.register(_group(app, "directions", "Linear directions of codes."))
-    latents.register(_group(app, "latents", "Codes of faces, from and for other tools."))
-    group = _group(app, "weights", "Weight files: what there is, fetch, add, import.")
+    evaluations.register(_group(app, "eval", "Measure methods against known truth."))
+    directions.register(
+        _group(app, "directions", "Fit, import and list linear directions of codes.")
+    )
+    latents.register(_group(app, "latents", "Import and export codes of other tools."))
+    group = _group(app, "weights", "List, fetch, add, import and verify weight files.")
     group.command("list", cls=Command)(list_weights)
     group.command("fetch", cls=Command)(fetch)
     group.command("add", cls=Command)(add)
@@ -42,16 +44,19 @@ def _group(app: typer.Typer, name: str, text: str) -> typer.Typer:
 
 def heads(
     common: Shared,
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many heads.")] = 1000,
-    size: Annotated[int, typer.Option(min=16, max=2048, help="Pixels a side.")] = 256,
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of heads.")] = 1000,
+    size: Annotated[
+        int, typer.Option(min=16, max=2048, help="Side of the pictures, in pixels.")
+    ] = 256,
     look: Annotated[
-        Literal["plain", "hard"], typer.Option(help="plain, or randomised hard.")
+        Literal["plain", "hard"],
+        typer.Option(help="plain, or hard: with random light, cover and camera faults."),
     ] = "plain",
-    views: Annotated[int, typer.Option(min=1, help="Views of each head.")] = 1,
-    depth: Annotated[bool, typer.Option("--depth", help="Write depth, too.")] = False,
+    views: Annotated[int, typer.Option(min=1, help="Number of views of each head.")] = 1,
+    depth: Annotated[bool, typer.Option("--depth", help="Also write depth maps.")] = False,
 ) -> None:
-    """Render heads with exact labels, landmarks, cameras and attributes: a data set to train on."""
+    """Render heads with exact labels, landmarks, cameras and attributes, to train on."""
     from semedit.heads import write_dataset
 
     with StepBar("heads") as steps:
@@ -73,22 +78,25 @@ def train(
     common: Shared,
     name: Annotated[str, typer.Argument(help="What to train; see `semedit methods`.")],
     data_folder: Annotated[
-        Path, typer.Option("--data", help="Of `semedit heads`; CelebA or CelebAMask-HQ.")
+        Path,
+        typer.Option("--data", help="Folder made by `semedit heads`, or CelebA or CelebAMask-HQ."),
     ],
     run: Annotated[
-        Path | None, typer.Option(help="Folder of the run; default runs/NAME. Resumes.")
+        Path | None,
+        typer.Option(help="Folder of the run; default: runs/NAME. An existing run is resumed."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="End after so long; default: the trainer's end, or 60.")
+        float | None,
+        typer.Option(help="Stop after this many minutes; default: the trainer's own end, or 60."),
     ] = None,
-    kimg: Annotated[float | None, typer.Option(help="End after so many thousand items.")] = None,
+    kimg: Annotated[float | None, typer.Option(help="Stop after this many thousand items.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Sizes and losses, where there are presets: heads or paper."),
+        typer.Option(help="Preset of sizes and losses, if the trainer has any: heads or paper."),
     ] = None,
     options: Options = None,
 ) -> None:
-    """Train a built-in network; a run that was stopped goes on exactly where it was."""
+    """Train a built-in network; a run that was stopped continues exactly where it was."""
     from semedit.options import build_method, options_of, pick_method
     from semedit.trainers import TRAINERS
     from semedit.trainers.loop import Schedule
@@ -98,7 +106,7 @@ def train(
     device(common)
     placed = any(option.name == "device" for option in options_of(kind))
     given = {"device": common.device} if placed and common.device != "auto" else {}
-    settings = [*([] if preset is None else [f"preset={preset}"]), *(options or ())]
+    settings = [{"preset": preset}, *(options or ())]
     trainer = build_method(kind, settings, **given)
     folder = run or Path("runs") / name
     schedule = getattr(trainer, "schedule", Schedule(minutes=60.0))
@@ -120,14 +128,14 @@ def _tell(common: Shared, text: str, **values: Any) -> None:
 
 # Methods ----------------------------------------------------------------------------------------
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON lines to stdout.")]
 
 
 def list_methods(
-    name: Annotated[str | None, typer.Argument(help="Show only this one.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show only this method.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Generators, inverters, editors and trainers, with their options."""
+    """List generators, inverters, editors and trainers, with their options."""
     from semedit.editors import EDITORS
     from semedit.generators import GENERATORS
     from semedit.inverters import INVERTERS
@@ -174,7 +182,7 @@ def _show(
 
 
 def list_weights(as_json: AsJson = False) -> None:
-    """Every weight file semedit knows, and whether it is on this disk."""
+    """List all weight files that semedit knows, and whether they are on this disk."""
     from semedit import weights
 
     rows = weights.table().values()
@@ -205,8 +213,10 @@ def _origin(facts: dict[str, str]) -> str:
     return f"{kind}, imported from {source} ({format})"
 
 
-def fetch(names: Annotated[list[str], typer.Argument(help="Names of `weights list`.")]) -> None:
-    """Download weights, check them, and put them where the libraries look."""
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names, as `weights list` shows them.")],
+) -> None:
+    """Download weights, check them, and put them where the libraries look for them."""
     from semedit import weights
 
     for name in names:
@@ -221,10 +231,10 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names of `weights lis
 
 
 def add(
-    name: Annotated[str, typer.Argument(help="A name of `weights list`, or a new one.")],
-    file: Annotated[Path, typer.Argument(help="The file.")],
+    name: Annotated[str, typer.Argument(help="A name that `weights list` shows, or a new one.")],
+    file: Annotated[Path, typer.Argument(help="File to add.")],
 ) -> None:
-    """Put a local file among the weights, after checking it."""
+    """Add a local file to the weights, after checking it."""
     from semedit import weights
 
     if not file.exists():
@@ -239,7 +249,7 @@ def add(
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="A .pkl, .pt, .pth or .safetensors file.")],
     name: Annotated[
-        str | None, typer.Option(help="Of the weights; default: the file's own name.")
+        str | None, typer.Option(help="Name of the weights; default: the file's own name.")
     ] = None,
     number: Annotated[
         int | None,
@@ -247,7 +257,7 @@ def import_checkpoint(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a checkpoint of another project; `-w NAME` uses it. No code in it is run."""
+    """Convert another project's checkpoint, to be used by `-w NAME`. No code in it is run."""
     from semedit.checkpoints import examine
 
     plan = examine(file, number)
@@ -285,7 +295,7 @@ def _coverages(plan: ImportPlan) -> None:
 
 
 def verify() -> None:
-    """Check every weight file on this disk against its digest."""
+    """Check all weight files on this disk against their digests."""
     from semedit import weights
 
     wrong = 0

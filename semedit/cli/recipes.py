@@ -30,7 +30,7 @@ from typing import Annotated, Any
 import typer
 
 from semedit.cli import settings
-from semedit.cli.common import ON_FOLDERS, Common, command, data, reported, say
+from semedit.cli.common import ON_FOLDERS, Common, Given, command, data, reported, say
 from semedit.errors import OptionError
 from semedit.media.toml import place
 from semedit.options import suggestion
@@ -49,13 +49,13 @@ def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
     def run(
         common: Common,
         context: typer.Context,
-        recipe: Annotated[Path, typer.Argument(help="A TOML file; the guide describes it.")],
+        recipe: Annotated[Path, typer.Argument(help="TOML file with the steps; see the guide.")],
     ) -> None:
-        """Run the steps of a recipe: align, invert, edits, attr, turntable, with their options.
+        """Run the steps of a recipe: align, invert, edit, attr, turntable, with their options.
 
-        All options are checked before the first step starts; models are loaded once. The recipe
-        and all options as resolved are written to recipes/ in the workspace. Options given here
-        overrule the recipe's.
+        All options are checked before the first step starts, and models are loaded only once. The
+        recipe, and the options that it resolved to, are written to recipes/ in the workspace.
+        Options given here override the recipe's.
         """
         run_steps(recipe, common, _typed(context, common), commands())
 
@@ -63,13 +63,13 @@ def register(app: typer.Typer, commands: Callable[[], Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """One step: a command, the context in which its options are resolved, its place in the
     recipe."""
 
     name: str
     command: Any
-    arguments: list[str]
+    given: Given
     settings: dict[str, Any]
     place: str
 
@@ -84,7 +84,7 @@ class Step:
         Raises: OptionError: a value that the command does not take.
         """
         try:
-            context = self.command.make_context(self.name, list(self.arguments), **self._extra)
+            context = self.command.make_context(self.name, [], **self._extra)
         except settings.USAGE as error:
             raise OptionError(
                 f"{self.place}: step {self.name}: {error.format_message()}"
@@ -93,17 +93,17 @@ class Step:
 
     def run(self) -> int:
         """Its exit code."""
-        main, line = self.command.main, list(self.arguments)
+        main = self.command.main
         try:
             with reported():
-                return int(main(line, self.name, standalone_mode=False, **self._extra) or 0)
+                return int(main([], self.name, standalone_mode=False, **self._extra) or 0)
         except SystemExit as end:
             return int(end.code or 0)
 
     @property
     def _extra(self) -> dict[str, Any]:
         """Settings files count for steps as they do for commands."""
-        return {"default_map": self.settings}
+        return {"default_map": self.settings, "obj": self.given}
 
 
 def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -> None:
@@ -117,7 +117,7 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
     """
     from semedit.batch.workspace import Workspace
 
-    text, values = settings.read(recipe)
+    text, values = settings.read_file(recipe)
     steps = list(_steps(recipe, text, values, given, group))
     resolved = [{"command": step.name, **step.resolved()} for step in steps]
     space = Workspace(Path(str(resolved[0]["work"])))
@@ -133,7 +133,7 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
         raise typer.Exit(SOME_FAILED)
 
 
-def _follow(steps: list[Step], planning: bool) -> bool:
+def _follow(steps: list[RecipeStep], planning: bool) -> bool:
     """Run the steps one after another; returns whether inputs failed in any."""
     failed = False
     for number, step in enumerate(steps, 1):
@@ -149,8 +149,8 @@ def _follow(steps: list[Step], planning: bool) -> bool:
 
 def _steps(
     recipe: Path, text: str, values: dict[str, Any], given: dict[str, Any], group: Any
-) -> Iterator[Step]:
-    """The steps of a recipe as command lines.
+) -> Iterator[RecipeStep]:
+    """The steps of a recipe.
 
     Raises: OptionError: a step or an option that there is not; says in which line.
     """
@@ -175,16 +175,15 @@ def _steps(
         options = dict(table)
         name = options.pop("command", None)
         own = _command(where, name, options, group)
-        takes = {flag.lstrip("-") for p in own.params for flag in (*p.opts, *p.secondary_opts)}
-        takes |= {p.name for p in own.params}
-        known |= takes
-        shared = {k: v for k, v in values.items() if k in takes or k.replace("_", "-") in takes}
+        takes = settings.parameters(own, arguments=True)
+        known |= set(takes)
+        shared = {k: v for k, v in values.items() if settings.bare_name(k) in takes}
         if name == "align":
             options.setdefault("inputs", inputs)
-        line = arguments(where, name, own, {**shared, **options}, given)
-        yield Step(name, own, line, defaults.get(name, {}), where("command"))
+        values_ = parameter_values(where, name, own, {**shared, **options}, given)
+        yield RecipeStep(name, own, Given(values_), defaults.get(name, {}), where("command"))
     for key in values:
-        if key not in known and key.replace("_", "-") not in known:
+        if settings.bare_name(key) not in known:
             raise OptionError(
                 f"{place(recipe, text, key)}: no step has an option {key[:60]!r}",
                 suggestion(key, {*known, "inputs", "step"}),
@@ -230,44 +229,28 @@ def _typed(context: typer.Context, common: Common) -> dict[str, Any]:
     return {f.name: getattr(common, f.name) for f in fields(Common) if typed(f.name)}
 
 
-def arguments(
+def parameter_values(
     where: Where, name: str, own: Any, options: Mapping[str, Any], given: Mapping[str, Any]
-) -> list[str]:
-    """A step's options as a command line.
+) -> dict[str, Any]:
+    """The parameters of a step's command, and their values.
 
     Args: where: tells places of the recipe. options: of it. given: such as overrule them.
     Raises: OptionError: the command has no such option, or not with such a value.
     """
-    flags: list[str] = []
-    rest: list[str] = []
+    found: dict[str, Any] = {}
+    takes = settings.parameters(own, arguments=True)
     for key, value in {**options, **given}.items():
-        spelled = {key, key.replace("_", "-")}
-        for parameter in own.params:
-            away = spelled & {opt.lstrip("-") for opt in parameter.secondary_opts}
-            if away or spelled & {parameter.name, *(opt.lstrip("-") for opt in parameter.opts)}:
-                break
-        else:
-            every = [p.name for p in own.params]
+        parameter = takes.get(settings.bare_name(key))
+        if parameter is None:
+            every = settings.told(own, arguments=True)
             raise OptionError(
                 f"{where(key)}: {name} has no option {key[:60]!r}", suggestion(key, every)
             )
-        if key not in given:
-            value = settings.fitting(f"{where(key)}: {name}", parameter, value)
-        if away:  # no-smiling = true
-            value = not value
-        if parameter.param_type_name == "argument":
-            rest += [str(one) for one in (value if isinstance(value, list) else [value])]
-        else:
-            flags += _flags(parameter, value)
-    return [*flags, "--", *rest]
-
-
-def _flags(parameter: Any, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        chosen = parameter.opts if value else parameter.secondary_opts
-        return chosen[:1]
-    return [part for one in (value if isinstance(value, list) else [value])
-            for part in (parameter.opts[0], str(one))]  # fmt: skip
+        typed = key in given
+        found[parameter.name] = (
+            value if typed else settings.file_value(f"{where(key)}: {name}", key, parameter, value)
+        )
+    return found
 
 
 def _keep(space: Any, recipe: Path, text: str, resolved: list[dict[str, Any]]) -> None:
@@ -293,4 +276,7 @@ def _toml(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        inside = ", ".join(f"{_toml(str(key))} = {_toml(one)}" for key, one in value.items())
+        return f"{{ {inside} }}"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -32,11 +32,12 @@ from semedit.options import suggestion
 FILE = Path("semedit.toml")
 LARGEST = 1 << 20  # bytes of a settings file or a recipe
 OWN = ("address", "engine", "overwrite")  # options that a folder's file cannot set
+WERE_SWITCHES = ("parse", "pose")  # in files of earlier versions; now names of back-ends
 SHOWN = 60  # characters of a name in a message
 USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is typed wrongly
 
 
-def files() -> list[Path]:
+def settings_files() -> list[Path]:
     """The settings files that are there, the weaker one first."""
     # isfile: what cannot be looked at, say another user's home, holds no settings
     return [path for path in (_own(), FILE) if os.path.isfile(path)]  # noqa: PTH113
@@ -55,12 +56,12 @@ def defaults(group: Any) -> dict[str, Any]:
         OptionError: not TOML, no command has such an option, or the folder's file may not set it.
     """
     found: dict[str, Any] = {}
-    for path in files():
+    for path in settings_files():
         _merge(found, _of_file(path, group))
     return found
 
 
-def read(path: Path) -> tuple[str, dict[str, Any]]:
+def read_file(path: Path) -> tuple[str, dict[str, Any]]:
     """The text of a TOML file, and its values.
 
     Raises:
@@ -73,14 +74,15 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _of_file(path: Path, group: Any) -> dict[str, Any]:
-    text, values = read(path)
+    text, values = read_file(path)
     everywhere = {k: v for k, v in values.items() if not isinstance(v, dict)}
     known = {name for command in _commands(group) for name in parameters(command)}
     for key in everywhere:
-        if key.replace("-", "_") not in known:
+        if bare_name(key) not in known:
+            every = {name for command in _commands(group) for name in told(command)}
             raise OptionError(
                 f"{place(path, text, key)}: no command has an option {key[:SHOWN]!r}",
-                suggestion(key, known),
+                suggestion(key, every),
             )
     tables = {k: v for k, v in values.items() if k not in everywhere}
     return _of_group(path, text, group, everywhere, tables)
@@ -105,26 +107,27 @@ def _of_group(
             continue
         known = parameters(command)
         for key in own:
-            if key.replace("-", "_") not in known:
+            if bare_name(key) not in known:
                 raise OptionError(
                     f"{place(path, text, key)}: {name} has no option {key[:SHOWN]!r}",
-                    suggestion(key, known),
+                    suggestion(key, told(command)),
                 )
-        plain = {k.replace("-", "_"): v for k, v in {**everywhere, **own}.items()}
         found[name] = {
-            k: _value(path, command, known[k], v) for k, v in plain.items() if k in known
+            known[bare_name(key)].name: _value(path, command, key, known[bare_name(key)], value)
+            for key, value in {**everywhere, **own}.items()
+            if bare_name(key) in known
         }
     return found
 
 
-def _value(path: Path, command: Any, option: Any, value: Any) -> Any:
+def _value(path: Path, command: Any, key: str, option: Any, value: Any) -> Any:
     """What a file says of an option, if the option takes it and the file may say it."""
-    fits = fitting(str(path), option, value)
+    fits = file_value(str(path), key, option, value)
     try:
         option.process_value(command.context_class(command), fits)
     except USAGE as error:
         raise OptionError(f"{path}: {error.format_message()}") from error
-    return _allowed(path, option.name, fits)
+    return _allowed(path, name_of(option), fits)
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
@@ -143,13 +146,45 @@ def _commands(group: Any) -> Iterator[Any]:
             yield command
 
 
-def parameters(command: Any) -> dict[str, Any]:
-    """Options of a command by their names in files: --min-face is min_face, --from is from."""
+def parameters(command: Any, arguments: bool = False) -> dict[str, Any]:
+    """What a command takes, by its names in files: those of flags, with _ for -, and its own.
+
+    --min-face is min_face or min-face, --from is from, --no-mark is no_mark.
+    """
     found: dict[str, Any] = {}
     for parameter in command.params:
-        if parameter.param_type_name == "option" and parameter.name != "help":
-            found[parameter.name] = parameter
+        if parameter.name == "help" or not (arguments or parameter.param_type_name == "option"):
+            continue
+        for name in (*parameter.opts, *parameter.secondary_opts, parameter.name):
+            found[bare_name(name)] = parameter
     return found
+
+
+def bare_name(name: str) -> str:
+    """A flag's name or a key as files are compared: without dashes in front, with _ inside."""
+    return name.lstrip("-").replace("-", "_")
+
+
+def told(command: Any, arguments: bool = False) -> list[str]:
+    """The names of what a command takes, as a message suggests them: hidden ones are not."""
+    every = parameters(command, arguments)
+    return [name_of(p) for p in every.values() if not getattr(p, "hidden", False)]
+
+
+def name_of(parameter: Any) -> str:
+    """What a parameter is called in files and messages: like its long flag."""
+    long = [opt for opt in parameter.opts if opt.startswith("--")]
+    return bare_name(long[0] if long and parameter.param_type_name == "option" else parameter.name)
+
+
+def file_value(file: str, key: str, parameter: Any, value: Any) -> Any:
+    """What a key of a file says of its parameter; no_mark = true is mark = false.
+
+    Raises: OptionError: as `fitting`.
+    """
+    fits = fitting(file, parameter, value)
+    negative = bare_name(key) in map(bare_name, parameter.secondary_opts)
+    return not fits if negative and isinstance(fits, bool) else fits
 
 
 # Values -----------------------------------------------------------------------------------------
@@ -162,16 +197,24 @@ def fitting(file: str, parameter: Any, value: Any) -> Any:
         OptionError: a list or table where one value belongs, a switch that is neither true nor
             false, a number that is not finite or too large, a text with a NUL.
     """
-    where = f"{file}: {parameter.name}"
+    at = f"{file}: {name_of(parameter)}"
+    if isinstance(value, bool) and parameter.name in WERE_SWITCHES:
+        return value
     if not (getattr(parameter, "multiple", False) or parameter.nargs == -1):
-        return _single(where, value, bool(getattr(parameter, "is_flag", False)))
+        return _single(at, value, bool(getattr(parameter, "is_flag", False)))
     if isinstance(value, dict) and parameter.param_type_name == "option":
-        # options = { steps = 50 }, for -o steps=50
-        pairs = {
-            k: _single(f"{where}.{k[:SHOWN]}", v, isinstance(v, bool)) for k, v in value.items()
-        }
-        return [_single(where, f"{k}={v}", False) for k, v in pairs.items()]
-    return [_single(where, one, False) for one in (value if isinstance(value, list) else [value])]
+        value = [value]
+    return [_one(at, one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _one(at: str, value: Any) -> Any:
+    """One of several values; a table keeps its types: options = { steps = 50 }, for -o steps=50."""
+    if not isinstance(value, dict):
+        return _single(at, value, False)
+    for name, one in value.items():
+        for part in one if isinstance(one, list) else [one]:
+            _single(f"{at}.{name[:SHOWN]}", part, isinstance(part, bool))
+    return value
 
 
 def _single(where: str, value: Any, switch: bool) -> Any:
@@ -185,7 +228,7 @@ def _single(where: str, value: Any, switch: bool) -> Any:
     if isinstance(value, str):
         _check_text(where, value)
     if not isinstance(value, str) and not (abs(value) < 1 << 63 and math.isfinite(value)):
-        raise OptionError(f"{where} is no number of a size that is meant")
+        raise OptionError(f"{where} is too large a number, or not a finite one")
     return value
 
 
@@ -225,9 +268,11 @@ def _allowed(path: Path, name: str, value: Any) -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Texts in a value that may be paths: whole, or behind NAME=."""
+    """Texts in a value that may be paths: whole, behind NAME=, or in a table."""
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, str):
+        if isinstance(one, dict):
+            yield from (text for inner in one.values() for text in _texts(inner))
+        elif isinstance(one, str):
             yield one
             yield one.partition("=")[2]
 

@@ -25,13 +25,14 @@ from semedit.cli.common import (
 from semedit.errors import NothingMatchedError, OptionError
 
 Work = Annotated[
-    Path, typer.Option(envvar="SEMEDIT_WORK", help="The workspace.", rich_help_panel=WORKSPACE)
+    Path, typer.Option(envvar="SEMEDIT_WORK", help="Workspace folder.", rich_help_panel=WORKSPACE)
 ]
-Names = Annotated[list[str] | None, typer.Argument(help="Names or globs of faces; none means all.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names or globs of faces; default: all.")]
 Select = Annotated[
     str,
     typer.Option(
-        metavar="STATUS|GLOB,...", help="Only faces that failed, skipped, warned, done; or a glob."
+        metavar="STATUS|GLOB,...",
+        help="Show only faces that failed, skipped, warned or done, or that match a glob.",
     ),
 ]
 
@@ -53,7 +54,7 @@ class Told:
     names: Names = None
     work: Work = Path("semedit-work")
     json: Annotated[
-        bool, typer.Option("--json", help="A JSON line on stdout.", rich_help_panel=RUN)
+        bool, typer.Option("--json", help="Write a JSON line to stdout.", rich_help_panel=RUN)
     ] = False
 
 
@@ -66,15 +67,18 @@ def register(app: typer.Typer) -> None:
 
 def paint(
     common: Painted,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to serve the page on; 0: any free one.")
+    ] = 0,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
 ) -> None:
-    """Paint label maps in a browser and see the faces follow; saved as `edit` and `attr` would.
+    """Paint label maps in a browser and see the faces follow.
 
-    The page is served to this machine alone, at an address that holds a secret: whoever has the
-    address can edit. Ctrl-C ends it. Takes the extra semedit[web].
+    Edits are saved as `edit` and `attr` save them. The page is served to this machine only, at an
+    address that holds a secret: whoever has the address can edit. Ctrl-C ends it. Needs the extra
+    semedit[web].
     """
     from semedit.batch.workspace import Workspace
 
@@ -119,20 +123,25 @@ def report(
     common: Told,
     select: Select = "",
     output: Annotated[
-        Path | None, typer.Option(help="Of the first page; default: WORK/report.html.")
+        Path | None, typer.Option(help="File of the first page; default: WORK/report.html.")
     ] = None,
     sort: Annotated[
-        str, typer.Option(help="A figure, like 'invert: psnr_db', largest first; -FIGURE: least.")
+        str,
+        typer.Option(
+            help="Figure to sort by, like 'invert: psnr_db', largest first; -FIGURE: reversed."
+        ),
     ] = "",
-    per_page: Annotated[int, typer.Option(min=1, help="Faces of a page.")] = 100,
-    side: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of its pictures.")] = 160,
+    per_page: Annotated[int, typer.Option(min=1, help="Number of faces on each page.")] = 100,
+    side: Annotated[
+        int, typer.Option(min=32, max=1024, help="Side of its pictures, in pixels.")
+    ] = 160,
 ) -> None:
-    """Write a page to look through: every face with its photograph, map, inversion, edits,
+    """Write a page that shows every face with its photograph, label map, inversion, edits,
     turntable, figures, warnings and failures.
 
-    Pictures are in the page, so that it can be sent; it is sorted and filtered in the browser, and
-    can be printed. More than --per-page faces make several pages, report-2.html and so on (10,000
-    faces: 100 pages of some 8 MB), which --sort orders as a whole. Takes the extra semedit[web].
+    The page contains its pictures, so it can be sent to others, sorted and filtered in the browser,
+    and printed. More than --per-page faces make several pages, report-2.html and so on (10,000
+    faces: 100 pages of some 8 MB), which --sort orders as a whole. Needs the extra semedit[web].
     """
     from semedit.batch.holdings import holdings
     from semedit.batch.workspace import Workspace
@@ -152,17 +161,20 @@ def sheet(
         str,
         typer.Option(
             help="photograph, crop, map, inversion, edit (the newest), left, front, right (of a "
-            "turntable), or what a step is called, like smiling; a|b: whichever is there."
+            "turntable), or the name of a step, like smiling; a|b: the first that exists."
         ),
     ] = "crop,map,inversion,edit",
     output: Annotated[
-        Path | None, typer.Option(help=".png, .jpg, .webp or .pdf; default: WORK/sheet.png.")
+        Path | None,
+        typer.Option(help="File to write, .png, .jpg, .webp or .pdf; default: WORK/sheet.png."),
     ] = None,
-    cell: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of a picture.")] = 192,
-    rows: Annotated[int, typer.Option(min=1, help="Faces of a page, for a PDF.")] = 8,
+    cell: Annotated[
+        int, typer.Option(min=32, max=1024, help="Side of each picture, in pixels.")
+    ] = 192,
+    rows: Annotated[int, typer.Option(min=1, help="Number of faces on each page of a PDF.")] = 8,
     mark: Mark = True,
 ) -> None:
-    """Put faces side by side on a contact sheet, for papers and friends."""
+    """Put faces side by side on a contact sheet."""
     from semedit.batch.holdings import holdings
     from semedit.batch.workspace import Workspace
     from semedit.tasks.sheet import write_sheet
@@ -174,7 +186,7 @@ def sheet(
     path = output or common.work / "sheet.png"
     chosen = [column.strip() for column in columns.split(",") if column.strip()]
     if not chosen:
-        raise OptionError("which columns?", "for example --columns crop,map,edit")
+        raise OptionError("no columns are given", "for example --columns crop,map,edit")
     write_sheet(path, faces, chosen, cell, rows, mark)
     _say(common, "sheet", [path], len(faces))
 

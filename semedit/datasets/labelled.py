@@ -62,7 +62,7 @@ def read_labelled(data: str | Path, resolution: int) -> Labelled:
     places = [data] if (data / "heads.json").is_file() else _folders(data)
     if not places:
         raise InputError(
-            f"{data} holds neither rendered heads nor CelebAMask-HQ.",
+            f"{data} holds neither rendered heads nor CelebAMask-HQ",
             "semedit heads OUT makes some",
         )
     folders = [Folder.read(place, resolution) for place in places]

@@ -61,7 +61,7 @@ class Folder:
             ) from error
         if first + n > EVALUATION_SEED:
             raise InputError(
-                f"The heads of {data} are reserved for evaluation.",
+                f"the heads of {data} are reserved for evaluation",
                 hint=f"render others with a seed below {EVALUATION_SEED}",
             )
         return cls(*_resized(data, resolution, n, views), arrays, about, size)
@@ -146,7 +146,7 @@ def read_heads(data: str | Path, resolution: int) -> Heads:
         Folder.read(place if place == data else place.parent, resolution) for place in places
     ]
     if not folders:
-        raise InputError(f"{data} holds no rendered heads.", hint="semedit heads OUT makes them")
+        raise InputError(f"{data} holds no rendered heads", hint="semedit heads OUT makes them")
     held = []
     for folder in folders:
         n, views = folder.images.shape[:2]

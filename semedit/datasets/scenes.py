@@ -246,7 +246,7 @@ def _paste(
         landmarks = landmarks[MIRROR]
     alpha = _warp(image, head.picture, linear, shift)
     for one in others:
-        one.shown &= ~covered(alpha, one.landmarks)
+        one.shown &= ~hidden_landmarks(alpha, one.landmarks)
     return Pasted(landmarks, within(landmarks, 0, 0, image.width, image.height), head.face)
 
 
@@ -275,7 +275,7 @@ def _warp(
     return alpha
 
 
-def covered(alpha: np.ndarray, points: np.ndarray) -> np.ndarray:
+def hidden_landmarks(alpha: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Whether an opacity uint8 [R,R] hides points [P,2] px: bool [P]; outside nothing is hidden."""
     x, y = np.floor(points).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < alpha.shape[1]) & (y < alpha.shape[0])
@@ -300,7 +300,7 @@ def _pole(image: Image.Image, pasted: Sequence[Pasted], random: np.random.Genera
     ImageDraw.Draw(mask).polygon(corners, fill=255)
     image.paste(_colour(random), (0, 0), mask)
     for one in pasted:
-        one.shown &= ~covered(np.asarray(mask), one.landmarks)
+        one.shown &= ~hidden_landmarks(np.asarray(mask), one.landmarks)
 
 
 def _framed(

@@ -20,7 +20,7 @@ def stored(path: Path, shape: tuple[int, ...] | None = None, mapped: bool = Fals
     Args:   shape: that it must have; None: any.
     Raises: InputError: it is damaged, or of another shape.
     """
-    again = f"delete {path}, and it is made anew"
+    again = f"delete {path}; it will be made again"
     try:
         found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

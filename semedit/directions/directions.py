@@ -73,7 +73,7 @@ def read_directions(source: str | Path) -> Directions:
     except (SafetensorError, OSError) as error:
         raise LatentError(f"{path.name} holds no directions: {error}") from None
     if metadata.get("kind") != "directions":
-        raise LatentError(f"{path.name} holds no directions.")
+        raise LatentError(f"{path.name} holds no directions")
     units: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, code = key.split("/", 1)
@@ -143,7 +143,7 @@ class OfRegions:
         return replace(found, units=units, figures=figures)
 
 
-def files_of(name: str) -> list[Path]:
+def direction_files(name: str) -> list[Path]:
     """Where the directions of a generator lie: those that ship, then the user's own."""
     file = f"directions-{name}.safetensors"
     return [path for path in (weights.rows.DATA / file, own_file(name)) if path.is_file()]
@@ -160,7 +160,7 @@ def directions_for(generator: Generator) -> Directions:
     Raises: WeightsError: there are none.  LatentError: they were made for other weights.
     """
     found: Directions | None = None
-    for path in files_of(generator.name):
+    for path in direction_files(generator.name):
         own = read_directions(path)
         require_made_for(own, generator, path)
         found = own if found is None else found.joined(own)
@@ -177,7 +177,7 @@ def require_made_for(found: Directions, generator: Generator, path: Path) -> Non
     own = (generator.name, fingerprint(generator))
     if (found.generator, found.fingerprint) != own:
         raise LatentError(
-            f"The directions in {path} belong to generator {found.generator} "
-            f"({found.fingerprint[:12]}), not to {own[0]} ({own[1][:12]}).",
-            hint="delete the file and make them anew: semedit directions fit",
+            f"the directions in {path} belong to generator {found.generator} "
+            f"({found.fingerprint[:12]}), not to {own[0]} ({own[1][:12]})",
+            hint="delete the file and fit them again: semedit directions fit",
         )

@@ -128,7 +128,7 @@ class Boundary:
         count = min(round(self.share * len(scores)), len(scores) // 2)
         if count < 2 or float(scores.std()) == 0:
             raise OptionError(
-                f"{len(scores)} samples show no boundary: they are too few, or score alike.",
+                f"{len(scores)} samples show no boundary: they are too few, or score alike",
                 hint="take more samples",
             )
         order = scores.argsort()
@@ -154,7 +154,7 @@ def orthogonal(direction: Tensor, others: Sequence[Tensor]) -> Tensor:
     basis = torch.linalg.qr(torch.stack(list(others), 1))[0]
     rest = direction - basis @ (basis.T @ direction)
     if float(rest.norm()) < 1e-4:
-        raise OptionError("Nothing is left of a direction without those that it is to leave alone.")
+        raise OptionError("nothing is left of a direction without those that it is to leave alone")
     return rest / rest.norm()
 
 
@@ -291,7 +291,7 @@ def fit_components(generator: Generator, codes: Codes, count: int) -> Directions
     vectors = flatten(codes).double()
     most = min(vectors.shape[1], len(vectors) - 1)
     if not 1 <= count <= most:
-        raise OptionError(f"{len(vectors)} samples have 1 to {most} components, not {count}.")
+        raise OptionError(f"{len(vectors)} samples have 1 to {most} components, not {count}")
     values, columns = torch.linalg.eigh(vectors.T.cov())
     units, figures = {}, {}
     for i in range(count):

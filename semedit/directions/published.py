@@ -53,7 +53,7 @@ def import_directions(
     path = Path(path)
     mean = generator.mean_codes()
     if set(mean) != {"ws"} or mean["ws"].ndim != 3:
-        raise TraitError(f"{generator.name} has no W+ codes, which published directions move.")
+        raise TraitError(f"{generator.name} has no W+ codes, which published directions move")
     _refuse_foreign(path, generator)
     found = {
         k: _fitted(v, generator, path)
@@ -81,7 +81,7 @@ def _along(ws: Tensor, unit: Tensor) -> Tensor:
 def _refuse_foreign(path: Path, generator: Generator) -> None:
     """Directions that are known to be of another generator's space."""
     if not path.is_file():
-        raise InputError(f"{path} is not a file.")
+        raise InputError(f"{path} is not a file")
     known = FOREIGN_SHA256.get(weights.file_sha256(path))
     named = FOREIGN.search(path.stem)
     if known is None and named is None:
@@ -90,7 +90,7 @@ def _refuse_foreign(path: Path, generator: Generator) -> None:
     whose = known or f"{gan[named['gan'].lower()]} {named['data'].upper()}"  # type: ignore[index]
     raise LatentError(
         f"{path.name} is InterFaceGAN's boundary of {whose}, another space than that of "
-        f"{generator.name}.",
+        f"{generator.name}",
         hint="fit one in its own: semedit directions fit ATTRIBUTE",
     )
 
@@ -150,5 +150,5 @@ def _fitted(value: Tensor, generator: Generator, path: Path) -> Tensor:
         )
     direction = direction.float()
     if not bool(torch.isfinite(direction).all()) or not bool(direction.any()):
-        raise InputError(f"{path.name} is zero, or holds NaN or infinity.")
+        raise InputError(f"{path.name} is zero, or holds NaN or infinity")
     return direction

@@ -80,7 +80,7 @@ class Canonical(Editor):
         check_faces(generator, before, edited, latent.c)
         r = losses.drawn(labels, edited)
         if not bool(r.flatten(1).any(1).all()):
-            raise MaskError("The drawn label map is the face's own: there is nothing to edit.")
+            raise MaskError("the drawn label map is the face's own: there is nothing to edit")
         moved = [
             self._moved(generator, encoder, latent[i], edited[i : i + 1], r[i : i + 1])
             for i in range(len(latent))
@@ -142,7 +142,7 @@ def _load(path: str, device: str, own: nn.Module | None) -> nn.Module:
     if own is None or fingerprint(own) != rest:
         raise WeightsError(
             f"{path} holds a part of an encoder, and the generator's own is not the other part",
-            "its encoder was trained anew since then: semedit train canonical",
+            "its encoder was trained again since then: semedit train canonical",
         )
     return load_encoder(path, device, own)
 
@@ -157,7 +157,7 @@ def canonical_encoder(name: str, generator: Generator) -> nn.Module:
     made_for = weights.metadata(path).get("generator")
     if made_for not in (None, generator.name):
         raise LatentError(
-            f"The encoder in {path.name} belongs to {made_for}, not to {generator.name}.",
+            f"the encoder in {path.name} belongs to {made_for}, not to {generator.name}",
             hint=f"train one: semedit train canonical -o generator={generator.name}",
         )
     own = getattr(generator, "encoder", None)

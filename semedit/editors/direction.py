@@ -108,8 +108,8 @@ class Direction(Editor):
             try:
                 low, high = int(first), int(last or first)
             except ValueError:
-                raise OptionError(f"layers={self.layers}: write them like 0-5,8.") from None
+                raise OptionError(f"layers={self.layers}: write them like 0-5,8") from None
             if not 0 <= low <= high < len(move):
-                raise OptionError(f"layers={self.layers}: there are layers 0 to {len(move) - 1}.")
+                raise OptionError(f"layers={self.layers}: there are layers 0 to {len(move) - 1}")
             keep[low : high + 1] = 1
         return move * keep.view(-1, *[1] * (move.ndim - 1))

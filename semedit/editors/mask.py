@@ -85,7 +85,7 @@ class Mask(Editor):
         size = generator.resolution
         r = losses.drawn(labels, edited)
         if not bool(r.flatten(1).any(1).all()):
-            raise MaskError("The drawn label map is the face's own: there is nothing to edit.")
+            raise MaskError("the drawn label map is the face's own: there is nothing to edit")
         r = losses.dilate(r, round(self.grow * size / 100))
         started = self._start(generator, latent, before, edited, labels)
         latent = fade_tuning(generator, latent, r, self.release)
@@ -104,7 +104,7 @@ class Mask(Editor):
                 (self.parse_weight, ParserLoss(before[row], edited[row], r[row])),
                 (self.tone_weight, Tones(before[row], labels[row], edited[row], r[row])),
             ]
-            whole = together(loss, [pair for pair in shown if pair[0] > 0])
+            whole = with_shown(loss, [pair for pair in shown if pair[0] > 0])
             start = started[i]
             if self.search:
                 drawn = drawn_attributes(labels[i], edited[i])
@@ -151,7 +151,7 @@ class Mask(Editor):
 Shown = Callable[[Tensor], Tensor]  # a loss of a picture [1,3,R,R] alone: [1]
 
 
-def together(loss: losses.Loss, shown: Sequence[tuple[float, Shown]]) -> losses.Loss:
+def with_shown(loss: losses.Loss, shown: Sequence[tuple[float, Shown]]) -> losses.Loss:
     """A loss, and weighted ones of the picture alone."""
 
     def total(output: Output) -> Tensor:

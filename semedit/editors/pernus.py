@@ -214,7 +214,7 @@ class FaceTarget:
         held = [name for name in COMPONENTS if name not in freed]
         keep = (_probability(found, held) > method.threshold).to(image)
         face = (_probability(found, FACE) > 0.5).to(image)
-        return cls(image, blurred(keep, method.blur, method.sigma), face, freed, segment)
+        return cls(image, feathered(keep, method.blur, method.sigma), face, freed, segment)
 
 
 def _probability(found: Tensor, names: tuple[str, ...] | list[str]) -> Tensor:
@@ -223,7 +223,7 @@ def _probability(found: Tensor, names: tuple[str, ...] | list[str]) -> Tensor:
     return found[:, places].sum(1, keepdim=True)
 
 
-def blurred(mask: Tensor, width: int, sigma: float) -> Tensor:
+def feathered(mask: Tensor, width: int, sigma: float) -> Tensor:
     """A mask [N,1,R,R] under a Gaussian; width and sigma in pixels of a picture of 1024."""
     scale = mask.shape[-1] / SIDE
     return losses.feather(mask, sigma * scale, max(1, round((width - 1) / 2 * scale)))
@@ -305,7 +305,7 @@ class Search:
         found = self._scene.segment(self._draw().clamp(-1, 1)).to(self.keep)
         grown = (_probability(found, self._scene.freed) > 0.5).to(self.keep)
         held = self.keep * (1 - grown)
-        self.keep = torch.minimum(self.keep, blurred(held, self._method.blur, self._method.sigma))
+        self.keep = torch.minimum(self.keep, feathered(held, self._method.blur, self._method.sigma))
 
     def result(self) -> Latent:
         """The face with the codes and the noise that were found."""

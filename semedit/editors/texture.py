@@ -58,7 +58,7 @@ class Texture(Editor):
         known = {name: (i,) for i, name in enumerate(LABELS)} | REGIONS
         names = [name.strip() for name in self.region.split(",") if name.strip()]
         if not names:
-            raise OptionError("which region?", "for example hair,lips")
+            raise OptionError("no region is given", "for example hair,lips")
         found = (label for name in names for label in pick_method(known, name, "region"))
         return tuple(dict.fromkeys(found))
 
@@ -85,7 +85,7 @@ class Texture(Editor):
         mask = self._region(generator, latent, wanted)
         if not bool(mask.flatten(1).any(1).all()):
             raise MaskError(
-                f"The face shows no {self.region}.", hint="choose a region that its label map has"
+                f"the face shows no {self.region}", hint="choose a region that its label map has"
             )
         style = self._style(generator, latent, donor)
         where = torch.zeros(len(latent), 1, len(LABELS), device=latent.c.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semedit import losses
 from semedit.editors.contract import Editor, Way
-from semedit.editors.mask import ParserLoss, Shown, together
+from semedit.editors.mask import ParserLoss, Shown, with_shown
 from semedit.editors.parts.codes import descend_codes
 from semedit.editors.parts.composites import keep_outside
 from semedit.editors.parts.tones import Tones
@@ -39,7 +39,9 @@ def whole_regions(names: Sequence[str]) -> tuple[str, ...]:
         if name not in REGIONS:
             raise OptionError(f"there is no region {name!r}", suggestion(name, REGIONS))
     if not names:
-        raise OptionError("which regions?", "give --region hair,mouth or the like")
+        raise OptionError(
+            "no region is given", "say which regions, for example --region hair,mouth"
+        )
     found = (part for name in names for part in WHOLE.get(name, (name,)))
     return tuple(dict.fromkeys(found))
 
@@ -185,7 +187,7 @@ class Transfer(Editor):
         theirs = losses.region(donor_labels, names)
         r = torch.maximum(losses.region(labels, names), theirs)
         if not bool(r.flatten(1).any(1).all()):
-            raise MaskError(f"Neither face has any {' or '.join(self.regions)}.")
+            raise MaskError(f"neither face has any {' or '.join(self.regions)}")
         near = losses.dilate(r, round(self.grow * image.shape[-1] / 100))
         inside = r[:, 0] > 0
         return Exchange(
@@ -218,7 +220,7 @@ class Transfer(Editor):
         def total(output: Output) -> Tensor:
             return kept(output) + self.region_weight * given(output)
 
-        return together(total, [pair for pair in shown if pair[0] > 0])
+        return with_shown(total, [pair for pair in shown if pair[0] > 0])
 
     @torch.no_grad()
     def _start(

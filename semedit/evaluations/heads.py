@@ -101,9 +101,9 @@ class HeadsEvaluation:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not truths:
             raise OptionError(
-                f"There is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}."
+                f"there is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}"
                 if unknown
-                else "There are no heads to evaluate."
+                else "there are no heads to evaluate"
             )
         tell = progress or (lambda part, done, total: None)
         figures: dict[str, float] = {}
@@ -111,7 +111,7 @@ class HeadsEvaluation:
             figures |= face_figures(truths, tell)
         if set(self.parts) - {"faces"}:
             if generator is None:
-                raise OptionError("There is no generator, and only `faces` needs none.")
+                raise OptionError("there is no generator, and only `faces` needs none")
             device = generator.device
             heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
             latents, seconds = self._invert(generator, heads, tell)

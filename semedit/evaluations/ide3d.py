@@ -72,23 +72,23 @@ class IDE3DEvaluation:
         """Evaluate.
 
         Args:    truths: held-out heads. embed: needed by identity.
-        Returns: figures; see `inversion_figures`, `canonical_figures`, `texture_figures`,
+        Returns: figures; see `start_figures`, `canonical_figures`, `texture_figures`,
                  `heads.mask_figures` and `identity_figures`.
         Raises:  OptionError: an unknown part, or no heads.
         """
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not truths:
             raise OptionError(
-                f"There is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}."
+                f"there is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}"
                 if unknown
-                else "There are no heads to evaluate."
+                else "there are no heads to evaluate"
             )
         tell = progress or (lambda part, done, total: None)
         device = generator.device
         heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
         figures: dict[str, Any] = {}
         if "inversion" in self.parts:
-            figures |= inversion_figures(generator, heads, self.encoders, self.inverter, tell)
+            figures |= start_figures(generator, heads, self.encoders, self.inverter, tell)
         if "canonical" in self.parts:
             (name,) = self.editor.weights_of(generator.name)
             encoder = canonical_encoder(name, generator)
@@ -137,13 +137,13 @@ def inverted(
     found: list[Latent] = []
     for first in range(0, len(heads), batch):
         part = heads[first : first + batch]
-        latent = inverter(generator, *together(part))
+        latent = inverter(generator, *stacked(part))
         found.extend(latent[i] for i in range(len(latent)))
         tell("inversion", len(found), len(heads))
     return found
 
 
-def together(heads: Sequence[HeadAtSize]) -> tuple[Tensor, Tensor, Tensor]:
+def stacked(heads: Sequence[HeadAtSize]) -> tuple[Tensor, Tensor, Tensor]:
     """images [N,3,R,R], labels [N,R,R] and c [N,25] of heads."""
     images, labels, c = (
         torch.cat([getattr(head, name) for head in heads]) for name in ("image", "labels", "c")
@@ -174,7 +174,7 @@ class _Start(nn.Module):
 # --- figure 7 --------------------------------------------------------------------------------
 
 
-def inversion_figures(
+def start_figures(
     generator: Generator,
     heads: Sequence[HeadAtSize],
     encoders: dict[str, nn.Module],
@@ -196,7 +196,7 @@ def inversion_figures(
         "mean": lambda images, labels, c: mean.expand(len(images), -1, -1),
         **encoders,
     }
-    images, labels, c = together(heads)
+    images, labels, c = stacked(heads)
     figures: dict[str, float] = {}
     for name, encode in starts.items():
         with starting_from(generator, encode):
@@ -257,7 +257,7 @@ def canonical_figures(
     """
     numbers = torch.Generator().manual_seed(seed)
     perceptual = losses.perceptual("auto", heads[0].image.device)
-    images, labels, c = together(heads)
+    images, labels, c = stacked(heads)
     seen = generator.encode(images, labels, c)["ws"]
     table: dict[int, dict[str, dict[str, float]]] = {}
     for done, yaw in enumerate(YAWS_DEG):

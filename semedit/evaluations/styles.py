@@ -70,7 +70,7 @@ class StylesEvaluation:
         """
         self.check()
         if not truths:
-            raise OptionError("There are no heads to evaluate.")
+            raise OptionError("there are no heads to evaluate")
         if "table" in self.parts and (rival is None or rival.resolution != generator.resolution):
             raise OptionError("the table needs a generator of the same size to compare with")
         tell = progress or (lambda part, done, total: None)
@@ -88,9 +88,7 @@ class StylesEvaluation:
         """Raise OptionError where there is an unknown part."""
         for part in self.parts:
             if part not in PARTS:
-                raise OptionError(
-                    f"There is no part {part} to evaluate; parts: {', '.join(PARTS)}."
-                )
+                raise OptionError(f"there is no part {part} to evaluate; parts: {', '.join(PARTS)}")
 
     def _table(
         self, edited: Sequence[Truth], generator: Generator, rival: Any, tell: Progress

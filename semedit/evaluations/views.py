@@ -68,9 +68,9 @@ class ViewsEvaluation:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or self.faces < 2 or self.pairs < 1:
             raise OptionError(
-                f"There is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}."
+                f"there is no part {unknown[0]} to evaluate; parts: {', '.join(PARTS)}"
                 if unknown
-                else "Views and swaps are measured on two faces or more."
+                else "views and swaps are measured on two faces or more"
             )
         check_traits("eval views", self, generator, known_traits())
         tell = progress or (lambda part, done, total: None)
@@ -121,7 +121,7 @@ class ViewsEvaluation:
 
         Raises: OptionError: none of SWAPPED is a region here.
         """
-        names = [name for name in SWAPPED if drawn(generator, name)]
+        names = [name for name in SWAPPED if draws_region(generator, name)]
         if not names:
             raise OptionError(f"{generator.name} draws none of {', '.join(SWAPPED)}")
         changes: dict[str, list[tuple[float, float, float]]] = {}
@@ -153,7 +153,7 @@ class ViewsEvaluation:
         """The pictures of the last call, uint8 [H,W,3]: faces seen from the left to the right, and
         the label map of the front; face, donor and face with a region of the donor, and theirs."""
         if not self.rows:
-            raise OptionError("nothing was drawn", "take the parts consistency or swaps in")
+            raise OptionError("nothing was drawn", "include the part consistency or swaps")
         return contact_sheet(
             [row for _, row in self.rows], row_captions=[name for name, _ in self.rows], cell=128
         )
@@ -220,7 +220,7 @@ def diversity(images: Sequence[Tensor]) -> dict[str, Any]:
     return {"diversity": sum(found) / len(found), "diversity_by": perceptual.name}
 
 
-def drawn(generator: Generator, region: str) -> bool:
+def draws_region(generator: Generator, region: str) -> bool:
     """Whether a generator whose codes have regions draws this one."""
     try:
         return bool(generator.covering([region]))

@@ -12,7 +12,7 @@ import torch
 
 from semedit import cameras, weights
 from semedit.errors import NoFaceError, OptionError
-from semedit.faces import Face, align, networks, numbered, parsing, pose
+from semedit.faces import Face, align, networks, numbered, parsing
 from semedit.faces.attributes import named
 from semedit.faces.detect import (
     FACE_ALIGNMENT,
@@ -26,6 +26,7 @@ from semedit.faces.detect import (
     shaded,
 )
 from semedit.faces.landmarks import BuiltinLandmarks, FanLandmarks, view_of_box, view_of_points
+from semedit.faces.pose import POSES, camera
 from semedit.faces.search import reached
 from semedit.media.labels import REGIONS
 from semedit.media.photographs import Photo
@@ -119,7 +120,7 @@ class FacePipeline:
         detect: str = "auto",
         landmarks: str = "auto",
         parse: str = "auto",
-        pose_: str = "auto",
+        pose: str = "auto",
         faces: Literal["largest", "all"] = "largest",
         min_face: int = 32,
         device: str = "cpu",
@@ -136,7 +137,7 @@ class FacePipeline:
         self.builtin = BuiltinLandmarks(device)
         self.backends["landmarks"] = "builtin" if self.fan is None else "face-alignment"
         self.parser = self._step("parse", parse, parsing.PARSERS)
-        self.pose = self._step("pose", pose_, pose.POSES)
+        self.pose = self._step("pose", pose, POSES)
 
     def _step(self, step: str, wanted: str, kinds: Mapping[str, type]) -> Any:
         if wanted == "none":
@@ -278,7 +279,7 @@ class FacePipeline:
             seg = parsing.enlarge(own.seg, self.size) if shared else self.parser(images)
         c = torch.zeros(len(crops), 25)
         if self.pose is not None:
-            c = pose.camera(own.six) if self.pose.name == "builtin" else self.pose(images)
+            c = camera(own.six) if self.pose.name == "builtin" else self.pose(images)
         labels = [None] * len(crops) if seg is None else list(seg.argmax(1).cpu().numpy())
         return list(zip(labels, list(c.numpy()), named(networks.traits(images)), strict=True))
 

@@ -99,9 +99,9 @@ def write_dataset(
     """
     job = Job(n, size, seed, look, views, depth)
     if look not in LOOKS:
-        raise OptionError(f"look is one of {', '.join(LOOKS)}.")
+        raise OptionError(f"look is one of {', '.join(LOOKS)}")
     if seed < EVALUATION_SEED < seed + n:
-        raise OptionError(f"Seeds from {EVALUATION_SEED} up are for evaluation only.")
+        raise OptionError(f"seeds from {EVALUATION_SEED} up are for evaluation only")
     with alone_in(out, below=("images", "labels", "parts", "depth")):
         _claim(out, job)
         for done, _ in enumerate(_each(out, job, workers), 1):
@@ -116,7 +116,7 @@ def _claim(out: Path, job: Job) -> None:
     if path.exists():
         found = _held(path)
         if any(found.get(k) != v for k, v in wanted.items()):
-            raise InputError(f"{out} holds heads made with other options.", "choose another folder")
+            raise InputError(f"{out} holds heads made with other options", "choose another folder")
     write_bytes(path, json.dumps({**asdict(job), "evaluation": job.evaluation}, indent=1).encode())
 
 

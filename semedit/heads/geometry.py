@@ -37,7 +37,6 @@ PARTS = {  # vertex ranges of the model
     "left_eye": (21451, 23021),
     "right_eye": (23021, 24591),
 }
-LEFT_IRIS, RIGHT_IRIS = (22221, 23021), (23791, 24591)
 # Irises lie behind opaque scleras (eyes are painted on the sclera by angle); the rest is for
 # renderers with refraction.
 DROPPED = (
@@ -123,13 +122,13 @@ def load() -> Model:
     path = _path()
     if path is None:
         raise WeightsError(
-            "The head geometry ict-facekit is not in place.", "semedit weights fetch ict-facekit"
+            "the head geometry ict-facekit is not in place", "semedit weights fetch ict-facekit"
         )
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in (*file.files, "neutral", "landmarks68")}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} is not the head geometry: {error}.") from error
+        raise WeightsError(f"{path} is not the head geometry: {error}") from error
     materials = [str(name) for name in arrays["materials"]]
     kept = ~np.isin(arrays["triangle_material"], [materials.index(name) for name in DROPPED])
     triangles = arrays["triangles"][kept]
@@ -169,8 +168,8 @@ def _path() -> Path | None:
         path = Path(os.path.expanduser(named))  # noqa: PTH111  ~x stays if no user
         if not path.is_file():
             raise WeightsError(
-                f"SEMEDIT_ICT says that the head geometry is at {named}, where no file is.",
-                "set the variable right, or unset it",
+                f"SEMEDIT_ICT says that the head geometry is at {named}, where no file is",
+                "correct the variable, or unset it",
             )
         return path
     from semedit import weights
@@ -229,12 +228,12 @@ def convert(source: Path, out: Path) -> None:
         if source.suffix == ".npz":
             with np.load(source) as file:
                 if "neutral" not in file.files or file["neutral"].shape != (26719, 3):
-                    raise WeightsError(f"{source.name} is not the head geometry.")
+                    raise WeightsError(f"{source.name} is not the head geometry")
             out.write_bytes(source.read_bytes())
             return
         files = _originals(source)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{source.name} is not the head geometry: {error}.") from error
+        raise WeightsError(f"{source.name} is not the head geometry: {error}") from error
     neutral = _read_obj(files["generic_neutral_mesh.obj"])
     names = sorted(
         n
@@ -245,7 +244,7 @@ def convert(source: Path, out: Path) -> None:
     expression = [_vertices(files[name]) for name in names]
     stacked = np.stack(identity + expression)
     if stacked.shape[1:] != neutral["neutral"].shape:
-        raise WeightsError("The meshes of the head geometry disagree in size.")
+        raise WeightsError("the meshes of the head geometry disagree in size")
     stacked -= neutral["neutral"]
     indices = json.loads(files["vertex_indices.json"])
     np.savez_compressed(
@@ -270,7 +269,7 @@ def _originals(source: Path) -> dict[str, bytes]:
             }
     for name in ("generic_neutral_mesh.obj", "vertex_indices.json", "identity099.obj"):
         if name not in files:
-            raise WeightsError(f"{name} is missing in {source.name}.")
+            raise WeightsError(f"{name} is missing in {source.name}")
     return files
 
 

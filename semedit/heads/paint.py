@@ -91,7 +91,6 @@ def paint(p: Parameters, seed: int, landmarks: np.ndarray) -> Paint:
         lipstick_rgb=hsv(p.lipstick_hue, 0.75, 0.85 - 0.45 * p.lipstick_depth),
         shadow=p.eye_shadow,
         shadow_rgb=hsv(p.eye_shadow_hue, 0.35, 0.4),
-        liner=p.eye_liner,
         brow_thick=p.brow_thick,
         brow_arch=p.brow_arch,
         brow_cover=0.55 + 0.25 * p.brow_dark,
@@ -117,5 +116,4 @@ def paint(p: Parameters, seed: int, landmarks: np.ndarray) -> Paint:
         frame_rgb=hsv(p.glasses_hue, 0.4, 0.1 + 0.4 * p.glasses_value**2),
         earring_rgb=hsv(0.09 + 0.1 * p.earring_hue, 0.4, 0.8),
         necklace_rgb=hsv(0.09 + 0.1 * p.necklace_hue, 0.4, 0.8),
-        skin_strength=1.0,
     )

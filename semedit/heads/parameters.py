@@ -326,7 +326,7 @@ def sample(seed: int) -> np.ndarray:
 def decode(z: np.ndarray) -> Parameters:
     """Args: z float32 [DIMENSIONS].  Raises: OptionError: wrong length."""
     if z.shape != (DIMENSIONS,):
-        raise OptionError(f"z has {z.shape} entries, expected ({DIMENSIONS},).")
+        raise OptionError(f"z has {z.shape} entries, expected ({DIMENSIONS},)")
     values: dict[str, Any] = {}
     for entry, (name, rule) in zip(z[IDENTITIES:], TABLE.items(), strict=True):
         values[name] = rule.value(float(entry), values)
@@ -341,10 +341,10 @@ def replace(z: np.ndarray, **changes: Any) -> np.ndarray:
     changed = z.copy()
     for name, value in changes.items():
         if name not in TABLE:
-            raise OptionError(f"Heads have no parameter {name!r}.")
+            raise OptionError(f"heads have no parameter {name!r}")
         rule = TABLE[name]
         if isinstance(rule, Choice) and value not in rule.names:
-            raise OptionError(f"{name} is one of {', '.join(rule.names)}.")
+            raise OptionError(f"{name} is one of {', '.join(rule.names)}")
         values = decode(changed).values
         changed[IDENTITIES + NAMES.index(name)] = rule.entry(value, values)
     return changed

@@ -146,7 +146,7 @@ class Head:
         Raises: OptionError: unknown look.
         """
         if look not in LOOKS:
-            raise OptionError(f"look is one of {', '.join(LOOKS)}.")
+            raise OptionError(f"look is one of {', '.join(LOOKS)}")
         return _render(self, np.asarray(c, np.float32), size, look)
 
 

@@ -57,7 +57,6 @@ class Paint(NamedTuple):
     lipstick_rgb: np.ndarray
     shadow: float  # eye shadow
     shadow_rgb: np.ndarray
-    liner: float
     brow_thick: float
     brow_arch: float
     brow_cover: float
@@ -83,7 +82,6 @@ class Paint(NamedTuple):
     frame_rgb: np.ndarray
     earring_rgb: np.ndarray
     necklace_rgb: np.ndarray
-    skin_strength: float  # 1 plain
 
 
 @compiled(fastmath=True)

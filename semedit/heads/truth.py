@@ -63,7 +63,7 @@ def edited(head: Head, kind: str) -> Head:
         return head.edited(glasses=not p.glasses)
     if kind == "nose":
         return head.edited(nose_size=-0.3 if p.nose_size > 0.5 else 1.0)
-    raise OptionError(f"edits are {', '.join(EDITS)}.")
+    raise OptionError(f"edits are {', '.join(EDITS)}")
 
 
 def render_truth(
@@ -76,7 +76,7 @@ def render_truth(
     Raises: OptionError: a seed that training may use.
     """
     if seed < EVALUATION_SEED:
-        raise OptionError(f"Evaluation takes seeds from {EVALUATION_SEED} up.")
+        raise OptionError(f"evaluation takes seeds from {EVALUATION_SEED} up")
     head = Head(seed)
     yaw, pitch, roll = view_angles(seed, 1)[0]
     c = head.camera(yaw, pitch, roll)

@@ -55,7 +55,7 @@ class Offsets:
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
-            raise OptionError(f"There is no space {self.space}; spaces: {', '.join(SPACES)}.")
+            raise OptionError(f"there is no space {self.space}; spaces: {', '.join(SPACES)}")
         self.leaves = {
             k: torch.zeros_like(self._leaf(k, v)).requires_grad_(True)
             for k, v in self.start.items()
@@ -124,4 +124,4 @@ def check_faces(generator: Generator, images: Tensor, labels: Tensor, c: Tensor)
     wanted = ((n, 3, size, size), (n, size, size), (n, 25))
     found = (tuple(images.shape), tuple(labels.shape), tuple(c.shape))
     if found != wanted:
-        raise ShapeError(f"{generator.name} takes images, labels, c of {wanted}, got {found}.")
+        raise ShapeError(f"{generator.name} takes images, labels, c of {wanted}, got {found}")

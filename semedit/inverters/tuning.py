@@ -36,14 +36,13 @@ class Tuning:
     Departs: besides weights, theta may be what is added to the planes of a 3D generator. That
     changes the face where it is seen and nothing else, so it needs a few steps, no locality, and
     all faces can share a batch. Locality is kept in views of the pivot; generators without a
-    camera keep their neighbours: codes moved `alpha` standard deviations towards a sample.
+    camera keep their neighbours: codes moved a standard deviation towards a sample.
     """
 
     steps: int
     lr: float
     layers: str = ""  # patterns of names, comma separated; empty: the generator's choice
     locality: float = 0.0
-    alpha: float = 1.0
 
     def __call__(
         self,
@@ -118,9 +117,7 @@ class Tuning:
         sampled = generator.mapping(z.to(c), c.expand(len(z), -1))
         found: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
         for i in range(len(z)):
-            near = {
-                k: v + self.alpha * _towards(v, sampled[k][i : i + 1]) for k, v in codes.items()
-            }
+            near = {k: v + _towards(v, sampled[k][i : i + 1]) for k, v in codes.items()}
             found.append((near, c, generator.synthesis(near, c).image))
         return found
 
@@ -148,7 +145,7 @@ def chosen(generator: Generator, layers: str) -> dict[str, tuple[int, ...]]:
         return {k: v for k, v in shapes.items() if not k.startswith(KEPT)}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in shapes):
-            raise OptionError(f"No parameter of {generator.name} matches {pattern}.")
+            raise OptionError(f"no parameter of {generator.name} matches {pattern}")
     return {k: v for k, v in shapes.items() if any(fnmatchcase(k, p) for p in patterns)}
 
 

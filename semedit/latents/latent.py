@@ -226,10 +226,10 @@ def require_same(latent: Latent, name: str, print_: str) -> None:
     if (latent.generator, latent.fingerprint) == (name, print_):
         return
     raise LatentError(
-        f"The latent belongs to generator {latent.generator} ({latent.fingerprint[:12]}), "
-        f"not to {name} ({print_[:12]}).",
-        hint=f"Name its generator with -w {latent.generator}, take an earlier step with --from "
-        "(`latents` is the inversion), or invert the face again.",
+        f"the latent belongs to generator {latent.generator} ({latent.fingerprint[:12]}), "
+        f"not to {name} ({print_[:12]})",
+        hint=f"name its generator with -w {latent.generator}, take an earlier step with --from "
+        "(`latents` is the inversion), or invert the face again",
     )
 
 
@@ -245,7 +245,7 @@ def load(path: str | Path, generator: Generator | None = None) -> Latent:
     with _opened(path) as file:
         metadata = file.metadata() or {}
         if metadata.get("kind") != "latent":
-            raise LatentError(f"{path.name} is a safetensors file but not a latent.")
+            raise LatentError(f"{path.name} is a safetensors file but not a latent")
         stored = {k: file.get_slice(k) for k in file.keys() if k == "c" or k.startswith(PARTS)}
         shapes = {k: tuple(v.get_shape()) for k, v in stored.items()}
         _check_stored(path.name, {k: v.get_dtype() for k, v in stored.items()}, shapes)
@@ -256,9 +256,9 @@ def load(path: str | Path, generator: Generator | None = None) -> Latent:
     for name, value in tensors.items():
         low, high = value.aminmax()
         if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise LatentError(f"{path.name}: {name} holds NaN or infinity.")
+            raise LatentError(f"{path.name}: {name} holds NaN or infinity")
         if max(-low, high) > LARGEST:
-            raise LatentError(f"{path.name}: {name} holds numbers above {LARGEST:g}.")
+            raise LatentError(f"{path.name}: {name} holds numbers above {LARGEST:g}")
     latent = _assembled(path.name, tensors, metadata)
     _check_cameras(path.name, latent.c, generator is not None and "camera" in generator.traits)
     return latent
@@ -292,29 +292,29 @@ def _check_stored(
 ) -> None:
     """Raise LatentError unless a file's tensors are those of a latent of some faces."""
     if not any(k.startswith(CODE) for k in shapes) or shapes.get("c", ())[1:] != (25,):
-        raise LatentError(f"{label} lacks codes or a camera label [N,25].")
+        raise LatentError(f"{label} lacks codes or a camera label [N,25]")
     faces = shapes["c"][0]
     for name, shape in shapes.items():
         wanted = next(kind for part, kind in STORED.items() if name.startswith(part))
         if types[name] != wanted:
-            raise LatentError(f"{label}: {name} is stored as {types[name]}, not as {wanted}.")
+            raise LatentError(f"{label}: {name} is stored as {types[name]}, not as {wanted}")
         if 0 in shape or shape[:1] != (faces,):
-            raise LatentError(f"{label}: {name} {shape} is not of {faces} faces, one at least.")
+            raise LatentError(f"{label}: {name} {shape} is not of {faces} faces, one at least")
     box = _under(shapes, COMPOSITE)
     if box and box.keys() != {"image", "mask"}:
-        raise LatentError(f"{label} holds half a composite.")
+        raise LatentError(f"{label} holds half a composite")
     if box and (box["image"][1:2], box["mask"][1:]) != ((3,), (1, *box["image"][2:])):
-        raise LatentError(f"{label}: its composite is of two sizes.")
+        raise LatentError(f"{label}: its composite is of two sizes")
 
 
 def _check_cameras(label: str, c: Tensor, needed: bool) -> None:
     """Raise LatentError unless c [N,25] are cameras, or all zero where none is needed."""
     known = cameras.proper(c)
     if not (known | ~c.any(1)).all():
-        raise LatentError(f"{label}: its camera label is none.")
+        raise LatentError(f"{label}: its camera label is not a camera")
     if needed and not known.all():
         raise LatentError(
-            f"{label} has no camera, and its generator needs one.",
+            f"{label} has no camera, and its generator needs one",
             "run `semedit pose`, then `semedit invert --overwrite`",
         )
 
@@ -329,20 +329,20 @@ def check(latent: Latent, generator: Generator, label: str = "latent") -> None:
     if extra.keys() & found.keys():  # all of them, of one number of layers
         layers = next(found[k][1:2] for k in extra if k in found)
         if layers > (MOST_LAYERS,):
-            raise LatentError(f"{label}: codes of {layers[0]} layers, {MOST_LAYERS} at most.")
+            raise LatentError(f"{label}: codes of {layers[0]} layers, {MOST_LAYERS} at most")
         expected |= {k: (n, *layers, *v.shape[2:]) for k, v in extra.items()}
     if found != expected:
-        raise LatentError(f"{label}: codes {found}, but {generator.name} takes {expected}.")
+        raise LatentError(f"{label}: codes {found}, but {generator.name} takes {expected}")
     shapes = shapes_of(generator, any(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()))
     box, side = latent.composite, generator.resolution
     if box is not None and tuple(box.image.shape) != (n, 3, side, side):
         raise LatentError(
-            f"{label}: a composite {tuple(box.image.shape)} does not fit {generator.name}."
+            f"{label}: a composite {tuple(box.image.shape)} does not fit {generator.name}"
         )
     for name, value in (latent.tuned or {}).items():
         if tuple(value.shape) != (n, *shapes.get(name, (-1,))):
             raise LatentError(
-                f"{label}: tuned {name} {tuple(value.shape)} does not fit {generator.name}."
+                f"{label}: tuned {name} {tuple(value.shape)} does not fit {generator.name}"
             )
 
 
@@ -370,11 +370,11 @@ def _opened(path: Path) -> Iterator[Any]:
     Raises: LatentError: it is none, cut short, or too large.
     """
     if not reading.there(path):
-        raise LatentError(f"{path} is not a file.")
+        raise LatentError(f"{path} is not a file")
     try:
         with reading.opened(path, reading.MAX_BYTES) as (start, _):
             if int.from_bytes(start.read(8), "little") > HEADER_BYTES:
-                raise LatentError(f"{path.name} is not a latent: too long a header.")
+                raise LatentError(f"{path.name} is not a latent: too long a header")
         with safe_open(str(path), "pt") as file:
             yield file
     except (InputError, SafetensorError, OSError) as error:

@@ -101,7 +101,7 @@ def tuned_generator(generator: Generator, latent: Latent) -> Any:
     if all(k.startswith((PLANES, NOISE)) for k in latent.tuned):
         return TunedGenerator(generator, latent.tuned)
     if len(latent) != 1:
-        raise LatentError("Tuned weights belong to one face each: take one face of the latent.")
+        raise LatentError("tuned weights belong to one face each: take one face of the latent")
     own = {k: v if k.startswith((PLANES, NOISE)) else v[0] for k, v in latent.tuned.items()}
     return TunedGenerator(generator, own)
 

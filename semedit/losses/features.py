@@ -109,7 +109,7 @@ def perceptual(name: str = "auto", device: torch.device | str = "cpu") -> Percep
     Raises: WeightsError: the weights asked for are not there.
     """
     if name not in ("auto", "lpips", "faces", "none"):
-        raise OptionError(f"There is no perceptual distance {name}: auto, lpips, faces or none.")
+        raise OptionError(f"there is no perceptual distance {name}: auto, lpips, faces or none")
     if name == "none":
         return NoPerceptual()
     if name == "lpips" or (name == "auto" and weights.on_disk(Lpips.weights)):

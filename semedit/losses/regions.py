@@ -20,7 +20,7 @@ def region(labels: Tensor, names: Sequence[str]) -> Tensor:
     ids: list[int] = []
     for name in names:
         if name not in REGIONS:
-            raise OptionError(f"There is no region {name}; regions: {', '.join(REGIONS)}.")
+            raise OptionError(f"there is no region {name}; regions: {', '.join(REGIONS)}")
         ids.extend(REGIONS[name])
     chosen = torch.zeros(len(LABELS), device=labels.device)
     chosen[ids] = 1

@@ -92,7 +92,7 @@ class SemanticLoss:
 
     Equation 7 (inversion) is one target without masks. Equation 8 (edit by label map S_ed, region
     r) is one target with labels S_ed everywhere and the image on 1 - r. Equation 9 (transfer) is
-    two targets: the source on 1 - r and the donor on r. See `inversion`, `mask_edit`, `transfer`.
+    two targets: the source on 1 - r and the donor on r. See `inversion`, `transfer`.
 
     Source: Verma and Raman 2025 (SemFaceEdit), arXiv:2506.22833, supplement, equations 7-9.
     Departs: a generator may label at lower resolution than it draws; labels are sampled there.
@@ -118,11 +118,6 @@ class SemanticLoss:
     def inversion(image: Tensor, labels: Tensor) -> list[Target]:
         """Equation 7."""
         return [Target(image, labels)]
-
-    @staticmethod
-    def mask_edit(image: Tensor, edited: Tensor, r: Tensor) -> list[Target]:
-        """Equation 8: `edited` labels [N,R,R] everywhere, the image outside r [N,1,R,R]."""
-        return [Target(image, edited, image_mask=1 - r)]
 
     @staticmethod
     def transfer(

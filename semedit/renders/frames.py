@@ -44,12 +44,12 @@ def camera_path(c: Tensor, path: str, frames: int, yaw: float, pitch: float) -> 
     Raises: OptionError: another path, or fewer than two frames.
     """
     if frames < 2:
-        raise OptionError("A turntable takes at least 2 frames.")
+        raise OptionError("a turntable takes at least 2 frames")
     if path == "swing":
         return cameras.swing(c, frames, yaw, pitch)
     if path == "orbit":
         return cameras.full_orbit(c, frames, pitch)
-    raise OptionError(f"There is no path {path}; paths: {', '.join(PATHS)}.")
+    raise OptionError(f"there is no path {path}; paths: {', '.join(PATHS)}")
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def render_frames(
     """
     for trait in ("camera", "seg")[: 1 + seg]:
         if trait not in generator.traits:
-            raise TraitError(f"{generator.name} offers no {trait}, which this turntable needs.")
+            raise TraitError(f"{generator.name} offers no {trait}, which this turntable needs")
     tuned = tuned_generator(generator, latent)
     planes = tuned.planes(latent.codes)
     strips: list[Pixels] = []
@@ -101,7 +101,7 @@ def write_animation(path: str | Path, frames: Pixels, fps: float = 24.0, mark: b
     kind = path.suffix.lower().lstrip(".")
     writers = {"gif": _write_gif, "webp": _write_webp, "mp4": _write_mp4}
     if kind not in writers:
-        raise OptionError(f"There is no animation format {kind}; formats: {', '.join(FORMATS)}.")
+        raise OptionError(f"there is no animation format {kind}; formats: {', '.join(FORMATS)}")
     with atomic_path(path) as partial:
         writers[kind](partial, frames, fps, mark)
         if mark:

@@ -170,7 +170,7 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     kind = path.suffix.lower().lstrip(".")
     writers = {"ply": _ply, "obj": _obj}
     if kind not in writers:
-        raise OptionError(f"There is no mesh format {kind}; formats: {', '.join(FORMATS)}.")
+        raise OptionError(f"there is no mesh format {kind}; formats: {', '.join(FORMATS)}")
     with atomic_path(path) as partial:
         partial.write_bytes(writers[kind](mesh))
 

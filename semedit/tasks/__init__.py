@@ -190,7 +190,9 @@ def read_face(path: Path) -> Face:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if face.c.any() and not cameras.proper(torch.from_numpy(face.c)[None]).all():
-        raise InputError(f"{path}: its camera label is none", "run `semedit align --overwrite`")
+        raise InputError(
+            f"{path}: its camera label is not a camera", "run `semedit align --overwrite`"
+        )
     return face
 
 

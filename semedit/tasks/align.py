@@ -74,7 +74,7 @@ class Align:
             detect=self.backends["detect"],
             landmarks=self.backends["landmarks"],
             parse=self.backends["parse"],
-            pose_=self.backends["pose"],
+            pose=self.backends["pose"],
             faces=self.faces,
             min_face=self.min_face,
             device=self.device,

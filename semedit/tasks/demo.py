@@ -44,7 +44,7 @@ def examples() -> list[Path]:
     return sorted((packaged if packaged.is_dir() else checkout).glob("heads-*.png"))
 
 
-def photographs(folder: Path) -> None:
+def write_photographs(folder: Path) -> None:
     """Put the demo's pictures into a folder."""
     from skimage.data import astronaut
 
@@ -55,7 +55,7 @@ def photographs(folder: Path) -> None:
         write_image(folder / "astronaut.png", np.asarray(astronaut()), mark=False)
 
 
-def run(
+def run_chain(
     folder: Path, space: Workspace, perform: Perform, frames: int, device: str, progress: Progress
 ) -> Path:
     """Align, invert, edit by drawn masks, edit an attribute, turn; returns the contact sheet.
@@ -68,13 +68,13 @@ def run(
     drawn = folder / "masks-drawn"
     for one in (folder / "photographs", drawn):
         check_folder(folder, one)
-    photographs(folder / "photographs")
+    write_photographs(folder / "photographs")
     perform(Align([folder / "photographs"], device=device))
     names = space.faces()
     perform(Invert("hybrid", Hybrid(), names=names, device=device, progress=progress))
     for name in names:
         labels = read_labels(space.path("masks", name, ".png"))
-        write_labels(drawn / f"{name}.png", draw(labels, face_of(space, name)))
+        write_labels(drawn / f"{name}.png", drawn_over(labels, face_of(space, name)))
     perform(Edit("edit", "mask", Mask(), "mask", mask=drawn, device=device, progress=progress))
     for wanted in (True, False):  # who smiles stops, who does not begins
         chosen = [name for name in names if smiles(face_of(space, name)) != wanted]
@@ -94,7 +94,7 @@ def run(
             )
     perform(Turntable(frames=frames, device=device, progress=progress))
     sheet = folder / "contact-sheet.png"
-    write_image(sheet, contact_sheet(space, names))
+    write_image(sheet, demo_sheet(space, names))
     return sheet
 
 
@@ -106,7 +106,7 @@ def smiles(face: Face) -> bool:
     return bool(face.attributes and face.attributes["smiling"] > 0.5)
 
 
-def draw(labels: np.ndarray, face: Face) -> np.ndarray:
+def drawn_over(labels: np.ndarray, face: Face) -> np.ndarray:
     """What a hand would draw over a label map: glasses, or, on who wears some, bare eyes.
 
     Args:
@@ -149,6 +149,6 @@ def spectacles(landmarks: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def contact_sheet(space: Workspace, names: list[str]) -> np.ndarray:
+def demo_sheet(space: Workspace, names: list[str]) -> np.ndarray:
     """One row a face, COLUMNS across: uint8 [H,W,3]; what failed is left empty."""
     return pictures.sheet([holding(space, name) for name in names], COLUMNS, CAPTIONS)

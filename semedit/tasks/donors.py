@@ -46,7 +46,7 @@ def receivers(names: Sequence[str], donor: str) -> list[str]:
     """
     others = [name for name in names if name != donor]
     if not others:
-        raise OptionError(f"there is no face besides {donor} to give regions to")
+        raise OptionError(f"there is no face other than {donor} to give regions to")
     return others
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from semedit import latents, weights
 from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
-from semedit.directions.directions import files_of
+from semedit.directions.directions import direction_files
 from semedit.editors import Editor
 from semedit.errors import LatentError, MaskError, NothingMatchedError
 from semedit.generators.contract import Generator
@@ -298,7 +298,7 @@ def directions_read(generator_name: str, method: Any) -> dict[str, str]:
     if named:
         found = [weights.resolve(Path(named).absolute() if Path(named).suffix else named)]
     else:
-        found = files_of(weights.resolve(generator_name).stem)
+        found = direction_files(weights.resolve(generator_name).stem)
     return {f"directions-{i}": weights.file_sha256(path) for i, path in enumerate(found)}
 
 

@@ -16,7 +16,7 @@ from semedit.editors.transfer import whole_regions
 from semedit.errors import OptionError
 from semedit.generators import traits_of
 from semedit.media.labels import attribute_flag
-from semedit.options import build_method, pick_method
+from semedit.options import Setting, build_method, pick_method
 from semedit.tasks.edit import Edit
 
 LONGEST_LABEL = 80  # characters of what a step is called
@@ -28,7 +28,7 @@ class Step:
 
     Attributes:
         way: how it is asked for; name: of the editor, "": the first that suits the generator.
-        settings: the editor's options, name=value.
+        settings: the editor's options, as build_method takes them.
         label: what the step is called; "": like the editor, or the direction.
         words: the options that say it on the command line.
         mask, wanted, donor: as in Edit.
@@ -36,7 +36,7 @@ class Step:
 
     way: Way
     name: str = ""
-    settings: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
     label: str = ""
     words: tuple[str, ...] = ()
     mask: Path | None = None
@@ -80,7 +80,7 @@ class Step:
         return (fitting or list(known))[0]
 
 
-def by_mask(mask: Path, method: str | None = None, options: Sequence[str] = ()) -> Step:
+def by_mask(mask: Path, method: str | None = None, options: Sequence[Setting] = ()) -> Step:
     """A drawn label map, or a folder of them.
 
     Args: options: -o of the editor; so below.
@@ -91,24 +91,23 @@ def by_mask(mask: Path, method: str | None = None, options: Sequence[str] = ()) 
 
 def along(
     direction: str,
-    strength: str | None = None,
+    strength: float | None = None,
     region: str | None = None,
     layers: str | None = None,
-    options: Sequence[str] = (),
+    options: Sequence[Setting] = (),
 ) -> Step:
     """Along a direction."""
     own = {"strength": strength, "region": region, "layers": layers}
     given = {name: value for name, value in own.items() if value is not None}
-    words = [word for name, value in given.items() for word in (f"--{name}", value)]
-    settings = [f"{name}={value}" for name, value in ({"name": direction} | given).items()]
+    words = [word for name, value in given.items() for word in (f"--{name}", _text(value))]
     return Step(
         "direction",
-        settings=(*settings, *options),
+        settings=({"name": direction, **given}, *options),
         words=("--direction", direction, *words, *_words(options)),
     )
 
 
-def transfer(donor: str, regions: str | None, options: Sequence[str] = ()) -> Step:
+def transfer(donor: str, regions: str | None, options: Sequence[Setting] = ()) -> Step:
     """Regions of another face.
 
     Raises: OptionError: an unknown region.
@@ -119,7 +118,7 @@ def transfer(donor: str, regions: str | None, options: Sequence[str] = ()) -> St
     return Step(
         "transfer",
         "",
-        (f"regions={','.join(names)}", *options),
+        ({"regions": names}, *options),
         f"{'+'.join(names)}-from-{donor.replace('/', '-')}"[:LONGEST_LABEL],
         ("--transfer-from", donor, *region, *_words(options)),
         donor=donor,
@@ -127,24 +126,24 @@ def transfer(donor: str, regions: str | None, options: Sequence[str] = ()) -> St
 
 
 def texture(
-    region: str | None, donor: str | None, seed: int | None, options: Sequence[str] = ()
+    region: str | None, donor: str | None, seed: int | None, options: Sequence[Setting] = ()
 ) -> Step:
     """Another texture for regions, of another face or a random one.
 
     Raises: OptionError: no region, or two textures.
     """
     if region is None:
-        raise OptionError("which region?", "give --region hair,lips or the like")
+        raise OptionError("no region is given", "say which region, for example --region hair,lips")
     if donor is not None and seed is not None:
-        raise OptionError("say one texture", "give --texture-from or --texture-seed")
-    settings = [f"region={region}", *options]
-    settings += [] if seed is None else [f"seed={seed}"]
+        raise OptionError(
+            "--texture-from and --texture-seed exclude each other", "give only one of them"
+        )
     source = f"seed-{seed}" if donor is None else f"from-{Path(donor).stem}"
     given = ("--texture-seed", str(seed)) if donor is None else ("--texture-from", donor)
     return Step(
         "texture",
         "",
-        tuple(settings),
+        ({"region": region}, *options, {"seed": seed}),
         f"{region.replace(',', '+').replace(' ', '')}-texture-{source}"[:LONGEST_LABEL],
         (*given, "--region", region, *_words(options)),
         donor=donor,
@@ -152,14 +151,14 @@ def texture(
 
 
 def attributes(
-    wanted: Mapping[str, bool], method: str | None = None, options: Sequence[str] = ()
+    wanted: Mapping[str, bool], method: str | None = None, options: Sequence[Setting] = ()
 ) -> Step:
     """Attributes as a classifier sees them.
 
     Raises: OptionError: none is asked for.
     """
     if not wanted:
-        raise OptionError("say which attributes", "for example --smiling or --no-eyeglasses")
+        raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     flags = [attribute_flag(name, value) for name, value in wanted.items()]
     label = "+".join(flag.removeprefix("--") for flag in flags)[:LONGEST_LABEL]
     words = (*flags, *_method(method), *_words(options))
@@ -170,5 +169,22 @@ def _method(name: str | None) -> tuple[str, ...]:
     return () if name is None else ("--method", name)
 
 
-def _words(options: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word for option in options for word in ("-o", option))
+def _words(options: Sequence[Setting]) -> tuple[str, ...]:
+    """The options as the command line has them."""
+    texts = [
+        text
+        for option in options
+        for text in ([option] if isinstance(option, str) else map("=".join, _texts(option)))
+    ]
+    return tuple(word for text in texts for word in ("-o", text))
+
+
+def _texts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, _text(value)) for name, value in values.items() if value is not None]
+
+
+def _text(value: Any) -> str:
+    """A value as the command line has it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
+    return f"{value:.15g}" if isinstance(value, float) else str(value)

@@ -121,6 +121,6 @@ class AttributeTrainer:
     width: int = 32  # channels of every convolution
     device: str = "auto"  # to train on; auto: a GPU where there is one
 
-    def start(self, data: Path, seed: int) -> AttributeTask:
-        """The task on a CelebA folder; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> AttributeTask:
+        """The task on a CelebA folder."""
         return AttributeTask(self, read_celeba(data))

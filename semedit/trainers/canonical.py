@@ -33,7 +33,7 @@ from semedit.latents import fingerprint
 from semedit.trainers.encoder import begin_as_own, editable_generator, new_encoder
 from semedit.trainers.loop import write_weights
 from semedit.trainers.parts.loss_terms import report, total
-from semedit.trainers.parts.synthesis import Faces, SyntheticViews
+from semedit.trainers.parts.synthesis import FaceSampler, SyntheticViews
 from semedit.trainers.triplane import PictureTask, PictureTrainer
 
 
@@ -49,7 +49,7 @@ class CanonicalTrainer(PictureTrainer):
     random_z: float = 0.25  # part of the faces with random z; the others' codes are encoded
     swapped: float = 0.5  # part of the faces with another one's texture
 
-    def start(self, data: Path, seed: int) -> CanonicalTask:
+    def start(self, data: Path) -> CanonicalTask:
         """Read the data, whose pictures say which codes are likely, and the generator.
 
         Raises: OptionError: the generator is not of the kind that this encoder fits.
@@ -73,7 +73,7 @@ class CanonicalTask(PictureTask):
     ) -> None:
         super().__init__(trainer, views, generator, encoder, ("encoder",))
         c = views.c[: self.size].reshape(-1, 25)
-        self.faces = Faces.of(generator, c, trainer.random_z, trainer.swapped)
+        self.faces = FaceSampler.of(generator, c, trainer.random_z, trainer.swapped)
         self.scale = spread(generator, c[:1].to(self.device))["ws"]
 
     def batch(self, indices: Tensor) -> Pair:

@@ -43,9 +43,9 @@ from semedit.trainers.loop import GeneratorTask, Schedule
 from semedit.trainers.parts.cnerf_critics import (
     Critic,
     class_loss,
-    cut_out,
-    judged,
+    critic_loss,
     mix,
+    region_crop,
     slopes,
     view_loss,
 )
@@ -103,7 +103,7 @@ class CNeRFTrainer:
     mixing: float = 0.9  # chance that a head's regions come from two z
     held_out: int = 32  # heads kept for evaluation
 
-    def start(self, data: Path, seed: int) -> CNeRFTask:
+    def start(self, data: Path) -> CNeRFTask:
         """Read the data, make the networks.
 
         Raises: OptionError: stage1 is no CNeRF of these heads; sizes or regions that do not fit.
@@ -324,12 +324,12 @@ class CNeRFTask(GeneratorTask):
             image, maps, angles = self._fake(n)
         real = self._thinned(batch.images, self._one_hot(batch.regions))
         region = self._regions(batch.regions)
-        parts = cut_out(*real, region), cut_out(image, maps, region)
+        parts = region_crop(*real, region), region_crop(image, maps, region)
         classes = [class_loss(self.part(*part)[:, 1:], region, part[1]) for part in parts]
         terms = {
-            "critic": judged(self.whole, real, (image, maps)),
+            "critic": critic_loss(self.whole, real, (image, maps)),
             "angles": trainer.view * view_loss(self.whole(image, maps)[:, 1:], angles),
-            "region": trainer.semantic * judged(self.part, *parts),
+            "region": trainer.semantic * critic_loss(self.part, *parts),
             "class": trainer.semantic * (classes[0] + classes[1]),
         }
         if int(self.memory.steps) % trainer.r1_every == 0:
@@ -356,7 +356,7 @@ class CNeRFTask(GeneratorTask):
         self.whole.requires_grad_(False), self.part.requires_grad_(False)
         image, maps, angles = self._fake(n)
         region = self._regions(batch.regions[:n])
-        cut = cut_out(image, maps, region)
+        cut = region_crop(image, maps, region)
         whole, part = self.whole(image, maps), self.part(*cut)
         terms = {
             "generator": losses.generator_loss(whole[:, 0]).mean(),

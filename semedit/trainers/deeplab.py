@@ -141,6 +141,6 @@ class DeepLabTrainer:
     backbone: str = ""  # torchvision checkpoint that the body starts from; empty: random
     device: str = "auto"  # to train on; auto: a GPU where there is one
 
-    def start(self, data: Path, seed: int) -> DeepLabTask:
-        """The task on a CelebAMask-HQ folder; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> DeepLabTask:
+        """The task on a CelebAMask-HQ folder."""
         return DeepLabTask(self, data)

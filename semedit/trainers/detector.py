@@ -195,6 +195,6 @@ class DetectorTrainer:
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = False  # compute in bfloat16, which on many CPUs is slow for so few channels
 
-    def start(self, data: Path, seed: int) -> DetectorTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> DetectorTask:
+        """The task on a folder of rendered heads."""
         return DetectorTask(self, read_heads(data, STORED))

@@ -51,7 +51,7 @@ def from_heads(
     Raises: TraitError: the generator has no encoder.  InputError: no such data set.
     """
     if "encode" not in generator.traits:
-        raise TraitError(f"{generator.name} has no encoder, which directions from heads need.")
+        raise TraitError(f"{generator.name} has no encoder, which directions from heads need")
     views = read_views(data, generator.resolution)
     with np.load(data / "arrays.npz") as arrays:
         if "attributes" not in arrays:

@@ -32,7 +32,7 @@ from semedit.generators.parts.encoder import Encoder
 from semedit.generators.triplane.triplane import Triplane
 from semedit.inverters.codes import spread
 from semedit.trainers.parts.loss_terms import report, total
-from semedit.trainers.parts.synthesis import Faces, SyntheticViews
+from semedit.trainers.parts.synthesis import FaceSampler, SyntheticViews
 from semedit.trainers.triplane import PictureTask, PictureTrainer, encoder_config
 
 
@@ -54,7 +54,7 @@ class EncoderTrainer(PictureTrainer):
     swapped: float = 0.5  # part of the synthetic faces with another one's texture
     second_view: bool = True  # compare rendered heads in their true second view, too
 
-    def start(self, data: Path, seed: int) -> EncoderTask:
+    def start(self, data: Path) -> EncoderTask:
         """Read the data and the generator.
 
         Raises: OptionError: the generator is not of the kind that this encoder fits, or there is
@@ -109,7 +109,7 @@ class EncoderTask(PictureTask):
     ) -> None:
         super().__init__(trainer, views, generator, encoder, ("encoder",))
         c = views.c[: self.size].reshape(-1, 25)
-        self.faces = Faces.of(generator, c, trainer.random_z, trainer.swapped)
+        self.faces = FaceSampler.of(generator, c, trainer.random_z, trainer.swapped)
         self.scale = spread(generator, c[:1].to(self.device))["ws"]
         wanted = trainer.synthetic and trainer.multi_view and trainer.same_features
         self.perceptual = losses.perceptual("faces" if wanted else "none", self.device)

@@ -51,7 +51,7 @@ def moved_six(six: Tensor, view: CropView) -> Tensor:
     return out * sign
 
 
-def mean_iou(said: Tensor, truth: Tensor) -> float:
+def known_miou(said: Tensor, truth: Tensor) -> float:
     """Mean IoU over the labels that occur in truth, where it is not IGNORED."""
     known = truth != IGNORED
     return metrics.mean_iou(metrics.confusion(said[known], truth[known]))
@@ -234,7 +234,7 @@ class MapTask(CropTask):
         self.update(seg + self.options.camera * camera)
         with torch.no_grad():
             angle = torch.rad2deg((out.six[:true] - six)[:, :3].abs().mean())
-            iou = mean_iou(out.seg[:4].argmax(1), labels[:4])
+            iou = known_miou(out.seg[:4].argmax(1), labels[:4])
         values: dict[str, Any] = {"seg": seg, "camera": camera, "angle_deg": angle, "iou": iou}
         return {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
 
@@ -272,10 +272,10 @@ class TraitTask(CropTask):
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """attribute_balanced_accuracy of held-out crops."""
         network = modules["network"]
-        return judged(self.heads, lambda images: network(images).attributes)
+        return held_out_accuracy(self.heads, lambda images: network(images).attributes)
 
 
-def judged(heads: Heads, classify: Callable[[Tensor], Tensor]) -> dict[str, float]:
+def held_out_accuracy(heads: Heads, classify: Callable[[Tensor], Tensor]) -> dict[str, float]:
     """attribute_balanced_accuracy of held-out heads; classify: images in [-1,1] -> logits."""
     held = heads.held[:1000]
     parts = np.array_split(held, max(1, len(held) // 32))
@@ -306,7 +306,7 @@ class JudgeTask(FaceTask):
 
     def evaluate(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         """attribute_balanced_accuracy of held-out crops."""
-        return judged(self.heads, modules["network"])
+        return held_out_accuracy(self.heads, modules["network"])
 
 
 @dataclass(frozen=True)
@@ -326,8 +326,8 @@ class FaceTrainer:
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> MapTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> MapTask:
+        """The task on a folder of rendered heads."""
         network = networks.FaceNet()
         return MapTask(self, read_heads(data, network.size), network)
 
@@ -349,8 +349,8 @@ class TraitTrainer:
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> TraitTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> TraitTask:
+        """The task on a folder of rendered heads."""
         return TraitTask(self, read_heads(data, STORED), networks.TraitNet())
 
 
@@ -366,6 +366,6 @@ class JudgeTrainer:
     strength: float = 0.4  # of the changes of light, optics and file
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> JudgeTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> JudgeTask:
+        """The task on a folder of rendered heads."""
         return JudgeTask(self, read_heads(data, STORED))

@@ -97,7 +97,7 @@ class IDE3DTrainer:
     start_from: str = ""  # weight file to begin with, such as that of heads-128; "": random weights
     device: str = "auto"  # auto: a GPU where there is one; of torchrun, to each process its own
 
-    def start(self, data: Path, seed: int) -> IDE3DTask:
+    def start(self, data: Path) -> IDE3DTask:
         """Read the data, make the networks.
 
         Raises: OptionError: a regression, but z is not what the heads' parameters are.

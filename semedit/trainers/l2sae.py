@@ -110,13 +110,13 @@ class L2SAETrainer:
     r1_every: int = 16  # steps of the discriminators
     device: str = "auto"  # to train on; auto: a GPU where there is one
 
-    def start(self, data: Path, seed: int) -> L2SAETask:
+    def start(self, data: Path) -> L2SAETask:
         """Read the data, make the networks or read those to start from.
 
         Raises: OptionError: a base of another kind; an odd batch; sizes that do not fit.
         """
         if self.batch_size % 2 or self.batch_size < 2:
-            raise OptionError("batch_size is to be even: pictures swap in pairs")
+            raise OptionError("batch_size must be even: pictures swap in pairs")
         if self.patch_size != 4 * 2 ** (len(self.patch_critic) - 1) or self.crops < 1:
             raise OptionError(
                 f"{len(self.patch_critic)} channels do not fit crops of {self.patch_size} pixels",

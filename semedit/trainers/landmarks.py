@@ -189,8 +189,8 @@ class LandmarkTrainer:
     start_from: str = ""  # weight file of a like network, whose fitting tensors are taken over
     half: bool = True  # compute in bfloat16
 
-    def start(self, data: Path, seed: int) -> LandmarkTask:
-        """The task on a folder of rendered heads; the loop has seeded torch by `seed`."""
+    def start(self, data: Path) -> LandmarkTask:
+        """The task on a folder of rendered heads."""
         heads = read_heads(data, STORED)
         kept = data / f"mined-{self.mined}-{STORED}.npy"
         if not kept.is_file():

@@ -91,7 +91,7 @@ class Trainer(Protocol):
     name: ClassVar[str]
     batch_size: int
 
-    def start(self, data: Path, seed: int) -> TrainingTask: ...
+    def start(self, data: Path) -> TrainingTask: ...
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _train(
 ) -> dict[str, float]:
     torch.manual_seed(seed)
     with processes.in_turn():
-        task = trainer.start(data, seed)
+        task = trainer.start(data)
     schedule = schedule.sized(task.size)
     state = _Run(
         task=task,
@@ -512,7 +512,7 @@ def _restore(state: _Run, run: Path, record: dict[str, Any]) -> None:
         reason = str(error).split("\n")[0]
         raise InputError(
             f"{path} is damaged: {reason}",
-            hint="delete it to begin anew, or give another folder for the run",
+            hint="delete it to start over, or give another folder for the run",
         ) from error
 
 

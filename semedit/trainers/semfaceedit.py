@@ -99,7 +99,7 @@ class SemFaceEditTrainer:
     held_out: int = 32  # heads kept for evaluation
     start_from: str = ""  # generator's weight file; "": random weights
 
-    def start(self, data: Path, seed: int) -> SemFaceEditTask:
+    def start(self, data: Path) -> SemFaceEditTask:
         """Read the data, make the networks.
 
         Raises: OptionError: discriminators of another size; a regression, but z is not what the
@@ -323,7 +323,7 @@ class SemFaceEditTask(GeneratorTask):
         batch = batch.first(len(fake.z))
         images = thinned(batch.images, self.side)
         weight = trainer.second_im if second else trainer.lambda_im
-        terms = judged(self.of_images, images, fake.images, weight)
+        terms = critic_terms(self.of_images, images, fake.images, weight)
         seen = self.of_images.judge(images)[1], self.of_images.judge(fake.images)[1]
         angles = cameras.angles(batch.c)[:, :2], fake.angles
         wrong = [_apart(a, b) for a, b in zip(seen, angles, strict=True)]
@@ -333,7 +333,9 @@ class SemFaceEditTask(GeneratorTask):
         if second:
             return found
         one_hot = F.one_hot(batch.labels, len(LABELS)).movedim(3, 1).float()
-        terms = judged(self.of_labels, thinned(one_hot, self.side), fake.labels, trainer.lambda_s)
+        terms = critic_terms(
+            self.of_labels, thinned(one_hot, self.side), fake.labels, trainer.lambda_s
+        )
         terms["latent"] = trainer.lambda_l * _apart(self.of_labels.judge(fake.labels)[1], fake.z)
         self._update("labels", total(terms))
         return found | {f"labels_{name}": value for name, value in terms.items()}
@@ -384,7 +386,7 @@ class SemFaceEditTask(GeneratorTask):
         )
 
 
-def judged(
+def critic_terms(
     critic: BranchedDiscriminator, real: Tensor, fake: Tensor, penalty: float
 ) -> dict[str, Tensor]:
     """E f(D(fake)) + E f(-D(real)), and penalty |grad D(real)|^2."""

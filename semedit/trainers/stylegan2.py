@@ -72,7 +72,7 @@ class StyleGAN2Trainer:
     small: float = 3.0  # weight of the pixels of eyes, brows, nose, mouth, glasses
     held_out: int = 64  # heads kept for evaluation
 
-    def start(self, data: Path, seed: int) -> StyleGAN2Task:
+    def start(self, data: Path) -> StyleGAN2Task:
         """Read the data, make the networks."""
         views = read_views(data, self.resolution)
         config = StyleGAN2Config(

@@ -64,7 +64,7 @@ class HeadsTrainer(PictureTrainer):
     coarse: float = 0.5  # part of the run that renders at half the resolution
     start_from: str = ""  # generator's weight file, its encoder's beside it; "": random weights
 
-    def start(self, data: Path, seed: int) -> HeadsTask:
+    def start(self, data: Path) -> HeadsTask:
         """Read the data, make both networks."""
         views = read_views(data, TriplaneConfig().resolution)
         generator = Triplane(TriplaneConfig(z_dim=views.z.shape[1]), self.name)

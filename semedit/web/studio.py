@@ -225,7 +225,7 @@ class Studio:
                     return steps.by_mask(mask or Path("map.png"), *editor)
                 case "direction":
                     strength = float(given["strength"])
-                    return steps.along(str(given["name"]), f"{strength:g}")
+                    return steps.along(str(given["name"]), float(f"{strength:g}"))
                 case "attribute":
                     return steps.attributes({str(given["name"]): bool(given["wanted"])})
                 case "texture":

@@ -145,7 +145,7 @@ def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str |
     if told:
         raise WeightsError(
             f"the tensors of {name} do not fit their network: {', '.join(told)}",
-            "the file was made by another version of semedit; make or fetch it anew",
+            "the file was made by another version of semedit; make or fetch it again",
         )
     network.load_state_dict(tensors, strict=False)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config, widths
-from tests.test_checkpoints import rosinality_tensors
+from tests.published import rosinality_tensors
 
 PHOTOGRAPH = Path(__file__).parents[2] / "examples" / "heads-900003.png"
 STEPS = 20

@@ -128,7 +128,7 @@ def test_a_megapixel_takes_half_a_second(files: Path) -> None:
     pixels = read_photo(path).pixels[:910]
     square = np.asarray(Image.fromarray(pixels).resize((1024, 1024), Image.Resampling.BICUBIC))
     torch.set_num_threads(1)
-    run = FacePipeline(detect="builtin", landmarks="builtin", parse="none", pose_="none")
+    run = FacePipeline(detect="builtin", landmarks="builtin", parse="none", pose="none")
     photo = read_photo(path)
     photo = type(photo)(square, photo.sha256, photo.warnings)
     retina = RetinaFaceDetector(network="mobile0.25")

@@ -74,7 +74,7 @@ def freed_components(attributes: Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for name in attributes:
         if name not in ATTRIBUTE_COMPONENTS:
-            raise OptionError(f"{name} is not an attribute that semedit knows.")
+            raise OptionError(f"{name} is not an attribute that semedit knows")
         found |= dict.fromkeys(ATTRIBUTE_COMPONENTS[name])
     return tuple(found)
 
@@ -89,7 +89,7 @@ def attribute_region(labels: Tensor, attributes: Iterable[str]) -> Tensor:
     total = torch.zeros(len(labels), 1, size, size, device=labels.device)
     for name in attributes:
         if name not in ATTRIBUTE_REGIONS:
-            raise OptionError(f"{name} is not an attribute that semedit knows.")
+            raise OptionError(f"{name} is not an attribute that semedit knows")
         names, reach = ATTRIBUTE_REGIONS[name]
         total = torch.maximum(total, dilate(region(labels, names), round(reach * size / 100)))
     return total

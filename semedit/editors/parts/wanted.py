@@ -26,7 +26,7 @@ class WantedAttributes:
         unknown = [name for name in wanted if name not in ATTRIBUTES]
         if unknown or not wanted:
             raise OptionError(
-                f"Attributes {', '.join(unknown) or 'to change'} are not known.",
+                f"attributes {', '.join(unknown) or 'to change'} are not known",
                 hint=suggestion(unknown[0] if unknown else "", ATTRIBUTES),
             )
         self.wanted = dict(wanted)

@@ -52,7 +52,7 @@ class Critic(nn.Module):
         return self.out(activate(self.hidden(x.flatten(1))))
 
 
-def cut_out(image: Tensor, maps: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+def region_crop(image: Tensor, maps: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
     """One region each: image [N,3,R,R] times its map, and the map [N,1,R,R]; region int64 [N]."""
     own = maps[torch.arange(len(maps)), region][:, None]
     return image * own, own
@@ -97,6 +97,6 @@ def slopes(critic: Critic, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]
     return of_image, of_maps
 
 
-def judged(critic: Critic, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> Tensor:
+def critic_loss(critic: Critic, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> Tensor:
     """Outputs of real heads, then of fake ones, and the adversarial loss of both."""
     return losses.discriminator_loss(critic(*real)[:, 0], critic(*fake)[:, 0]).mean()

@@ -28,7 +28,7 @@ class SyntheticViews:
 
 
 @dataclass(frozen=True)
-class Faces:
+class FaceSampler:
     """Draws synthetic faces.
 
     Codes come from pictures, through an encoder, or from random z; some faces get the texture of
@@ -47,7 +47,7 @@ class Faces:
     swapped: float = 0.5
 
     @classmethod
-    def of(cls, generator: Generator, c: Tensor, mapped: float, swapped: float) -> Faces:
+    def of(cls, generator: Generator, c: Tensor, mapped: float, swapped: float) -> FaceSampler:
         """With a copy of the generator's own encoder; c [M,25]: the cameras of the data."""
         encoder = copy.deepcopy(generator.encoder)
         if encoder is not None:

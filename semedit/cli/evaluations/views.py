@@ -14,17 +14,21 @@ from semedit.cli.common import GeneratorName, Shared, StepBar, data, device, std
 def eval_views(
     common: Shared,
     generator: GeneratorName = "heads-cnerf-64",
-    faces: Annotated[int, typer.Option(min=2, help="Random faces, for views and diversity.")] = 16,
-    pairs: Annotated[int, typer.Option(min=1, help="Of faces that exchange a region.")] = 50,
+    faces: Annotated[
+        int, typer.Option(min=2, help="Number of random faces to measure views and diversity on.")
+    ] = 16,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Number of pairs of faces that swap a region.")
+    ] = 50,
     parts: Annotated[
-        str, typer.Option(help="consistency,diversity,swaps or some of them.")
+        str, typer.Option(help="Parts to measure, separated by commas.")
     ] = "consistency,diversity,swaps",
     grid: Annotated[
-        Path | None, typer.Option(help="Write a picture of faces from all sides, and of swaps.")
+        Path | None, typer.Option(help="File for a picture of faces from all sides, and of swaps.")
     ] = None,
 ) -> None:
     """Measure random faces: the reprojection error as the camera turns by 15 and 30 degrees, the
-    mean perceptual distance between them, and what an exchange of regions changes elsewhere.
+    mean perceptual distance between them, and what swapping regions changes elsewhere.
 
     Swaps need a generator whose codes have regions.
     """

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
+from semedit.cli.common import (
+    Fresh,
+    GeneratorName,
+    Options,
+    Shared,
+    StepBar,
+    data,
+    device,
+    setting,
+    stdout,
+)
 from semedit.errors import OptionError
 
 
@@ -17,28 +27,35 @@ def eval_ide3d(
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     parts: Annotated[
-        str, typer.Option(help="inversion,canonical,texture,masks,identity or some of them.")
+        str, typer.Option(help="Parts to measure, separated by commas.")
     ] = "inversion,canonical,texture,masks,identity",
     encoder: Annotated[
-        list[str] | None,
+        list[Any] | None,
         typer.Option(
+            parser=setting,
             metavar="NAME=FILE",
-            help="An encoder that inversion starts from; default: the generator's own.",
+            help="Encoder that inversion starts from; default: the generator's own.",
         ),
     ] = None,
     canonical: Annotated[
-        str, typer.Option(help="Weights of the canonical encoder; default: the generator's.")
+        str, typer.Option(help="Weights of the canonical encoder; default: the generator's own.")
     ] = "",
-    side_deg: Annotated[float, typer.Option(help="Yaw of fresh heads' other views.")] = 30.0,
-    views: Annotated[int, typer.Option(min=1, help="Faces at each yaw of figure 4.")] = 24,
-    pairs: Annotated[int, typer.Option(min=1, help="Random faces for identity.")] = 100,
-    plot: Annotated[Path | None, typer.Option(help="Write figure 4 as a picture.")] = None,
+    side_deg: Annotated[
+        float, typer.Option(help="Yaw of the other views of new heads, in degrees.")
+    ] = 30.0,
+    views: Annotated[
+        int, typer.Option(min=1, help="Number of faces at each yaw of figure 4.")
+    ] = 24,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Number of random faces to measure identity on.")
+    ] = 100,
+    plot: Annotated[Path | None, typer.Option(help="File to draw figure 4 to.")] = None,
     options: Options = None,
 ) -> None:
-    """Measure what the paper IDE-3D measures: figures 4 and 7, regions with another texture, edits
-    in one pass, identity between views.
+    """Measure what the IDE-3D paper measures: figures 4 and 7, texture edits of regions, edits in
+    one pass, identity between views.
 
-    -o sets options of hybrid inversion. Fresh heads take seeds from 1,000,000 up; those of the
+    -o sets options of hybrid inversion. New heads use seeds from 1,000,000 up; those of the
     shipped set are seen from 25 degrees to either side.
     """
     from semedit.editors import Canonical
@@ -89,11 +106,11 @@ def _encoders(generator: Any, given: Any, device: str) -> dict[str, Any]:
     from semedit.generators.parts.encoder import load_encoder
 
     found = {}
-    for text in given:
-        name, equals, file = text.partition("=")
-        if not equals:
-            raise OptionError(f"--encoder {text}: write it as name=file")
-        found[name] = load_encoder(file, device)
+    for one in given:
+        if isinstance(one, str) and "=" not in one:
+            raise OptionError(f"--encoder {one}: write it as name=file")
+        for name, file in [one.split("=", 1)] if isinstance(one, str) else one.items():
+            found[name] = load_encoder(str(file), device)
     if not found and generator.encoder is not None:
         found["encoder"] = generator.encoder
     return found

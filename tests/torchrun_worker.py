@@ -1,4 +1,4 @@
-"""What a process of `torchrun` does in test_parallel: python together.py DATA OUT."""
+"""What a process of `torchrun` does in test_parallel: python torchrun_worker.py DATA OUT."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class LineTrainer:
     name: ClassVar[str] = "line"
     batch_size: int = 4  # items a step
 
-    def start(self, data: Path, seed: int) -> LineTask:
+    def start(self, data: Path) -> LineTask:
         return LineTask()
 
 
 def main(data: Path, out: Path) -> None:
     """A line, then a few adversarial steps of IDE-3D; every process writes what it holds."""
-    from tests.test_trainers_ide3d import SmallTrainer
+    from small_trainers import SmallIDE3D
 
     torch.set_num_threads(1)
     rank = os.environ.get("RANK", "0")
@@ -72,14 +72,14 @@ def main(data: Path, out: Path) -> None:
 
     @dataclass(frozen=True)
     class Line(LineTrainer):
-        def start(self, data: Path, seed: int) -> LineTask:
-            kept["line"] = super().start(data, seed)
+        def start(self, data: Path) -> LineTask:
+            kept["line"] = super().start(data)
             return kept["line"]
 
     @dataclass(frozen=True)
-    class Small(SmallTrainer):
-        def start(self, data: Path, seed: int) -> Any:
-            kept["ide3d"] = super().start(data, seed)
+    class Small(SmallIDE3D):
+        def start(self, data: Path) -> Any:
+            kept["ide3d"] = super().start(data)
             return kept["ide3d"]
 
     train(Line(), data, out / "line", Schedule(kimg=0.04, final_rate=1.0), quiet=True)

@@ -15,18 +15,21 @@ def eval_styles(
     n: Fresh = 0,
     generator: GeneratorName = "heads-l2sae-128",
     rival: Annotated[
-        str, typer.Option(help="Weights of the generator that is inverted, in the table.")
+        str,
+        typer.Option(help="Generator to invert for the table: the name or path of its weights."),
     ] = "heads-128",
-    rivals: Annotated[int, typer.Option(min=1, help="Heads of the shipped set in the table.")] = 8,
+    rivals: Annotated[
+        int, typer.Option(min=1, help="Number of heads of the shipped set in the table.")
+    ] = 8,
     parts: Annotated[
-        str, typer.Option(help="regions,styles,table or some of them.")
+        str, typer.Option(help="Parts to measure, separated by commas.")
     ] = "regions,styles,table",
     options: Options = None,
 ) -> None:
-    """Measure edits of one region: its mask, what the edit leaves alone, and table 1 of the paper.
+    """Measure edits of one region: its mask, what stays unchanged, and table 1 of the paper.
 
-    The table sets them beside inversion and an edit by label map of the same heads; -o sets
-    options of the method `roi`. Fresh heads take seeds from 1,000,000 up.
+    The table compares them with inversion and an edit by label map of the same heads; -o sets
+    options of the method `roi`. New heads use seeds from 1,000,000 up.
     """
     from semedit.editors import Roi
     from semedit.evaluations.styles import StylesEvaluation

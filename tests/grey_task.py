@@ -1,6 +1,6 @@
 """A task light enough for tests of the folder loop by the thousand: no network, no torch.
 
-`python tests/light.py WORK RAW` runs it as a program of its own, to be killed.
+`python tests/grey_task.py WORK RAW` runs it as a program of its own, to be killed.
 """
 
 from __future__ import annotations
