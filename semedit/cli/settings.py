@@ -67,7 +67,7 @@ def read_file(path: Path) -> tuple[str, dict[str, Any]]:
         OptionError: it cannot be read, is larger than LARGEST, or is not TOML.
     """
     try:
-        return read_toml(path)
+        return read_toml(path, LARGEST)
     except InputError as error:
         raise OptionError(error.message) from error
 
@@ -199,13 +199,13 @@ def fitting(file: str, parameter: Any, value: Any) -> Any:
         return value
     if not (getattr(parameter, "multiple", False) or parameter.nargs == -1):
         return _single(place, value, bool(getattr(parameter, "is_flag", False)))
-    if isinstance(value, dict) and parameter.param_type_name == "option":
-        value = [value]
-    return [_one(place, one) for one in (value if isinstance(value, list) else [value])]
+    several = value if isinstance(value, list) else [value]
+    pairs = (parameter.metavar or "").startswith("NAME=")
+    return [_pairs(place, v) if pairs else _single(place, v, False) for v in several]
 
 
-def _one(place: str, value: Any) -> Any:
-    """One of several values; a table keeps its types: options = { steps = 50 }, for -o steps=50."""
+def _pairs(place: str, value: Any) -> Any:
+    """A text, or a table, which keeps its types: options = { steps = 50 }, for -o steps=50."""
     if not isinstance(value, dict):
         return _single(place, value, False)
     for name, one in value.items():

@@ -101,14 +101,14 @@ def _digest(path: Path, _size: int, _changed_ns: int) -> str:
     return found.hexdigest()
 
 
-def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+def read_toml(path: Path, most: int = RECORD_BYTES) -> tuple[str, dict[str, Any]]:
     """The text of a TOML file, and what it says.
 
     Raises:
         InputError: as `opened`; or it is no TOML, or nested too deeply.
     """
     try:
-        text = read(path).decode()
+        text = read(path, most).decode()
         return text, tomllib.loads(text)
     except RecursionError:
         raise InputError(f"{path}: nested too deeply") from None
