@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from semedit.errors import InputError, NothingMatchedError
 from semedit.faces import Face
 from semedit.faces.align import square_quad
 from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
-from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels
 from semedit.media.files import write_bytes
@@ -29,12 +28,12 @@ from semedit.media.masks import fit_labels, write_labels
 from semedit.media.photographs import write_image
 from semedit.media.pixels import resize, to_uint8
 from semedit.options import parameters_of
-from semedit.tasks import latent_bytes, load_generator, planned, used_by
+from semedit.tasks import OnGenerator, latent_bytes, planned, used_by
 from semedit.weights import file_sha256
 
 
 @dataclass(frozen=True)
-class Draw:
+class Draw(OnGenerator):
     """Make a face from each drawn label map: its picture, record, label map and latent.
 
     The new face is called like the map; every command works with it as with one of a photograph.
@@ -56,10 +55,6 @@ class Draw:
     @property
     def item_bytes(self) -> int:
         return latent_bytes(self.generator_name) + 4 * 256**2
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:
         options = parameters_of(self.method)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,18 @@ from semedit import metrics
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import LatentError
-from semedit.generators.contract import Generator
 from semedit.latents import Latent, picture
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.tasks import (
     Aligned,
+    OnGenerator,
     cameras_of,
     check_finite,
     face_inputs,
     latent_bytes,
     load_face,
-    load_generator,
     used,
     used_by,
 )
@@ -36,7 +35,7 @@ PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distan
 
 
 @dataclass(frozen=True)
-class Invert:
+class Invert(OnGenerator):
     """Find the codes of aligned faces.
 
     Attributes:
@@ -61,10 +60,6 @@ class Invert:
     @property
     def item_bytes(self) -> int:
         return latent_bytes(self.generator_name)
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:
         return {
