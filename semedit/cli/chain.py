@@ -29,7 +29,9 @@ def backend(text: str, *known: str) -> Any:
 
 
 MAPS, CAMERAS = "Back-end that makes label maps", "Back-end that estimates cameras"
-Before = Annotated[str | None, typer.Option(hidden=True)]  # a flag's name in earlier versions
+Before = Annotated[
+    str | None, typer.Option(hidden=True, help="Earlier name of the flag.")
+]  # a flag's name in earlier versions
 
 
 def register(app: typer.Typer) -> None:
@@ -70,8 +72,12 @@ def align(
     ] = "skip",
     parser: Before = None,
     poser: Before = None,
-    no_parse: Annotated[bool | None, typer.Option("--no-parse", hidden=True)] = None,
-    no_pose: Annotated[bool | None, typer.Option("--no-pose", hidden=True)] = None,
+    no_parse: Annotated[
+        bool | None, typer.Option("--no-parse", hidden=True, help="Earlier name of --parse none.")
+    ] = None,
+    no_pose: Annotated[
+        bool | None, typer.Option("--no-pose", hidden=True, help="Earlier name of --pose none.")
+    ] = None,
 ) -> None:
     """Find faces in photographs, cut them out upright, parse them, estimate their cameras."""
 
