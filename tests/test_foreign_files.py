@@ -10,7 +10,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from published import to_rosinality
 from safetensors.torch import save_file
+from tiny import small_stylegan2
 from torch import nn
 from typer.testing import CliRunner
 
@@ -25,7 +27,6 @@ from semedit.generators import load_generator
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
 from semedit.media import decoding
 from semedit.tasks.codes import read_codes
-from tests.tiny import small_stylegan2
 
 C = torch.zeros(1, 25)
 W = 12  # of small_stylegan2; it has 6 layers
@@ -51,7 +52,7 @@ def semedit(*arguments, code=0):
 
 
 def rosinality():
-    return keys.to_rosinality(small_stylegan2().state_dict())
+    return to_rosinality(small_stylegan2().state_dict())
 
 
 def prefixed(prefix, tensors=None):

@@ -289,6 +289,15 @@ def test_files_of_now_and_of_earlier_versions_name_back_ends(here, monkeypatch, 
     assert aligned(monkeypatch, here, "align", "raw", SEMEDIT_ALIGN_PARSE="none")[0] == "none"
 
 
+def test_the_command_line_knows_the_back_ends_that_there_are():
+    from semedit.cli.chain import PARSE, POSE
+    from semedit.faces.pipeline import BACKENDS
+
+    assert set(BACKENDS["parse"]) == {*PARSE} - {"auto", "facexlib"}
+    assert set(BACKENDS["pose"]) == {*POSE} - {"auto"}
+    assert "perhaps" in semedit("align", "raw", "--parse", "perhaps", code=2)
+
+
 def test_parse_and_pose_take_their_own_names(here, monkeypatch):
     found = []
     monkeypatch.setattr("semedit.tasks.plan_of", lambda task, *_, **__: found.append(task.backend))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import TinyGenerator
 
-from semedit import latents
+from semedit import latents, tasks
 from semedit.batch import Item, Run
 from semedit.batch.workspace import Workspace
 from semedit.editors import Direction, Editor, Way
@@ -52,7 +52,7 @@ def test_faces_of_unlike_histories_keep_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = TinyGenerator()
-    monkeypatch.setattr(edit, "load_generator", lambda name, device: generator)
+    monkeypatch.setattr(tasks, "load_generator", lambda name, device: generator)
     space = Workspace(tmp_path)
     codes, c = generator.sample(2)
     print_ = latents.fingerprint(generator)
@@ -79,7 +79,7 @@ def test_a_receipt_tells_of_its_own_step_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = TinyGenerator()
-    monkeypatch.setattr(edit, "load_generator", lambda name, device: generator)
+    monkeypatch.setattr(tasks, "load_generator", lambda name, device: generator)
     space = Workspace(tmp_path)
     codes, c = generator.sample(1)
     before = Latent(codes, c, "tiny", latents.fingerprint(generator), "hybrid+fast")
@@ -149,7 +149,7 @@ def turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace with the latent of one face, of a generator that declares what it knows."""
     generator = TinyGenerator()
     generator.view_limit_deg = (40.0, 12.0)
-    monkeypatch.setattr(turntable, "load_generator", lambda name, device: generator)
+    monkeypatch.setattr(tasks, "load_generator", lambda name, device: generator)
     monkeypatch.setattr(Turntable, "weights", lambda self: {})
     space = Workspace(tmp_path)
     codes, c = generator.sample(1)

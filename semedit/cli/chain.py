@@ -10,20 +10,28 @@ from semedit.cli import edits
 from semedit.cli.common import Common, Drawn, From, Made, Mark, OnFaces, command, run, say
 from semedit.media.photographs import MAX_PIXELS
 
-
-def backend_name(given: Any) -> str:
-    """The name of a back-end; files of earlier versions say true or false for auto or none."""
-    words = {"true": "auto", "1": "auto", "false": "none", "0": "none"}
-    return words.get(str(given).lower(), str(given))
+PARSE = ("auto", "builtin", "bisenet", "parsenet", "facexlib")
+POSE = ("auto", "builtin", "facexlib")
+BOOLEANS = {"true": "auto", "1": "auto", "false": "none", "0": "none"}  # of earlier versions
 
 
-def _backend(text: str) -> Any:
-    return typer.Option(parser=backend_name, metavar="NAME", help=text)
+def backend(text: str, *known: str) -> Any:
+    """A flag that takes the name of a back-end, which names those that are known."""
+
+    def read(given: Any) -> str:
+        name = BOOLEANS.get(str(given).lower(), str(given))
+        if name not in known:
+            raise ValueError(f"{name!r} is not one of {', '.join(known)}")
+        return name
+
+    said = f"{text}: {', '.join(known[:-1])} or {known[-1]}."
+    return typer.Option(parser=read, metavar="NAME", help=said)
 
 
-PARSE = "Back-end that makes label maps: auto, builtin, bisenet or parsenet"
-POSE = "Back-end that estimates cameras: auto, builtin or facexlib"
-Before = Annotated[str | None, typer.Option(hidden=True)]  # a flag's name in earlier versions
+MAPS, CAMERAS = "Back-end that makes label maps", "Back-end that estimates cameras"
+Before = Annotated[
+    str | None, typer.Option(hidden=True, help="Earlier name of the flag.")
+]  # a flag's name in earlier versions
 
 
 def register(app: typer.Typer) -> None:
@@ -50,8 +58,8 @@ def align(
         str,
         typer.Option(help="Back-end that finds landmarks: auto, builtin or face-alignment."),
     ] = "auto",
-    parse: Annotated[str, _backend(f"{PARSE}; none: make none.")] = "auto",
-    pose: Annotated[str, _backend(f"{POSE}; none: estimate none.")] = "auto",
+    parse: Annotated[str, backend(MAPS, *PARSE, "none")] = "auto",
+    pose: Annotated[str, backend(CAMERAS, *POSE, "none")] = "auto",
     faces: Annotated[
         Literal["largest", "all"], typer.Option(help="Faces to keep of each photograph.")
     ] = "largest",
@@ -64,8 +72,12 @@ def align(
     ] = "skip",
     parser: Before = None,
     poser: Before = None,
-    no_parse: Annotated[bool | None, typer.Option("--no-parse", hidden=True)] = None,
-    no_pose: Annotated[bool | None, typer.Option("--no-pose", hidden=True)] = None,
+    no_parse: Annotated[
+        bool | None, typer.Option("--no-parse", hidden=True, help="Earlier name of --parse none.")
+    ] = None,
+    no_pose: Annotated[
+        bool | None, typer.Option("--no-pose", hidden=True, help="Earlier name of --pose none.")
+    ] = None,
 ) -> None:
     """Find faces in photographs, cut them out upright, parse them, estimate their cameras."""
 
@@ -97,14 +109,14 @@ def _wanted(name: str, before: str | None, no: bool | None) -> str:
 
 
 def parse(
-    common: OnFaces, parse: Annotated[str, _backend(f"{PARSE}.")] = "auto", backend: Before = None
+    common: OnFaces, parse: Annotated[str, backend(MAPS, *PARSE)] = "auto", backend: Before = None
 ) -> None:
     """Make the label maps of aligned faces again, say with another back-end."""
     _describe(common, "parse", backend or parse)
 
 
 def pose(
-    common: OnFaces, pose: Annotated[str, _backend(f"{POSE}.")] = "auto", backend: Before = None
+    common: OnFaces, pose: Annotated[str, backend(CAMERAS, *POSE)] = "auto", backend: Before = None
 ) -> None:
     """Estimate the cameras of aligned faces again, say with another back-end."""
     _describe(common, "pose", backend or pose)

@@ -202,13 +202,13 @@ def fitting(file: str, parameter: Any, value: Any) -> Any:
         return value
     if not (getattr(parameter, "multiple", False) or parameter.nargs == -1):
         return _single(at, value, bool(getattr(parameter, "is_flag", False)))
-    if isinstance(value, dict) and parameter.param_type_name == "option":
-        value = [value]
-    return [_one(at, one) for one in (value if isinstance(value, list) else [value])]
+    several = value if isinstance(value, list) else [value]
+    pairs = (parameter.metavar or "").startswith("NAME=")
+    return [_pairs(at, v) if pairs else _single(at, v, False) for v in several]
 
 
-def _one(at: str, value: Any) -> Any:
-    """One of several values; a table keeps its types: options = { steps = 50 }, for -o steps=50."""
+def _pairs(at: str, value: Any) -> Any:
+    """A text, or a table, which keeps its types: options = { steps = 50 }, for -o steps=50."""
     if not isinstance(value, dict):
         return _single(at, value, False)
     for name, one in value.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -142,6 +142,22 @@ def used_by(generator: str) -> dict[str, str]:
         WeightsError: they are not on the disk.
     """
     return {path.stem: weights.file_sha256(path) for path in files_of(generator)}
+
+
+class OnGenerator:
+    """A task that works with a generator, which is loaded when it is first needed."""
+
+    generator_name: str
+    device: str
+
+    @cached_property
+    def generator(self) -> Any:
+        return load_generator(self.generator_name, self.device)
+
+
+def planned_each(names: Iterable[str], plan: Callable[[str], Item]) -> list[Item]:
+    """The items of some names; see `planned`."""
+    return [planned(name, partial(plan, name)) for name in names]
 
 
 def planned(name: str, plan: Callable[[], Item]) -> Item:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,16 @@ from semedit.batch import Item, Result, Run
 from semedit.batch.places import lasting
 from semedit.editors import Drawing
 from semedit.errors import InputError, NothingMatchedError
-from semedit.generators.contract import Generator
 from semedit.media.masks import fit_labels
 from semedit.media.pixels import resize
 from semedit.options import parameters_of
-from semedit.tasks import latent_bytes, load_generator, planned, used_by
+from semedit.tasks import OnGenerator, latent_bytes, planned, used_by
 from semedit.tasks.drawn import every_map, read_map
 from semedit.tasks.made import MadeFace
 
 
 @dataclass(frozen=True)
-class Draw:
+class Draw(OnGenerator):
     """Make a face from each drawn label map: its picture, record, label map and latent.
 
     The new face is called like the map; every command works with it as with one of a photograph.
@@ -53,10 +52,6 @@ class Draw:
     @property
     def item_bytes(self) -> int:
         return latent_bytes(self.generator_name) + 4 * 256**2
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:
         options = parameters_of(self.method)

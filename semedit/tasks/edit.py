@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from semedit.batch.workspace import Workspace
 from semedit.directions.directions import direction_files
 from semedit.editors import Editor
 from semedit.errors import LatentError, MaskError, NothingMatchedError
-from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
 from semedit.media.masks import fit_labels, write_labels
@@ -27,10 +26,10 @@ from semedit.media.photographs import write_image
 from semedit.media.pixels import resize, to_tensor, to_uint8
 from semedit.options import parameters_of
 from semedit.tasks import (
+    OnGenerator,
     check_finite,
     latent_bytes,
-    load_generator,
-    planned,
+    planned_each,
     read_latent,
     used,
     used_by,
@@ -58,7 +57,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Edit:
+class Edit(OnGenerator):
     """Edit faces by a label map, along a direction, by attributes, or by regions of another face.
 
     Attributes:
@@ -92,10 +91,6 @@ class Edit:
     def item_bytes(self) -> int:
         return latent_bytes(self.generator_name) + 4 * 256**2
 
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
-
     def parameters(self) -> dict[str, Any]:
         return {
             "generator": self.generator_name,
@@ -119,10 +114,8 @@ class Edit:
         masks = None if self.mask is None else drawn_maps(space, names, self.mask)
         if masks is not None and not masks:
             raise NothingMatchedError(f"no face has a mask in {self.mask}")
-        return [
-            planned(name, lambda name=name: self._item(run, name, masks))  # type: ignore[misc]
-            for name in (names if masks is None else masks)
-        ]
+        chosen = names if masks is None else masks
+        return planned_each(chosen, lambda name: self._item(run, name, masks))
 
     def _item(self, run: Run, name: str, masks: Mapping[str, Mapping[str, Path]] | None) -> Item:
         inputs = {"labels": run.workspace.path("masks", name, ".png")}

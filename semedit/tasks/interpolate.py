@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +15,17 @@ from semedit import latents, renders
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
-from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.latents.interpolation import Part, between
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
-from semedit.tasks import load_generator, read_latent, used_by
+from semedit.tasks import OnGenerator, read_latent, used_by
 
 SHOWN = 9  # pictures of the strip, at most
 
 
 @dataclass(frozen=True)
-class Interpolate:
+class Interpolate(OnGenerator):
     """Move from one face to another, in equal steps.
 
     Attributes:
@@ -54,10 +53,6 @@ class Interpolate:
     @property
     def item_bytes(self) -> int:
         return 100_000 + self.frames * renders.FRAME_BYTES[self.format]
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:
         shown = ("frames", "part", "format", "fps", "mark")

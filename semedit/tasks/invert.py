@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,18 @@ from semedit import metrics
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import LatentError, WeightsError
-from semedit.generators.contract import Generator
 from semedit.latents import Latent, picture
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.tasks import (
     Aligned,
+    OnGenerator,
     cameras_of,
     check_finite,
     face_inputs,
     latent_bytes,
     load_face,
-    load_generator,
     used,
     used_by,
 )
@@ -39,7 +38,7 @@ PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distan
 
 
 @dataclass(frozen=True)
-class Invert:
+class Invert(OnGenerator):
     """Find the codes of aligned faces.
 
     Attributes:
@@ -64,10 +63,6 @@ class Invert:
     @property
     def item_bytes(self) -> int:
         return latent_bytes(self.generator_name)
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
 
     def parameters(self) -> dict[str, Any]:
         return {

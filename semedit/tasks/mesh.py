@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ from torch import Tensor
 from semedit import cameras
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
-from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.renders.meshes import (
     LEVEL,
@@ -25,13 +24,13 @@ from semedit.renders.meshes import (
     write_depth,
     write_mesh,
 )
-from semedit.tasks import load_generator, planned, read_latent, used_by
+from semedit.tasks import OnGenerator, planned_each, read_latent, used_by
 
 SIDES_DEG = (("", 0.0), ("-left", -30.0), ("-right", 30.0))  # turns of the depth maps
 
 
 @dataclass(frozen=True)
-class MeshFaces:
+class MeshFaces(OnGenerator):
     """Write the surface of faces as a mesh, and depth maps from three sides.
 
     Attributes:
@@ -61,10 +60,6 @@ class MeshFaces:
         """One for each format: a face may have meshes of both."""
         return f"mesh-{self.format}"
 
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
-
     def parameters(self) -> dict[str, Any]:
         sizes = {"resolution": self.resolution, "level": self.level}
         return {"generator": self.generator_name, "format": self.format, **sizes}
@@ -74,10 +69,7 @@ class MeshFaces:
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
-        return [
-            planned(name, lambda name=name: self._item(space, name))  # type: ignore[misc]
-            for name in space.faces(self.names)
-        ]
+        return planned_each(space.faces(self.names), partial(self._item, space))
 
     def _item(self, space: Workspace, name: str) -> Item:
         return Item(name, {"latent": space.source(name, self.start)}, data=space)

@@ -16,12 +16,11 @@ from semedit import cameras, latents
 from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.editors import Roi
-from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.photographs import write_image
 from semedit.media.pixels import resize, to_tensor, to_uint8
 from semedit.options import parameters_of
-from semedit.tasks import latent_bytes, load_generator, planned, read_face, used_by
+from semedit.tasks import OnGenerator, latent_bytes, planned_each, read_face, used_by
 from semedit.tasks.donors import donor_file, read_aligned, receivers
 
 
@@ -36,7 +35,7 @@ class RestyleInput:
 
 
 @dataclass(frozen=True)
-class Restyle:
+class Restyle(OnGenerator):
     """Edit one region of faces as they look now: the aligned face, or what its last edit made.
 
     Attributes:
@@ -61,10 +60,6 @@ class Restyle:
     @property
     def item_bytes(self) -> int:
         return latent_bytes(self.generator_name)
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -96,10 +91,7 @@ class Restyle:
         if self.reference is not None:
             inputs["reference"] = donor_file(space, self.reference, photo=True)
             names = receivers(names, self.reference)
-        return [
-            planned(name, lambda name=name: self._item(run, name, inputs))  # type: ignore[misc]
-            for name in names
-        ]
+        return planned_each(names, lambda name: self._item(run, name, inputs))
 
     def _item(self, run: Run, name: str, inputs: dict[str, Path]) -> Item:
         face = {"face": run.workspace.path("faces", name, ".json")}

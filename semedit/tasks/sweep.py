@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from semedit import latents
 from semedit.batch import Item, Result, Run
 from semedit.editors import Direction
 from semedit.errors import OptionError
-from semedit.generators.contract import Generator
 from semedit.latents import Latent
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.renders import contact_sheet
-from semedit.tasks import load_generator, planned, read_latent, used
+from semedit.tasks import OnGenerator, planned_each, read_latent, used
 from semedit.tasks.edit import directions_read
 
 MOST = 101  # pictures of a strip
@@ -43,7 +42,7 @@ def strengths_of(text: str) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(OnGenerator):
     """A strip of each face, moved by some strengths: sweeps/NAME/DIRECTION.png.
 
     Attributes:
@@ -68,10 +67,6 @@ class Sweep:
     def item_bytes(self) -> int:
         return 40_000 * len(self.strengths)
 
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
-
     def parameters(self) -> dict[str, Any]:
         return {
             "generator": self.generator_name,
@@ -90,7 +85,7 @@ class Sweep:
             inputs = {"latent": space.source(name, self.start)}
             return Item(f"{name}/{self.method.name}", inputs, data=space, face=name)
 
-        return [planned(n, lambda n=n: plan(n)) for n in space.faces(self.names)]  # type: ignore[misc]
+        return planned_each(space.faces(self.names), plan)
 
     def load(self, item: Item) -> Latent:
         return read_latent(item.inputs["latent"], self.generator)

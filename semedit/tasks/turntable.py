@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +15,14 @@ from semedit import renders, weights
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
-from semedit.generators.contract import Generator
 from semedit.latents import Latent
-from semedit.tasks import load_generator, planned, read_latent, used
+from semedit.tasks import OnGenerator, planned_each, read_latent, used
 
 ALL_ROUND = (180.0, 90.0)  # yaw and pitch known to a generator that declares no limit, degrees
 
 
 @dataclass(frozen=True)
-class Turntable:
+class Turntable(OnGenerator):
     """Render faces along a closed camera path.
 
     Attributes:
@@ -59,10 +58,6 @@ class Turntable:
     def command(self) -> str:
         """One for each format: a face may have animations of all."""
         return f"turntable-{self.format}"
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.generator_name, self.device)
 
     @property
     def limit_deg(self) -> tuple[float, float]:
@@ -105,10 +100,7 @@ class Turntable:
                 f"{self.generator.name} draws on surfaces that nobody beside or behind a head sees",
                 "take --path swing",
             )
-        return [
-            planned(name, lambda name=name: self._item(space, name))  # type: ignore[misc]
-            for name in space.faces(self.names)
-        ]
+        return planned_each(space.faces(self.names), partial(self._item, space))
 
     def _item(self, space: Workspace, name: str) -> Item:
         return Item(name, {"latent": space.source(name, self.start)}, data=space)
