@@ -30,7 +30,6 @@ from semedit.batch.receipts import (
     Receipt,
     Result,
     Run,
-    Shard,
     Status,
     Tally,
 )
@@ -45,6 +44,7 @@ from semedit.errors import (
 )
 from semedit.media import decoding, reading
 from semedit.media.files import write_bytes
+from semedit.runtime import interrupts
 from semedit.runtime.allocator import return_freed_memory
 
 # What the system says when nothing at all can be written, now or for the next item.
@@ -78,12 +78,14 @@ def for_each(
         WorkspaceError: nothing can be written.
         FailuresError: more items failed than the run allows.
     """
-    if isinstance(items, Sized) and run.shard == Shard():
-        observer.start(len(items))
-    if isinstance(items, Sized) and items:
-        run.workspace.clear()
+    mine: Iterable[Item] = run.shard.of(items)
+    if isinstance(items, Sized):
+        mine = list(mine)
+        observer.start(len(mine))
+        if items:
+            run.workspace.clear()
     with Loop(run, load, work, observer) as loop:
-        loop.go(chunks(run.shard.of(items), batch))
+        loop.go(chunks(mine, batch))
     return loop.tally
 
 
@@ -104,6 +106,7 @@ class _Ready:
     """An item that was looked at.
 
     Attributes:
+        seconds: what it took so far: its reading, and its share of what was computed.
         settled: the receipt by which it need not be done; kept: what then is told of it.
         before: the receipt it had, of whatever fingerprint.
         loaded: its inputs; error: why there are none.
@@ -111,7 +114,7 @@ class _Ready:
 
     item: Item
     seen: InputDigests
-    started: float
+    seconds: float = 0.0
     settled: Receipt | None = None
     kept: Outcome | None = None
     before: Receipt | None = None
@@ -142,6 +145,8 @@ class Loop:
         # What was computed before an interrupt is still written; not on a disk that refuses it.
         refused = kind is not None and issubclass(kind, SemeditError)
         self._writers.shutdown(cancel_futures=refused)
+        if kind is not None and not issubclass(kind, BrokenPipeError):  # who would hear it?
+            self._report_rest()
 
     def go(self, every: Iterable[list[Item]]) -> None:
         """Settle all items of some batches."""
@@ -164,18 +169,18 @@ class Loop:
         run, started = self.run, time.perf_counter()
         seen = InputDigests.of(item)
         if obstacle := run.workspace.obstacle(run.command, item.name):
-            return _Ready(item, seen, started, error=obstacle)
+            return _Ready(item, seen, error=obstacle)
         before: Receipt | None = None
         error: SemeditError | None = item.error
         try:
             settled = run.settled(item, seen.sha256)
             if settled is not None and not run.due(settled):
-                return _Ready(item, seen, started, settled, self._kept(item, settled))
+                return _Ready(item, seen, settled=settled, kept=self._kept(item, settled))
             before = run.workspace.receipt(run.command, item.name)
             if item.refines and not run.overwrite and (hand := run.by_hand(item)):
                 kept = f"{hand} was changed by hand, kept (--overwrite replaces it)"
                 outcome = Outcome(item.name, "uptodate", (), (kept,))
-                return _Ready(item, seen, started, kept=outcome)
+                return _Ready(item, seen, kept=outcome)
             if before and not run.overwrite and (edited := next(run.edited(before), None)):
                 error = EditedError(
                     f"{edited} was changed by hand since it was made, and is kept",
@@ -184,7 +189,8 @@ class Loop:
         except InputError as unreadable:
             kept = f"{unreadable.message}, so what it holds is kept"
             error = EditedError(kept, "--overwrite makes it again")
-        return self._loaded(_Ready(item, seen, started, before=before, error=error))
+        one = self._loaded(_Ready(item, seen, before=before, error=error))
+        return replace(one, seconds=time.perf_counter() - started)
 
     def _loaded(self, one: _Ready) -> _Ready:
         if one.error is not None:
@@ -207,8 +213,8 @@ class Loop:
         pending = []
         for one in chunk:
             if one.kept is not None:
-                self.tally.add(one.kept)
-                self.observer.finish(one.kept)
+                with interrupts.held():
+                    self._count(one.kept)
             elif one.error is not None:
                 self._hand_over(self._fail, one, one.error)
             else:
@@ -243,6 +249,7 @@ class Loop:
             return
         items, loaded = [one.item for one in batch], [one.loaded for one in batch]
         failure: BaseException
+        begun = time.perf_counter()
         try:
             with _writing():
                 results = self.work(items, loaded)
@@ -250,7 +257,9 @@ class Loop:
             if _ends_the_run(error):
                 raise
             failure = _bare(error)
+            batch = _spent(batch, begun)
         else:
+            batch = _spent(batch, begun)
             names = [(one.item.name, self._print(one)) for one in batch] if len(batch) > 1 else []
             for one, result in zip(batch, results, strict=True):
                 self._hand_result(one, result, names)
@@ -283,16 +292,28 @@ class Loop:
 
     def _hand_over(self, write: Callable[..., Outcome], *arguments: Any) -> None:
         """Let a writer do it; waits while too much is still unwritten."""
-        self._written.append(self._writers.submit(write, *arguments))
+        with interrupts.held():
+            self._written.append(self._writers.submit(write, *arguments))
         self._report(2 * WRITERS)
 
     def _report(self, most: int) -> None:
         """Tell of what is written, until no more than `most` items are not."""
         while self._written and (len(self._written) > most or self._written[0].done()):
-            self._tell(self._written.popleft().result())
+            outcome = self._written[0].result()  # while it waits it may be interrupted
+            with interrupts.held():
+                self._written.popleft()
+                self._tell(outcome)
+
+    def _report_rest(self) -> None:
+        """Tell of what was finished before the run ended early; why it did is told by others."""
+        with interrupts.held():
+            for written in self._written:
+                if not written.cancelled() and written.exception() is None:
+                    self._count(written.result())
+            self._written.clear()
 
     def _done(self, one: _Ready, result: Result, batch: Batch) -> Outcome:
-        item, space = one.item, self.run.workspace
+        item, space, begun = one.item, self.run.workspace, time.perf_counter()
         if not one.seen.still(item):
             return self._fail(one, InputError("an input was changed while it was read"))
         try:
@@ -304,7 +325,7 @@ class Loop:
             if error.fatal:
                 raise
             return self._fail(one, error)
-        seconds = time.perf_counter() - one.started
+        seconds = one.seconds + time.perf_counter() - begun
         told = (tuple(outputs), tuple(result.warnings), result.figures, None, seconds)
         return self._write(one, Outcome(item.name, "done", *told), outputs, batch)
 
@@ -314,9 +335,8 @@ class Loop:
         else:
             told = {"code": "memory", "message": "not enough memory", "hint": None}
         status: Status = "skipped" if isinstance(error, NoFaceError) else "error"
-        seconds = time.perf_counter() - one.started
         remarks = tuple(warnings)
-        outcome = Outcome(one.item.name, status, (), remarks, {}, told, seconds)
+        outcome = Outcome(one.item.name, status, (), remarks, {}, told, one.seconds)
         if isinstance(error, EditedError | PlaceError):
             return outcome  # a receipt stays: it tells what the file was; or there is no place
         return self._write(one, outcome, {}, [])
@@ -353,14 +373,23 @@ class Loop:
 
     def _tell(self, outcome: Outcome) -> None:
         """Of what this run did, which alone counts for --max-failures."""
-        self.tally.add(outcome)
-        self.observer.finish(outcome)
+        self._count(outcome)
         self.failures += outcome.status == "error"
         if 0 < self.run.max_failures <= self.failures:
             raise FailuresError(
                 f"{self.failures} inputs failed, so the run ends",
                 "fix them, or raise --max-failures",
             )
+
+    def _count(self, outcome: Outcome) -> None:
+        self.tally.add(outcome)
+        self.observer.finish(outcome)
+
+
+def _spent(batch: list[_Ready], begun: float) -> list[_Ready]:
+    """Items with their shares of the time since, in equal parts."""
+    share = (time.perf_counter() - begun) / len(batch)
+    return [replace(one, seconds=one.seconds + share) for one in batch]
 
 
 def _shortened(text: str) -> str:

@@ -72,6 +72,7 @@ class Outcome:
     Attributes:
         outputs: paths relative to the workspace.
         error: {"code", "message", "hint"} when status is "error" or "skipped".
+        seconds: its own: reading, its share of what was computed, writing; no waiting.
     """
 
     name: str

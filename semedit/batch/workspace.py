@@ -42,7 +42,7 @@ from semedit.errors import (
 from semedit.faces import photo_of
 from semedit.media import reading
 from semedit.media.files import TEMPORARY, check_file, is_temporary
-from semedit.media.photographs import SUFFIXES
+from semedit.media.kinds import SUFFIXES
 from semedit.options import suggestion
 
 FORMAT = 1  # of receipts and folders; part of every fingerprint
@@ -57,7 +57,7 @@ LONGEST_RECEIPT = 240  # bytes of a name; file systems allow 255 with the suffix
 LONGEST_FOLDER = 2000  # bytes of its folders; systems allow 4096 with the workspace's own path
 
 
-PHOTO_SUFFIXES = frozenset(SUFFIXES) | {".heic", ".heif"}
+PHOTO_SUFFIXES = frozenset(SUFFIXES)
 
 
 # What every receipt has, as semedit.media.reading describes it.

@@ -33,8 +33,9 @@ from semedit.errors import InputError
 from semedit.faces.networks import six
 from semedit.faces.pose import camera
 from semedit.media.files import alone_in, atomic_path
+from semedit.media.kinds import SUFFIXES
 from semedit.media.masks import read_labels
-from semedit.media.photographs import SUFFIXES, read_photo
+from semedit.media.photographs import read_photo
 
 INDEX = "dataset.json"
 BATCH = 32  # pictures whose cameras are estimated together

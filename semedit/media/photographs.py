@@ -22,31 +22,12 @@ from semedit.errors import InputError, MaskError
 from semedit.media import colours, provenance, reading
 from semedit.media.colours import METADATA_ERRORS
 from semedit.media.files import atomic_path
+from semedit.media.kinds import FAMILIES, HEAD, NAMED, RAW, SUFFIXES, kind_of, readable
 
 MAX_PIXELS = 64_000_000  # larger photographs are refused before they are decoded
 
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-
-
-HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")  # how its files begin, at byte 4
-
-
-SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".pnm": "PPM",
-}
+FORMATS = tuple(kind for kind in NAMED if kind != "HEIF")  # HEIF: with the extra
 
 
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
@@ -71,7 +52,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode a photograph: upright by EXIF, in sRGB, 8 bits, transparency on white, first frame.
 
     Raises:
-        InputError: not a regular file, not a picture in one of FORMATS, damaged, more than
+        InputError: not a regular file, not a picture of a kind that is read, damaged, more than
             max_pixels, or without a defined 8-bit meaning (floating point).
     """
     path = Path(path)
@@ -79,8 +60,8 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     notes: list[str] = []
     with _opened(path, data, max_pixels) as image:
         # MPO: a JPEG with a second view inside, as many phones write it
-        wanted = SUFFIXES.get(path.suffix.lower())
-        if wanted and image.format not in (wanted, "MPO"):
+        kind = FAMILIES.get(str(image.format), image.format)
+        if SUFFIXES.get(path.suffix.lower(), kind) != kind:
             notes.append(f"a {image.format} file named {path.suffix}")
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("several frames, the first is used")
@@ -127,21 +108,18 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The one place a picture is opened: any failure while decoding becomes InputError."""
     too_large = f"{path}: more than {max_pixels / 1e6:g} million pixels"
     raise_it = "raise --max-pixels to read it"
-    formats = (*FORMATS, "HEIF") if data[4:12] in HEIC and _knows_heic(path) else FORMATS
+    kind = _kind(path, data)
     with warnings.catch_warnings(), _pillow_limit(max_pixels):
         warnings.simplefilter("ignore")  # Pillow's remarks; what matters is noted by read_photo
         try:
-            with Image.open(io.BytesIO(data), formats=formats) as image:
+            with Image.open(io.BytesIO(data), formats=[kind]) as image:
                 if image.width * image.height > max_pixels:
                     raise InputError(f"{too_large} ({image.width} x {image.height})", raise_it)
                 yield image
         except (InputError, MaskError):
             raise
         except Image.UnidentifiedImageError as error:
-            raise InputError(
-                f"{path}: not a picture, or in a format that is not read",
-                "JPEG, PNG, WebP, TIFF, BMP, GIF and PPM are",
-            ) from error
+            raise _no_picture(path) from error
         except Image.DecompressionBombError as error:
             raise InputError(too_large, raise_it) from error
         except MemoryError as error:
@@ -150,7 +128,34 @@ def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             raise InputError(f"{path}: damaged picture ({error})") from error
 
 
-def _knows_heic(path: Path) -> bool:
+def _kind(path: Path, data: bytes) -> str:
+    """Pillow's name of a file's kind, which it is then able to read.
+
+    Raises: InputError: it is no picture, or of a kind that is not read, or not here.
+    """
+    kind = kind_of(data[:HEAD], len(data), path.suffix)
+    if kind is None:
+        raise _no_picture(path)
+    if kind == RAW:
+        raise InputError(f"{path}: a camera's raw file is not read", "develop it to TIFF or JPEG")
+    if not readable(kind):
+        raise InputError(
+            f"{path}: {kind} is not read by the Pillow that is installed",
+            "pip install -U pillow, or convert the photograph to JPEG",
+        )
+    if kind == "HEIF":
+        _learn_heic(path)
+    return kind
+
+
+def _no_picture(path: Path) -> InputError:
+    return InputError(
+        f"{path}: not a picture, or in a format that is not read",
+        "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, JPEG 2000, TGA and ICO are, and some more",
+    )
+
+
+def _learn_heic(path: Path) -> None:
     """Let Pillow read HEIC. Raises: InputError: the extra for it is not installed."""
     try:
         import pillow_heif
@@ -160,7 +165,6 @@ def _knows_heic(path: Path) -> bool:
             'pip install "semedit[heic]", or convert the photograph to JPEG',
         ) from error
     pillow_heif.register_heif_opener()
-    return True
 
 
 @contextmanager

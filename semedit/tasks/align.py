@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ class Align:
         faces: "largest" or "all" of a photograph.
         min_face: px across the landmarks; smaller faces do not count.
         on_no_face: whether a photograph without a face is skipped or an error.
+        left_out: the files of the folders that are no photographs, once `items` has looked.
     """
 
     inputs: Sequence[str | Path]
@@ -53,6 +54,7 @@ class Align:
     max_pixels: int = MAX_PIXELS
     on_no_face: Literal["skip", "fail"] = "skip"
     device: str = "cpu"
+    left_out: list[Path] = field(default_factory=list, compare=False)
 
     command = "align"
     batch = 4  # photographs: few, because large ones are large
@@ -94,7 +96,8 @@ class Align:
         return used(*BUILTIN, *_library_weights(self.backends))
 
     def items(self, run: Run) -> list[Item]:
-        found = photographs(self.inputs, run.workspace)
+        self.left_out.clear()
+        found = photographs(self.inputs, run.workspace, self.left_out)
         found.sort(key=lambda one: one.twin is None)  # what collides is told before work starts
         return [_item(run.workspace, one) for one in found]
 
