@@ -201,16 +201,6 @@ def test_batches_and_lack_of_memory(space, raw):
     assert outcomes["e"].error["code"] == "memory" and status(outcomes)["a"] == "uptodate"
 
 
-def test_groups_do_not_mix(space, raw):
-    items = [
-        Item(one.name, {"photo": one.path}, group=one.name in ("a", "e"))
-        for one in photographs([raw], space)
-    ]
-    work = Upper(space)
-    for_each(Run(space, "align"), items, work.load, work.work, Watch(), batch=9)
-    assert work.batches == [["a"], ["b"], ["e"], ["c/d"]]
-
-
 def test_a_bug_is_not_swallowed(space, raw):
     (raw / "b.jpg").write_text("bug")
     with pytest.raises(RuntimeError, match="a bug"):
@@ -396,8 +386,8 @@ def test_faces_are_chosen_by_name_and_glob(space):
 
 
 def edit(space, label, strength, *, chosen=None, command="edit", content="x"):
-    run = Run(space, command, {"label": label})
-    item = next_step(run, "a", label, Item("", {}, {"strength": strength}), chosen)
+    run = Run(space, command, {"label": label, "strength": strength})
+    item = next_step(run, "a", label, Item("", {}), chosen)
 
     def work(items, loaded):
         path = space.path("edits", items[0].name, ".safetensors")
