@@ -103,7 +103,7 @@ def _partition(path: Path, files: list[str]) -> np.ndarray:
     return np.array([parts[file] for file in files])
 
 
-def read_picture(path: Path, size: int) -> np.ndarray:
+def read_picture(path: str | Path, size: int) -> np.ndarray:
     """uint8 [size,size,3]: an aligned CelebA picture as FFHQ would crop it, another one whole.
 
     Raises: InputError: it cannot be read.

@@ -26,11 +26,12 @@ IMAGES, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 PER_FOLDER = 2000  # pictures whose masks share a folder
 
 
-def read_folder(data: Path) -> list[int]:
+def read_folder(data: str | Path) -> list[int]:
     """Numbers of the pictures that a CelebAMask-HQ folder holds masks for.
 
     Raises: InputError: there are none.
     """
+    data = Path(data)
     found = sorted(
         int(path.stem)
         for path in (data / IMAGES).glob("*.jpg")
@@ -44,12 +45,12 @@ def read_folder(data: Path) -> list[int]:
     return found
 
 
-def mask_path(data: Path, number: int, part: str) -> Path:
+def mask_path(data: str | Path, number: int, part: str) -> Path:
     """The file of one part of one picture."""
-    return data / MASKS / str(number // PER_FOLDER) / f"{number:05d}_{part}.png"
+    return Path(data) / MASKS / str(number // PER_FOLDER) / f"{number:05d}_{part}.png"
 
 
-def read_components(data: Path, number: int, size: int) -> np.ndarray:
+def read_components(data: str | Path, number: int, size: int) -> np.ndarray:
     """uint8 [size,size]: index into COMPONENTS.
 
     Raises: InputError: a mask cannot be read.
@@ -57,7 +58,7 @@ def read_components(data: Path, number: int, size: int) -> np.ndarray:
     return component_ids().numpy().astype(np.uint8)[read_label_map(data, number, size)]
 
 
-def read_label_map(data: Path, number: int, size: int) -> np.ndarray:
+def read_label_map(data: str | Path, number: int, size: int) -> np.ndarray:
     """uint8 [size,size]: index into LABELS; later parts lie over earlier ones.
 
     Raises: InputError: a mask cannot be read.

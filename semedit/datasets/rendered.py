@@ -42,11 +42,12 @@ class Folder:
     size: int
 
     @classmethod
-    def read(cls, data: Path, resolution: int) -> Folder:
+    def read(cls, data: str | Path, resolution: int) -> Folder:
         """Read a folder; resized pictures are kept in its `cache`.
 
         Raises: InputError: no such data set, or its heads are reserved for evaluation.
         """
+        data = Path(data)
         try:
             about = json.loads((data / "heads.json").read_text())
             first = int(about["seed"])

@@ -48,7 +48,7 @@ class Directions:
         units, figures = {**self.units, **other.units}, {**self.figures, **other.figures}
         return replace(self, units=units, figures=figures)
 
-    def save(self, path: Path, **facts: str) -> None:
+    def save(self, path: str | Path, **facts: str) -> None:
         """Write as safetensors with weights' metadata; facts: command, seed, data, licence."""
         tensors = {f"{a}/{k}": v for a, unit in self.units.items() for k, v in unit.items()}
         metadata = {

@@ -119,9 +119,17 @@ def known_traits() -> dict[str, frozenset[str]]:
 
 
 def check_faces(generator: Generator, images: Tensor, labels: Tensor, c: Tensor) -> None:
-    """Raise ShapeError unless images [N,3,R,R], labels [N,R,R], c [N,25] suit the generator."""
+    """Raise ShapeError unless images [N,3,R,R], labels [N,R,R], c [N,25] suit the generator, and
+    are float32, whole numbers, float32."""
     n, size = len(images), generator.resolution
     wanted = ((n, 3, size, size), (n, size, size), (n, 25))
     found = (tuple(images.shape), tuple(labels.shape), tuple(c.shape))
     if found != wanted:
         raise ShapeError(f"{generator.name} takes images, labels, c of {wanted}, got {found}")
+    kinds = [str(one.dtype).removeprefix("torch.") for one in (images, labels, c)]
+    whole = labels.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
+    if not (kinds[0] == kinds[2] == "float32" and whole):
+        raise ShapeError(
+            f"{generator.name} takes images, labels, c as float32, int64, float32, got "
+            f"{', '.join(kinds)}"
+        )

@@ -112,6 +112,10 @@ def synthesize(generator: Generator, latent: Latent, c: Tensor | None = None) ->
     Args: c: cameras [N,25] instead of the latent's own.
     """
     c = latent.c if c is None else c
+    for name, value in {**latent.codes, "c": c}.items():
+        if value.dtype != torch.float32:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise LatentError(f"{name} of the latent is {kind}, not float32.")
     if all(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()):
         return tuned_generator(generator, latent).synthesis(latent.codes, c)
     outputs = [

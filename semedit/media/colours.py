@@ -81,8 +81,6 @@ def _through_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Im
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         of = source.profile.xcolor_space.strip()
-        if of == "RGB" and image.mode != "RGB":
-            image = image.convert("L" if image.mode == "L" else "RGB")
         if of != {"L": of if of == "RGB" else "GRAY", "LAB": "Lab"}.get(image.mode, image.mode):
             notes.append(f"a colour profile of {of} in a picture of {image.mode}, ignored")
             return image.convert("RGB")

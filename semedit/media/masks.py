@@ -215,7 +215,9 @@ def _foreign(pixels: np.ndarray) -> str:
 
 
 def _check_ids(path: Path, ids: np.ndarray) -> None:
-    """Raise MaskError unless all ids are in 0..18."""
+    """Raise MaskError unless all ids are whole numbers in 0..18."""
+    if ids.dtype.kind not in "iub":
+        raise MaskError(f"{path}: labels are whole numbers, not {ids.dtype}", PAINT)
     foreign = (ids < 0) | (ids >= len(LABELS))
     if foreign.any():
         values, counts = np.unique(ids[foreign], return_counts=True)

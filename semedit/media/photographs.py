@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from semedit.errors import InputError, MaskError
+from semedit.errors import InputError, MaskError, ShapeError
 from semedit.media import colours, provenance, reading
 from semedit.media.colours import METADATA_ERRORS
 from semedit.media.files import atomic_path
@@ -239,6 +239,10 @@ def write_image(path: str | Path, pixels: np.ndarray, mark: bool = True) -> None
             user named a certificate.
     """
     path = Path(path)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ShapeError(
+            f"{path}: a picture is uint8 [H,W,3], not {pixels.dtype} {tuple(pixels.shape)}"
+        )
     kind = SUFFIXES.get(path.suffix.lower())
     options: dict[str, Any]
     if kind == "PNG":

@@ -35,7 +35,7 @@ LONGEST_PATH, LONGEST_PART = 1 << 14, 255  # bytes; a path in a record may be lo
 
 
 @contextmanager
-def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
+def opened(path: str | Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file of at most `most` bytes, and its size.
 
     Pipes and devices are never opened, and nobody waits should one take the file's place.
@@ -44,6 +44,7 @@ def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
         InputError: it is none, is larger, or cannot be read.
     """
     try:
+        path = Path(path)
         _size(path, path.stat(), most)
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
@@ -62,12 +63,12 @@ def _size(path: Path, status: os.stat_result, most: int) -> int:
     return status.st_size
 
 
-def there(path: Path) -> bool:
+def there(path: str | Path) -> bool:
     """Whether a regular file is there; not, where the system would not say."""
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises where a name is too long
 
 
-def read(path: Path, most: int = RECORD_BYTES) -> bytes:
+def read(path: str | Path, most: int = RECORD_BYTES) -> bytes:
     """The whole of a file; of one that says it is empty, as those of /proc do, nothing.
 
     Raises:
@@ -77,7 +78,7 @@ def read(path: Path, most: int = RECORD_BYTES) -> bytes:
         return file.read(size)
 
 
-def digest(path: Path) -> str:
+def digest(path: str | Path) -> str:
     """sha256 of a file, hex; larger files than any input stand for themselves by size and time.
 
     Raises:
@@ -87,7 +88,7 @@ def digest(path: Path) -> str:
         changed_ns = os.fstat(file.fileno()).st_mtime_ns
         if size > MAX_BYTES:
             return f"{size} bytes of {changed_ns}"
-    return _digest(path, size, changed_ns)
+    return _digest(Path(path), size, changed_ns)
 
 
 @lru_cache(maxsize=1024)

@@ -31,13 +31,14 @@ _COLON = re.compile(r"\s*(?:- *)?[\w-]+:(?:\s|$)|\s*- ")
 _BARE = re.compile(r"\s*([\w-]+)\s*=\s*([^\s\"'\[{#].*?)\s*(?:#.*)?$")
 
 
-def read_toml(path: Path, most: int = reading.RECORD_BYTES) -> tuple[str, dict[str, Any]]:
+def read_toml(path: str | Path, most: int = reading.RECORD_BYTES) -> tuple[str, dict[str, Any]]:
     """The text of a TOML file, and what it says.
 
     Raises:
         InputError: it cannot be read, is no TOML or nested too deeply, or a text in it has become
             another by a backslash that was meant as one.
     """
+    path = Path(path)
     text = _decoded(path, reading.read(path, most))
     try:
         values = tomllib.loads(re.sub(r"\r\n?", "\n", text))

@@ -196,7 +196,7 @@ def face_inputs(space: Workspace, name: str) -> dict[str, Path]:
     }
 
 
-def read_face(path: Path) -> Face:
+def read_face(path: str | Path) -> Face:
     """The sidecar of a crop.
 
     Raises: InputError: it cannot be read, is damaged, or its camera is none.
@@ -212,14 +212,14 @@ def read_face(path: Path) -> Face:
     return face
 
 
-def read_latent(path: Path, generator: Any) -> Latent:
+def read_latent(path: str | Path, generator: Any) -> Latent:
     """The latent of one face.
 
     Raises: LatentError: as `latents.load`; or it holds several faces.
     """
     latent = latents.load(path, generator)
     if len(latent) != 1:
-        raise LatentError(f"{path.name} holds {len(latent)} faces, not one")
+        raise LatentError(f"{Path(path).name} holds {len(latent)} faces, not one")
     return latent
 
 

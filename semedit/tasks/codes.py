@@ -128,7 +128,7 @@ class ImportCodes:
 
 
 def read_codes(
-    file: Path, generator: Generator, names: Sequence[str] = (), key: str | None = None
+    file: str | Path, generator: Generator, names: Sequence[str] = (), key: str | None = None
 ) -> dict[str, Tensor]:
     """The codes of a file by the names of their faces: ws float32 [1,L,W].
 
@@ -140,7 +140,7 @@ def read_codes(
         OptionError: not as many names as codes, or one twice.
         TraitError: the generator has no W+.
     """
-    shape = _shape(generator)
+    file, shape = Path(file), _shape(generator)
     arrays = read_arrays(file)
     fitting = {k: v for k, v in arrays.items() if _as_ws(v, shape) is not None}
     alike = len(fitting) == len(arrays) and len({tuple(v.shape) for v in arrays.values()}) == 1
@@ -214,12 +214,13 @@ def _plain(key: str) -> str:
     return path.stem if path.suffix.lower() in PHOTO_SUFFIXES else key
 
 
-def export_codes(latent: Latent, path: Path, format: Format) -> None:
+def export_codes(latent: Latent, path: str | Path, format: Format) -> None:
     """Write the codes of a latent for other tools, atomically: ws as [N,L,W] under "w" in .npz, and
     bare in .pt and .npy.
 
     Raises: LatentError: it has no W+ codes.
     """
+    path = Path(path)
     if set(latent.codes) != {"ws"} or latent.codes["ws"].ndim != 3:
         raise LatentError(f"{path.stem} has no W+ codes, which other tools' files hold")
     ws = latent.codes["ws"].detach().cpu().contiguous()

@@ -50,7 +50,7 @@ def receivers(names: Sequence[str], donor: str) -> list[str]:
     return others
 
 
-def read_aligned(path: Path) -> Tensor:
+def read_aligned(path: str | Path) -> Tensor:
     """The picture [1,3,S,S] of an aligned face, in [-1,1].
 
     Raises: InputError: it is not square.
@@ -65,13 +65,14 @@ def read_aligned(path: Path) -> Tensor:
 
 
 @torch.no_grad()
-def read_donor(path: Path, generator: Generator) -> Latent:
+def read_donor(path: str | Path, generator: Generator) -> Latent:
     """The latent of a file, or what the generator's encoder makes of a picture, whose label map
     and camera the built-in face networks estimate.
 
     Raises: LatentError: a latent of another generator.  InputError: a picture that is not square.
             TraitError: a picture, but the generator has no encoder.
     """
+    path = Path(path)
     if path.suffix == ".safetensors":
         return read_latent(path, generator)
     if "encode" not in generator.traits:

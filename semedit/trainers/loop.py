@@ -159,8 +159,8 @@ class _Run:
 
 def train(
     trainer: Trainer,
-    data: Path,
-    run: Path,
+    data: str | Path,
+    run: str | Path,
     schedule: Schedule,
     seed: int = 0,
     quiet: bool = False,
@@ -179,6 +179,7 @@ def train(
              KeyboardInterrupt: at an interrupt.
     """
     processes = joined()
+    data, run = Path(data), Path(run)
     run.mkdir(parents=True, exist_ok=True)
     _check_log(run / LOG)
     with alone_in(run) if processes.first else nullcontext():
