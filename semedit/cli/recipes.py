@@ -199,7 +199,7 @@ def _stepless(recipe: Path, text: str, values: dict[str, Any]) -> OptionError:
     near = difflib.get_close_matches("step", values, n=1, cutoff=0.6)
     if near:
         return OptionError(
-            f"{place(recipe, text, near[0])}: no [[{near[0][:60]}]]", "did you mean [[step]]?"
+            f"{place(recipe, text, near[0])}: no [[{near[0][:60]}]]", "write [[step]]"
         )
     return OptionError(f"{recipe} has no steps", 'write [[step]] and command = "align"')
 
