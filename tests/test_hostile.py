@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import light
+import grey_task as light
 import numpy as np
 import pytest
 import torch
@@ -1318,7 +1318,7 @@ def test_an_unreadable_output_is_its_item_s_error(tmp_path, monkeypatch):
         return before(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", refuse)
-    from light import Watch
+    from grey_task import Watch
 
     from semedit.batch import for_each
 
