@@ -153,7 +153,7 @@ def test_fewer_faces_are_judged_than_regressed(monkeypatch: pytest.MonkeyPatch) 
     Updates(run, monkeypatch)
     asked = []
     monkeypatch.setattr(run, "_fake", lambda n: asked.append(n) or faked(n))
-    seen = Calls(semfaceedit, "judged", monkeypatch)
+    seen = Calls(semfaceedit, "critic_terms", monkeypatch)
     batch = run.batch(torch.arange(4))
     run._criticise(batch, False)
     assert asked == [2] and [len(call[0][1]) for call in seen] == [2, 2]

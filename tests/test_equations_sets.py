@@ -213,7 +213,7 @@ def test_exchanged_regions(generator: Painter, monkeypatch: pytest.MonkeyPatch) 
         )
 
     monkeypatch.setattr(consistency, "exchanged", exchanged)
-    monkeypatch.setattr(consistency, "drawn", lambda _, name: name in ("hair", "nose"))
+    monkeypatch.setattr(consistency, "draws_region", lambda _, name: name in ("hair", "nose"))
     figures = consistency.ViewsEvaluation(("swaps",), pairs=5)(generator)
     assert asked == ["hair", "nose", "hair", "nose", "hair"]
     rows = []
@@ -229,7 +229,7 @@ def test_exchanged_regions(generator: Painter, monkeypatch: pytest.MonkeyPatch) 
     )
     assert figures["swap_taken_hair"] == 0.75 and figures["swap_taken_nose"] == 0.5
     assert figures["swap_taken"] == 0.625
-    monkeypatch.setattr(consistency, "drawn", lambda *_: False)
+    monkeypatch.setattr(consistency, "draws_region", lambda *_: False)
     with pytest.raises(OptionError):
         consistency.ViewsEvaluation(("swaps",), pairs=1)(generator)
 
@@ -665,7 +665,7 @@ def test_parts_of_eval_ide3d(generator: Painter, monkeypatch: pytest.MonkeyPatch
     for name in ("inversion", "canonical", "texture", "identity"):
         monkeypatch.setattr(
             ide3d,
-            f"{name}_figures",
+            "start_figures" if name == "inversion" else f"{name}_figures",
             lambda *args, name=name: given.update({name: args}) or {name: 1},
         )
     parts = ("inversion", "canonical", "texture", "identity")

@@ -29,7 +29,7 @@ def import_(
     ],
     names: Annotated[
         list[str] | None,
-        typer.Option(help="Of the faces, in the order of the codes, like anna,ben."),
+        typer.Option(help="Names of the faces, in the order of the codes, like anna,ben."),
     ] = None,
     key: Annotated[
         str | None, typer.Option(help="Which array of a file that holds several.")

@@ -253,7 +253,7 @@ def import_checkpoint(
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option("--class", min=0, help="Of a StyleGAN2 that draws several: the one to draw."),
+        typer.Option("--class", min=0, help="The class to draw, for a StyleGAN2 of several."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -107,14 +107,14 @@ def _read(
         if not value.is_floating_point() and len(arrays) == 1:
             kind = str(value.dtype).removeprefix("torch.")
             place = f": {one}" if one else ""
-            raise InputError(f"{path.name}{place} holds {kind}, not floating point numbers.")
+            raise InputError(f"{path.name}{place} holds {kind}, not floating point numbers")
     arrays = {k: v for k, v in arrays.items() if v.is_floating_point()}
     if key is None and "comp" in arrays:
         parts = arrays["comp"].flatten(1)
         return [(f"{name}-{i:02d}", part[None]) for i, part in enumerate(parts)]
     if key is None and set(arrays) == {"w"} and arrays["w"].ndim == 3 and path.suffix == ".npz":
         raise InputError(
-            f"{path.name} holds the code of a face, as projectors write it, not a direction.",
+            f"{path.name} holds the code of a face, as projectors write it, not a direction",
             hint="semedit latents import takes it; --key w makes it a direction all the same",
         )
     fitting = {k: v for k, v in arrays.items() if _rows(v, shape) is not None}
@@ -145,7 +145,7 @@ def _fitted(value: Tensor, generator: Generator, path: Path) -> Tensor:
     if direction is None:
         raise LatentError(
             f"{path.name} has the shape {tuple(value.shape)}; directions of {generator.name} have "
-            f"({width},), (1, {width}), ({layers}, {width}) or (1, {layers}, {width}).",
+            f"({width},), (1, {width}), ({layers}, {width}) or (1, {layers}, {width})",
             hint="it was made for a generator of another width or resolution",
         )
     direction = direction.float()

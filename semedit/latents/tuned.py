@@ -115,7 +115,7 @@ def synthesize(generator: Generator, latent: Latent, c: Tensor | None = None) ->
     for name, value in {**latent.codes, "c": c}.items():
         if value.dtype != torch.float32:
             kind = str(value.dtype).removeprefix("torch.")
-            raise LatentError(f"{name} of the latent is {kind}, not float32.")
+            raise LatentError(f"{name} of the latent is {kind}, not float32")
     if all(k.startswith((PLANES, NOISE)) for k in latent.tuned or ()):
         return tuned_generator(generator, latent).synthesis(latent.codes, c)
     outputs = [

@@ -20,7 +20,7 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     import torch
 
     if pixels.dtype != np.uint8:
-        raise ShapeError(f"pixels are uint8, 0 to 255, not {pixels.dtype}.")
+        raise ShapeError(f"pixels are uint8, 0 to 255, not {pixels.dtype}")
     batch = pixels[None] if pixels.ndim == 3 else pixels
     tensor = torch.from_numpy(np.array(batch)).permute(0, 3, 1, 2)
     return tensor.float().div_(127.5).sub_(1)
@@ -33,7 +33,7 @@ def to_uint8(image: torch.Tensor) -> np.ndarray:
     """
     if not image.is_floating_point():
         kind = str(image.dtype).removeprefix("torch.")
-        raise ShapeError(f"images are floating point, -1 to 1, not {kind}.")
+        raise ShapeError(f"images are floating point, -1 to 1, not {kind}")
     pixels = image.detach().float().clamp(-1, 1).add(1).mul(127.5).round()
     return pixels.byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
