@@ -243,7 +243,7 @@ class Slow(LineTask):
         time.sleep(0.05)
         return super().step(batch, progress)
 
-Line.start = lambda self, data, seed: Slow(self)
+Line.start = lambda self, data: Slow(self)
 TRAINERS["line"] = Line
 from semedit.cli import main
 main()
@@ -885,7 +885,7 @@ class Trainer:
     name: ClassVar[str] = "one"
     batch_size: int = 4
 
-    def start(self, data, seed):
+    def start(self, data):
         return OneWeight()
 
 
