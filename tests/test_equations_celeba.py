@@ -43,10 +43,12 @@ def attributes(n: int = 4) -> AttributeTask:
 
 
 def deeplab(folder: Path, n: int = 3) -> DeepLabTask:
-    """Skin on the left half of grey pictures, a nose further left."""
+    """Skin on the left half of grey pictures, brighter below, a nose further left."""
     (folder / IMAGES).mkdir(parents=True)
     for i in range(n):
-        Image.fromarray(np.full((32, 32, 3), 40 * i, np.uint8)).save(folder / IMAGES / f"{i}.jpg")
+        pixels = np.full((32, 32, 3), 40 * i, np.uint8)
+        pixels[16:] += 80
+        Image.fromarray(pixels).save(folder / IMAGES / f"{i}.jpg", quality=100)
         for part, end in (("skin", 16), ("nose", 6)):
             mask = np.zeros((32, 32), np.uint8)
             mask[:, :end] = 255
@@ -141,11 +143,17 @@ def test_components_cross_entropy(tmp_path: Path) -> None:
     logits = torch.randn(2, len(COMPONENTS), 1, 1).expand(-1, -1, 4, 4)
     weight = torch.zeros(len(COMPONENTS), requires_grad=True)
     told(run, lambda x: logits + weight[:, None, None])
+    run.optimisers = {"network": torch.optim.SGD([weight], lr=0.1)}
     truth = torch.tensor([3, 5])[:, None, None].expand(2, 4, 4)
     values = run.step((torch.zeros(2, 3, 4, 4), truth), 0.0)
     chances = logits[:, :, 0, 0].double().softmax(1)
     close(values["loss"], -(chances[0, 3].log() + chances[1, 5].log()) / 2)
-    assert weight.grad[3] < 0 and weight.grad[5] < 0  # a step against it raises what is true
+    slope = (chances.sum(0) - torch.eye(len(COMPONENTS))[[3, 5]].sum(0)) / 2
+    close(weight.grad, slope)
+    close(weight, -0.1 * slope)  # one step raises what is true
+    weight.grad.fill_(100.0)
+    run.step((torch.zeros(2, 3, 4, 4), truth), 0.0)
+    assert weight.grad.abs().max().item() < 1  # of this step alone
     (group,) = deeplab(tmp_path / "again").optimisers["network"].param_groups
     assert group["lr"] == 3e-4
 
@@ -154,7 +162,10 @@ def test_components_are_read_and_counted(tmp_path: Path, monkeypatch: pytest.Mon
     run = deeplab(tmp_path)
     assert run.train.tolist() == [0, 1] and run.held.tolist() == [2]
     images, truth = run.batch(torch.tensor([1, 0]))
-    close(images, torch.tensor([40.0, 0.0]).view(2, 1, 1, 1).expand(2, 3, 32, 32) / 127.5 - 1, 0.02)
+    for i, grey in enumerate((40.0, 0.0)):
+        for rows, more in ((slice(0, 14), 0), (slice(18, 32), 80)):
+            found = (images[i, :, rows] + 1) * 127.5
+            assert float((found - grey - more).abs().max()) < 4
     names = list(COMPONENTS)
     assert (truth[:, :, :6] == names.index("nose")).all()
     assert (truth[:, :, 6:16] == names.index("skin")).all()

@@ -67,9 +67,9 @@ def surprise(found: Tensor, region: list[int]) -> Tensor:
     return torch.stack([-chances[i, k].log() for i, k in enumerate(region)])
 
 
-def close(found: Any, expected: Any, rtol: float = 1e-3) -> None:
+def close(found: Any, expected: Any, rtol: float = 1e-5) -> None:
     found, expected = (torch.as_tensor(x).detach().double() for x in (found, expected))
-    torch.testing.assert_close(found, expected, rtol=rtol, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=1e-6)
 
 
 def test_weights_are_those_told() -> None:
@@ -267,14 +267,14 @@ def test_the_critics_weights_get_no_gradient_of_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = start(anchor=3.0)
+    run = start(anchor=0.5)
     given, updates = prepared(run, monkeypatch), Updates(run, monkeypatch)
     regressed = []
     terms = {"image": torch.tensor(0.7), "near": torch.tensor(-0.2)}
     monkeypatch.setattr(run, "_regress", lambda of: regressed.append(of) or terms)
     values = run._please(given["batch"])
-    close(values["image"], 2.1)
-    close(values["near"], -0.6)
+    close(values["image"], 0.35)
+    close(values["near"], -0.1)
     close(updates.one("generator"), sum(values.values()))
     assert torch.equal(regressed[0].z, given["batch"].z[:2])
 
@@ -452,8 +452,23 @@ def test_stage_2_keeps_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     assert image.shape == (2, 3, 32, 32) and maps.shape == (2, 4, 32, 32)
     assert touched(image.mean(), run.generator.stage2)
     assert not any(p.requires_grad for p in run.generator.local.parameters())
-    enlarged = run._fake(2)
-    assert enlarged[0].shape == (2, 3, 16, 16) and enlarged[1].shape == (2, 4, 16, 16)
+    grown = Calls(run, "_enlarge", monkeypatch)
+    monkeypatch.setattr(cnerf, "thinned", lambda x, side: x[:, :, ::2, ::2])
+    found = run._fake(2)
+    assert grown[0][0][0]["up"].shape[0] == 2
+    for given, whole in zip(found[:2], grown[0][2], strict=True):
+        assert torch.equal(given, whole[:, :, ::2, ::2])
+    likened = Calls(run, "_likeness", monkeypatch)
+    run.views = tiny_views(side=32)
+    batch = run.batch(torch.arange(2))
+    terms = run._regress(batch)
+    (codes, c), _, (image, maps) = grown[1]
+    torch.testing.assert_close(codes["ws"], run.generator.mapping(batch.z, batch.c)["ws"])
+    (found, of, *true), _, expected = likened[0]
+    assert c is batch.c and torch.equal(found, image.flatten(2))
+    assert torch.equal(of, maps.flatten(2)) and terms is expected
+    for given, own in zip(true, (batch.images, batch.regions, batch.density), strict=True):
+        assert given is own
 
 
 def test_optimisers() -> None:

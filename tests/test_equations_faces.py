@@ -33,6 +33,7 @@ from semedit.trainers.faces import (
     seg_loss,
 )
 from semedit.trainers.landmarks import LandmarkTask, LandmarkTrainer, at, wing
+from tests.tiny import Calls
 
 SIDE = 32
 
@@ -273,13 +274,16 @@ def test_crops_show_pictures_and_labels_alike(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(augment, name, lambda images, *of: images)
     covered = torch.zeros(4, SIDE, SIDE, dtype=torch.bool)
     covered[0, :5] = True
-    monkeypatch.setattr(augment, "occlude", lambda images, share: (images, covered))
+    shares: list[float] = []
+    monkeypatch.setattr(
+        augment, "occlude", lambda images, share: shares.append(share) or (images, covered)
+    )
     monkeypatch.setattr(faces, "crop_views", lambda n, jitter: upright(n))
     run = crop_task(MapTask, FaceTrainer(negatives=0.25, bend=0.0, half=False))
     scenes = torch.full((4, 3, SIDE, SIDE), 0.3)
     monkeypatch.setattr(run, "scenes", lambda n: scenes)
     found = run.crops(np.array([2, 3, 0, 1]))
-    assert found.true == 3
+    assert found.true == 3 and shares == [0.25]
     pixels = torch.from_numpy(run.heads.parts[0][0]).permute(0, 3, 1, 2).float() / 255
     labels = torch.from_numpy(run.heads.parts[0][1]).long()
     for i, head in enumerate((2, 3, 0)):
@@ -407,6 +411,21 @@ def test_landmark_nets_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     close(found[0], 2.5 * place + 0.2 * seen + 0.5 * face)
 
 
+def test_beyond_a_picture_lie_its_reflection_or_other_scenes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = LandmarkTask(LandmarkTrainer(), heads(), np.zeros((0, 8, 8, 3), np.uint8))
+    images, around = torch.full((200, 3, 8, 8), 0.2), torch.full((200, 3, 8, 8), 0.7)
+    places = torch.zeros(200, 4, 4, 2)
+    places[:, :, 2:, 0] = 1.1
+    torch.manual_seed(0)
+    found = run.look(images, places, around)
+    close(found[:, :, :, :2], torch.full((200, 3, 4, 2), 0.2))
+    other = (found[:, :, :, 2:] > 0.5).flatten(1)
+    assert torch.equal(other.all(1), other.any(1))
+    assert float(other.all(1).float().mean()) == pytest.approx(0.6, abs=0.1)
+
+
 def test_a_step_descends_with_a_bounded_gradient() -> None:
     run = crop_task(MapTask, FaceTrainer())
     network = run.network
@@ -434,6 +453,12 @@ def test_what_shows_no_face(monkeypatch: pytest.MonkeyPatch) -> None:
     quad = run.squares[:4]
     assert float((view.centre[:4] - quad[:, :2]).abs().max()) < 0.4
     assert float((view.side[7:] * landmarks.MARGIN).log().abs().max()) <= 0.5 + 1e-4
+    assert float((view.centre[7:] - 0.5).abs().max()) < 0.35
+    mined = torch.tensor([0.5, 0.5, 1 / landmarks.MARGIN, 0.0])
+    asked = Calls(landmarks, "face_views", monkeypatch)
+    run.spoil(images, square, 4)
+    torch.testing.assert_close(asked[0][0][0], mined.expand(3, 4))
+    assert torch.equal(asked[1][0][0], square[:4])
     none = landmarks.false_views(400)
     far = (none.centre - 0.5).norm(dim=1) > 0.45
     tiny, huge = none.side < 0.4, none.side > 2

@@ -282,19 +282,19 @@ def test_codes_agree_between_views(monkeypatch: pytest.MonkeyPatch) -> None:
     found, encoded = updated(run, monkeypatch), Calls(run, "_encode", monkeypatch)
     asked, drawn = Calls(FaceSampler, "codes", monkeypatch), Calls(run, "_drawn", monkeypatch)
     viewed = Calls(FaceSampler, "show", monkeypatch)
-    batch = run.batch(torch.arange(3))
+    batch = run.batch(torch.arange(4))
     values = run.step(batch, 0.9)
     for given, own in zip(asked[0][0][1:], (batch.images, batch.labels, batch.c), strict=True):
         assert torch.equal(given, own[:, 0])
     true = viewed[0][2]
-    assert viewed[0][0][1] is asked[0][2] and true.c.shape == (3, 3, 25)
+    assert viewed[0][0][1] is asked[0][2] and true.c.shape == (4, 3, 25)
     (images, labels, c), _, (codes, _) = encoded[1]
     assert torch.equal(images, true.images.flatten(0, 1))
     assert torch.equal(labels, true.labels.flatten(0, 1)) and torch.equal(c, true.c.flatten(0, 1))
     (ws, seen, ids, at, neural), _, terms = drawn[1]
     assert ws is codes and torch.equal(seen[:, 0], images) and torch.equal(ids[:, 0], labels)
     assert torch.equal(at[:, 0], c) and neural == 8
-    each = codes.view(3, 3, *codes.shape[1:])
+    each = codes.view(4, 3, *codes.shape[1:])
     away = [((each[:, k] - each[:, 0]) / run.scale) ** 2 for k in (1, 2)]
     close(values["synthetic_same_codes"], 0.7 * torch.stack(away).mean())
     close(values["synthetic_high"], terms["high"])
@@ -381,7 +381,8 @@ def test_faces_from_the_front_are_drawn_from_the_front_and_elsewhere(
     true = viewed[0][2]
     front = cameras.canonical()
     torch.testing.assert_close(true.c[:, 0], front.expand(3, -1))
-    assert not torch.equal(true.c[:, 1], true.c[:, 0]) and true.ws is asked[0][2]
+    assert true.c.shape == (3, 2, 25) and true.ws is asked[0][2]
+    assert not torch.equal(true.c[:, 1], true.c[:, 0])
     (images, labels, c), _, (codes, _) = encoded[0]
     assert torch.equal(images, true.images[:, 0]) and torch.equal(labels, true.labels[:, 0])
     assert torch.equal(c, true.c[:, 0])

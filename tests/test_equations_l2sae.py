@@ -72,9 +72,9 @@ def softplus(x: Tensor) -> Tensor:
     return (1 + x.double().exp()).log()
 
 
-def close(found: Any, expected: Any, rtol: float = 1e-3) -> None:
+def close(found: Any, expected: Any, rtol: float = 1e-5) -> None:
     found, expected = (torch.as_tensor(x).detach().double() for x in (found, expected))
-    torch.testing.assert_close(found, expected, rtol=rtol, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=1e-6)
 
 
 def test_weights_are_those_told() -> None:
