@@ -309,7 +309,9 @@ def test_face_nets_terms(part: tuple[int, int], monkeypatch: pytest.MonkeyPatch)
     out = FaceOutput(torch.randn(4, 19, SIDE // 2, SIDE // 2), 0.1 * torch.randn(4, 6))
     asked = []
     monkeypatch.setattr(run, "run", lambda images, **o: asked.append((images, o)) or out)
-    monkeypatch.setattr(torch, "randint", lambda *of: torch.tensor(part))
+    monkeypatch.setattr(
+        torch, "randint", lambda *of: torch.tensor(part) if of == (0, 2, (2,)) else None
+    )
     indices = np.array([5, 1, 2, 0])
     values = run.step(indices, 0.0)
     assert asked[0][0] is crops.images and asked[0][1] == {"part": part}
@@ -321,6 +323,12 @@ def test_face_nets_terms(part: tuple[int, int], monkeypatch: pytest.MonkeyPatch)
     close(values["camera"], camera)
     close(values["angle_deg"], torch.rad2deg((out.six[:3] - true)[:, :3].abs().mean()))
     close(found[0], seg + 0.7 * camera)
+    said, shown = out.seg.argmax(1), labels[:, part[0] :: 2, part[1] :: 2]
+    ious = [
+        ((said == k) & (shown == k)).sum() / ((said == k) | (shown == k)).sum()
+        for k in shown.unique()
+    ]
+    close(values["iou"], torch.stack(ious).mean())
 
 
 def test_trait_nets_terms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +339,9 @@ def test_trait_nets_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "crops", lambda of: crops)
     out = TraitOutput(torch.randn(4, len(ATTRIBUTES)), torch.randn(4, 19, 16, 16))
     monkeypatch.setattr(run, "run", lambda images, **o: out)
-    monkeypatch.setattr(torch, "randint", lambda *of: torch.tensor([1, 0]))
+    monkeypatch.setattr(
+        torch, "randint", lambda *of: torch.tensor([1, 0]) if of == (0, 2, (2,)) else None
+    )
     values = run.step(np.array([5, 1, 2, 0]), 0.0)
     seg = seg_loss(out.seg, labels[:, 1::2, ::2], run.label_weight)
     truth = run.heads.attributes[[5, 1, 2]]
@@ -350,9 +360,11 @@ def test_the_judges_term(monkeypatch: pytest.MonkeyPatch) -> None:
     run = JudgeTask(JudgeTrainer(half=False), heads())
     run.resolution = SIDE
     found = updated(run, monkeypatch)
+    scened = Calls(augment, "rescene", monkeypatch)
     logits = torch.randn(3, len(ATTRIBUTES))
     monkeypatch.setattr(run, "run", lambda images: logits)
     values = run.step(np.array([4, 0, 2]), 0.0)
+    assert scened[0][0][3] == 0.3
     expected = attribute_loss(logits, run.heads.attributes[[4, 0, 2]], run.rate)
     close(found[0], expected)
     close(values["traits"], expected)
