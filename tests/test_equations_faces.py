@@ -131,6 +131,7 @@ def test_cross_entropy_and_dice_of_label_maps() -> None:
     torch.manual_seed(0)
     seg, labels = torch.randn(2, 19, 6, 6), torch.randint(0, 9, (2, 6, 6))
     labels[0, :2] = faces.IGNORED
+    labels[1, 5, 5] = 12  # there once
     weight = torch.rand(19) + 0.5
     chances = seg.double().softmax(1)
     entropy = norm = 0.0
