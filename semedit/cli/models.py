@@ -50,11 +50,16 @@ def heads(
         int, typer.Option(min=16, max=2048, help="Side of the pictures, in pixels.")
     ] = 256,
     look: Annotated[
-        Literal["plain", "hard"],
-        typer.Option(help="plain, or hard: with random light, cover and camera faults."),
+        Literal["plain", "hard", "mixed"],
+        typer.Option(
+            help="plain, or hard: with random light, cover and camera faults; mixed: both in turn."
+        ),
     ] = "plain",
     views: Annotated[int, typer.Option(min=1, help="Number of views of each head.")] = 1,
     depth: Annotated[bool, typer.Option("--depth", help="Also write depth maps.")] = False,
+    edits: Annotated[
+        int, typer.Option(min=0, help="Number of true edits of each head, as `train detail` needs.")
+    ] = 0,
 ) -> None:
     """Render heads with exact labels, landmarks, cameras and attributes, to train on."""
     from semedit.heads import write_dataset
@@ -69,6 +74,7 @@ def heads(
             views=views,
             workers=common.jobs or os.cpu_count() or 1,
             depth=depth,
+            edits=edits,
             progress=steps,
         )
     _tell(common, f"{n} heads in {out}", command="heads", heads=n, folder=str(out))

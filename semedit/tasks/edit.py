@@ -37,6 +37,13 @@ from semedit.tasks import (
 from semedit.tasks.donors import donor_file, read_donor, receivers
 from semedit.tasks.drawn import difference, drawn_maps, read_drawn
 from semedit.tasks.invert import PERCEPTUAL
+from semedit.tasks.original import (
+    WEIGHTS,
+    Original,
+    original_inputs,
+    read_original,
+    with_detail,
+)
 
 FIGURES = ("probability", "error", "region")  # what editors tell that receipts keep
 
@@ -45,7 +52,7 @@ FIGURES = ("probability", "error", "region")  # what editors tell that receipts 
 class Source:
     """What an edit starts from: latent of one face, its label map int64 [1,S,S], that map's height
     and width on the disk, the drawn one, its photograph [1,3,S,S] for methods that look at it,
-    and the face that regions come from."""
+    the face that regions come from, and what the edit's picture takes its detail from."""
 
     latent: Latent
     labels: Tensor
@@ -54,6 +61,7 @@ class Source:
     warnings: tuple[str, ...]
     photo: Tensor | None = None
     donor: Latent | None = None
+    original: Original | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class Edit(OnGenerator):
             counts, or a file; see donors.donor_file.
         start: where to start from, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all (with a folder of masks: all in it).
+        detail: whether pictures have the photograph's size and its detail, see semedit.detail;
+            else they are the generator's own.
     """
 
     command: Literal["edit", "attr"]
@@ -85,6 +95,7 @@ class Edit(OnGenerator):
     batch: int = 4
     device: str = "cpu"
     mark: bool = True
+    detail: bool = True
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     @property
@@ -98,11 +109,13 @@ class Edit(OnGenerator):
             "options": parameters_of(self.method),
             "wanted": dict(self.wanted),
             "mark": self.mark,
+            "detail": self.detail,
         }
 
     def weights(self) -> dict[str, str]:
         own = self.method.weights_of(weights.resolve(self.generator_name).stem)
-        read = used_by(self.generator_name) | used(*PERCEPTUAL, *own)
+        detail = (WEIGHTS,) if self.detail else ()
+        read = used_by(self.generator_name) | used(*PERCEPTUAL, *own, *detail)
         return read | directions_read(self.generator_name, self.method)
 
     def items(self, run: Run) -> list[Item]:
@@ -125,10 +138,17 @@ class Edit(OnGenerator):
             inputs["donor"] = donor_file(run.workspace, self.donor)
         if "image" in self.method.looks_at:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
+        if self.detail:
+            inputs |= original_inputs(run.workspace, name)
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
 
     def load(self, item: Item) -> Source:
+        original, warning = read_original(item.inputs, self.generator)
+        source = replace(self._loaded(item), original=original)
+        return source if warning is None else replace(source, warnings=(*source.warnings, warning))
+
+    def _loaded(self, item: Item) -> Source:
         latent = read_latent(item.inputs["latent"], self.generator)
         own = read_labels(item.inputs["labels"])
         step = item.inputs["latent"].with_suffix(".labels.png")
@@ -237,13 +257,16 @@ class Edit(OnGenerator):
 
     @torch.no_grad()
     def shown(self, one: Source, latent: Latent) -> tuple[np.ndarray, np.ndarray | None]:
-        """The picture uint8 [R,R,3] of an edited latent in its own camera, and its label map int64
-        at the size of the face's own one; None where the generator draws no labels."""
+        """The picture uint8 of an edited latent in its own camera, [S,S,3] with the photograph's
+        detail or [R,R,3] without, and its label map int64 at the size of the face's own one; None
+        where the generator draws no labels."""
         output = latents.picture(self.generator, latent)
         labels = None
         if output.seg is not None:
             labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu().numpy()
-        return to_uint8(output.image)[0], labels
+        if one.original is None:
+            return to_uint8(output.image)[0], labels
+        return with_detail(self.generator, one.original, output, self.device)[0], labels
 
     def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
         try:

@@ -8,6 +8,7 @@ from semedit.trainers.attributes import AttributeTrainer
 from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.cnerf import CNeRFTrainer
 from semedit.trainers.deeplab import DeepLabTrainer
+from semedit.trainers.detail import DetailTrainer
 from semedit.trainers.detector import DetectorTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.faces import FaceTrainer, JudgeTrainer, TraitTrainer
@@ -27,6 +28,7 @@ TRAINERS: dict[str, Any] = {
     "heads-128": HeadsTrainer,
     "encoder": EncoderTrainer,
     "canonical": CanonicalTrainer,
+    "detail": DetailTrainer,
     "attributes": AttributeTrainer,
     "deeplab": DeepLabTrainer,
     "stylegan2": StyleGAN2Trainer,
