@@ -450,13 +450,14 @@ def test_figures_of_a_perfect_drawing_and_of_doing_nothing() -> None:
             zero = torch.zeros(1, 1, SIDE, SIDE)
             return Carried(zero.expand(1, 2, -1, -1), zero, truth - after)
 
-    figures = one._figures(Perfect(), [pair], "drawn_")
+    with torch.no_grad():
+        figures = one._figures(Perfect(), [pair], "drawn_")
     assert figures["drawn_detail_db"] > 80
     assert figures["drawn_detail_gradient"] == pytest.approx(1, abs=1e-4)
     assert figures["drawn_enlarged_db"] < 30
     error = ((pair.after - pair.truth).square() * pair.region).sum() / (3 * pair.region.sum())
     expected = float(10 * torch.log10(4 / error))
     assert figures["drawn_enlarged_db"] == pytest.approx(expected, abs=1e-3)
-    soft = trainer.gradient_ratio(0.5 * pair.truth, pair.truth, pair.region)
-    assert soft == pytest.approx(0.5, abs=1e-4)
-    assert one.evaluate({"network": one.network}).keys() >= figures.keys()
+    assert figures["drawn_enlarged_gradient"] > 0
+    with torch.no_grad():
+        assert one.evaluate({"network": one.network}).keys() >= figures.keys()

@@ -53,6 +53,13 @@ Mark = Annotated[
 Method = Annotated[
     str, typer.Option("--method", "-m", help="Name of the method; see `semedit methods`.")
 ]
+Detail = Annotated[
+    bool,
+    typer.Option(
+        "--detail/--no-detail",
+        help="Edit at the photograph's own size, with its detail; or show the generator's picture.",
+    ),
+]
 From = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semedit.cli.common import From, Made, Method, command, run
+from semedit.cli.common import Detail, From, Made, Method, command, run
 from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
@@ -104,13 +104,15 @@ def edit(
         ),
     ] = False,
     start: From = None,
+    detail: Detail = True,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
     style of a region.
 
     A strip of strengths is only a picture, sweeps/NAME/DIRECTION.png; it does not become a step in
-    the face's chain of edits. Edits of a region in one pass need heads-l2sae-128 or other weights
-    made by `semedit train l2sae`; choose them with -w NAME.
+    the face's chain of edits. Pictures of edits keep the photograph where nothing changed;
+    turntables are the generator's alone. Edits of a region in one pass need heads-l2sae-128 or
+    other weights made by `semedit train l2sae`; choose them with -w NAME.
     """
     styled = {
         "--style-noise": style_noise,
@@ -127,29 +129,34 @@ def edit(
             "--texture-seed": texture_seed,
         },
         styled,
-        {"--method": method, "--strength": strength, "--layers": layers},
+        {
+            "--method": method,
+            "--strength": strength,
+            "--layers": layers,
+            "--no-detail": None if detail else True,
+        },
         region,
     )
     if way == "--transfer-from":
-        _transfer(common, str(transfer_from), region, start)
+        _transfer(common, str(transfer_from), region, start, detail)
     elif way.startswith("--texture"):
-        _texture(common, texture_from, texture_seed, region, start)
+        _texture(common, texture_from, texture_seed, region, start, detail)
     elif way == "--region":
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
         _restyle(common, {"region": region, **noise}, as_published, style_from, start)
     elif way == "--mask":
-        _mask(common, Path(str(mask)), method, start)
+        _mask(common, Path(str(mask)), method, start, detail)
     else:
-        _direction(common, str(direction), region, strength, layers, start)
+        _direction(common, str(direction), region, strength, layers, start, detail)
 
 
 # What goes with each way to edit, besides --from.
 GOES_WITH = {
-    "--mask": ("--method",),
-    "--direction": ("--region", "--strength", "--layers"),
-    "--transfer-from": ("--region",),
-    "--texture-from": ("--region",),
-    "--texture-seed": ("--region",),
+    "--mask": ("--method", "--no-detail"),
+    "--direction": ("--region", "--strength", "--layers", "--no-detail"),
+    "--transfer-from": ("--region", "--no-detail"),
+    "--texture-from": ("--region", "--no-detail"),
+    "--texture-seed": ("--region", "--no-detail"),
     "--region": ("--style-noise", "--style-from", "--structure-noise", "--as-published"),
 }
 
@@ -184,18 +191,20 @@ def _way(
     return way
 
 
-def _mask(common: Made, mask: Path, method: str | None, start: str | None) -> None:
+def _mask(common: Made, mask: Path, method: str | None, start: str | None, detail: bool) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if start == "none":
+        if not detail:
+            raise OptionError("a drawn face has no photograph", "leave out --no-detail")
         draw_faces(common, mask)
         return
     from semedit.tasks import steps
 
-    _edit(common, steps.by_mask(mask, method, common.options or ()), start)
+    _edit(common, steps.by_mask(mask, method, common.options or ()), start, detail)
 
 
 def _direction(
@@ -205,6 +214,7 @@ def _direction(
     strength: Strength | None,
     layers: str | None,
     start: str | None,
+    detail: bool,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
     from semedit.tasks import steps
@@ -212,25 +222,32 @@ def _direction(
     one = None if isinstance(strength, str) else strength
     step = steps.along(name, one, region, layers, common.options or ())
     if isinstance(strength, str):
-        _sweep(common, strength, step.settings, start)
+        _sweep(common, strength, step.settings, start, detail)
     else:
-        _edit(common, step, start)
+        _edit(common, step, start, detail)
 
 
-def _transfer(common: Made, donor: str, region: str | None, start: str | None) -> None:
+def _transfer(
+    common: Made, donor: str, region: str | None, start: str | None, detail: bool
+) -> None:
     """Regions of one face for others."""
     from semedit.tasks import steps
 
-    _edit(common, steps.transfer(donor, region, common.options or ()), start)
+    _edit(common, steps.transfer(donor, region, common.options or ()), start, detail)
 
 
 def _texture(
-    common: Made, donor: str | None, seed: int | None, region: str | None, start: str | None
+    common: Made,
+    donor: str | None,
+    seed: int | None,
+    region: str | None,
+    start: str | None,
+    detail: bool,
 ) -> None:
     """Another texture for regions, in 3D."""
     from semedit.tasks import steps
 
-    _edit(common, steps.texture(region, donor, seed, common.options or ()), start)
+    _edit(common, steps.texture(region, donor, seed, common.options or ()), start, detail)
 
 
 def _restyle(
@@ -265,7 +282,9 @@ def _restyle(
     run(common, "edit", make)
 
 
-def _sweep(common: Made, strengths: str, settings: Sequence[Setting], start: str | None) -> None:
+def _sweep(
+    common: Made, strengths: str, settings: Sequence[Setting], start: str | None, detail: bool
+) -> None:
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
         from semedit.options import build_method
@@ -279,6 +298,7 @@ def _sweep(common: Made, strengths: str, settings: Sequence[Setting], start: str
             names=common.names or (),
             device=device,
             mark=common.mark,
+            detail=detail,
             progress=progress,
         )
 
@@ -293,6 +313,7 @@ def attr(
         int | None, typer.Option(min=1, help="Number of descent steps; default: the method's own.")
     ] = None,
     start: From = None,
+    detail: Detail = True,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
     wanted = {name: value for name, value in extra.items() if value is not None}
@@ -301,10 +322,10 @@ def attr(
     from semedit.tasks.steps import attributes
 
     settings = [{"steps": steps}, *(common.options or ())]
-    _edit(common, attributes(wanted, method, settings), start)
+    _edit(common, attributes(wanted, method, settings), start, detail)
 
 
-def _edit(common: Made, step: Step, start: str | None) -> None:
+def _edit(common: Made, step: Step, start: str | None, detail: bool) -> None:
     """Do a step of each face's chain."""
 
     def make(device: str, progress: Any) -> Any:
@@ -315,6 +336,7 @@ def _edit(common: Made, step: Step, start: str | None) -> None:
             batch=common.batch,
             device=device,
             mark=common.mark,
+            detail=detail,
             progress=progress,
         )
 

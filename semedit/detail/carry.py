@@ -7,7 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit.detail.network import DetailNet, drawn_with
+from semedit.faces.estimates import estimates
+from semedit.generators import Output
+from semedit.generators.contract import Generator
+from semedit.latents import Latent, picture
 from semedit.losses import dilate, feather
+from semedit.media.pixels import resize
 
 SEEN = 0.06  # change of a pixel, in pictures of [-1,1], from which it counts
 SLIGHT = 0.02  # the same where its label changed, too
@@ -60,6 +65,26 @@ def carry(
     mask = F.interpolate(region, (size, size), mode="bilinear", align_corners=False)
     drawn = drawn_with(carried, photo, enlarge(before, size), enlarge(after, size))
     return (photo + mask * (drawn - photo)).clamp(-1, 1), mask
+
+
+@torch.no_grad()
+def edited_photo(
+    network: DetailNet, generator: Generator, photo: Tensor, inversion: Latent, after: Output
+) -> tuple[Tensor, Tensor]:
+    """`carry` of what a generator drew.
+
+    Args:    photo [N,3,S,S]; inversion: its latent; after: the edit, drawn in the same view.
+    Returns: as `carry`.
+    """
+    before = picture(generator, inversion)
+    return carry(network, photo, before.image, after.image, labels_of(before), labels_of(after))
+
+
+def labels_of(output: Output) -> Tensor:
+    """int64 [N,R,R] of a drawn face: by the generator, or where it draws none by a network."""
+    if output.seg is None:
+        return estimates(output.image.clamp(-1, 1))[0]
+    return resize(output.seg, output.image.shape[-1]).argmax(1)
 
 
 def enlarge(image: Tensor, size: int) -> Tensor:

@@ -266,7 +266,7 @@ class Edit(OnGenerator):
             labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu().numpy()
         if one.original is None:
             return to_uint8(output.image)[0], labels
-        return with_detail(self.generator, one.original, output, self.device)[0], labels
+        return with_detail(self.generator, one.original, output, self.device), labels
 
     def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
         try:

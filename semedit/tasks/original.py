@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from semedit import detail, latents, weights
+from semedit import detail, weights
 from semedit.batch.workspace import Workspace
 from semedit.errors import LatentError
-from semedit.faces.estimates import estimates
 from semedit.generators import Output
 from semedit.latents import Latent
 from semedit.media.decoding import read_photo
@@ -56,30 +54,9 @@ def read_original(inputs: Mapping[str, Path], generator: Any) -> tuple[Original 
     return Original(to_tensor(read_photo(inputs[PHOTOGRAPH]).pixels), inversion), None
 
 
-@torch.no_grad()
-def with_detail(
-    generator: Any, original: Original, after: Output, device: str
-) -> tuple[np.ndarray, float]:
+def with_detail(generator: Any, original: Original, after: Output, device: str) -> np.ndarray:
     """An edit as the generator draws it, one face in its own view, with the photograph's detail:
-    uint8 [S,S,3] at the photograph's size, and the share of it that changed."""
-    before = latents.picture(generator, original.inversion.to(device))
-    labels, labels_after = (_labels(output) for output in (before, after))
-    image, mask = detail.carry(
-        detail.load(device),
-        original.photo.to(device),
-        before.image,
-        after.image,
-        labels,
-        labels_after,
-    )
-    return to_uint8(image)[0], float(mask.mean())
-
-
-def _labels(output: Output) -> Tensor:
-    """int64 [1,R,R], by the generator, or where it draws none by the face network."""
-    if output.seg is None:
-        return estimates(output.image.clamp(-1, 1))[0]
-    seg = torch.nn.functional.interpolate(
-        output.seg, output.image.shape[-2:], mode="bilinear", align_corners=False
-    )
-    return seg.argmax(1)
+    uint8 [S,S,3] at the photograph's size."""
+    photo, inversion = original.photo.to(device), original.inversion.to(device)
+    image, _ = detail.edited_photo(detail.load(device), generator, photo, inversion, after)
+    return to_uint8(image)[0]

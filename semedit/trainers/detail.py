@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semedit import metrics
 from semedit.datasets.augment import mirrored_labels
 from semedit.datasets.edited import Edited, read_edited
 from semedit.detail.carry import changed_region, enlarge, relabel
@@ -102,7 +103,8 @@ class Critic(nn.Module):
 
 def verdict(logits: Tensor, region: Tensor) -> Tensor:
     """Where the critic's logits [N,h,w] count: the region's share of each [N,h,w]."""
-    return F.adaptive_avg_pool2d(region, tuple(logits.shape[-2:]))[:, 0]
+    height, width = logits.shape[-2:]
+    return F.adaptive_avg_pool2d(region, (height, width))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -289,8 +291,8 @@ class DetailTask:
             plain = pair.photo + pair.after - pair.before
             row = []
             for image in (self.draw(network, pair), pair.after, plain):
-                row += [region_psnr(image, pair.truth, pair.region)]
-                row += [gradient_ratio(image, pair.truth, pair.region)]
+                row += [float(metrics.psnr_within(image, pair.truth, pair.region))]
+                row += [float(metrics.sharpness(image, pair.truth, pair.region))]
             rows.append(row)
         if not rows:
             return {}
@@ -318,25 +320,6 @@ class DetailTask:
             NAME,
             network.config,
         )
-
-
-def region_psnr(image: Tensor, truth: Tensor, region: Tensor) -> float:
-    """PSNR in dB over a soft region [1,1,S,S] of pictures [1,3,S,S] in [-1,1]."""
-    error = ((image.clamp(-1, 1) - truth).square() * region).sum() / (3 * region.sum())
-    return float(10 * torch.log10(4 / error.detach().clamp(min=1e-8)))
-
-
-def gradient_ratio(image: Tensor, truth: Tensor, region: Tensor) -> float:
-    """Mean |gradient| of a picture over that of the true one, in a region; 1: as sharp."""
-    inside = region[..., 1:], region[..., 1:, :]
-    sums = [
-        sum(
-            float((g.abs() * m).sum().detach())
-            for g, m in zip(slopes(x.clamp(-1, 1)), inside, strict=True)
-        )
-        for x in (image, truth)
-    ]
-    return sums[0] / max(sums[1], 1e-8)
 
 
 def softened(images: Tensor) -> Tensor:

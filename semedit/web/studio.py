@@ -13,7 +13,7 @@ import shlex
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from semedit.tasks import load_generator, read_face, run_task, steps
 from semedit.tasks.donors import read_donor
 from semedit.tasks.edit import Edit
 from semedit.tasks.invert import Invert
+from semedit.tasks.original import Original, original_inputs, read_original
 from semedit.tasks.steps import Step
 
 STATES = 12  # chains whose outcome is remembered
@@ -56,7 +57,8 @@ class State:
     """What a chain of edits comes to.
 
     Attributes:
-        pixels: uint8 [R,R,3] in the face's own view.
+        pixels: uint8 in the face's own view, as `semedit edit` writes them: [R,R,3], or behind an
+            edit at the photograph's size [S,S,3].
         now: int64 [S,S], its label map at the size of the photograph's own.
         told: figures of the last step; warnings: remarks on it.
     """
@@ -101,6 +103,7 @@ class Studio:
         self.names = space.faces(names)
         self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
         self._states: OrderedDict[str, State] = OrderedDict()
+        self._kept: tuple[Any, Original | None] | None = None
 
     @cached_property
     def generator(self) -> Any:
@@ -291,9 +294,18 @@ class Studio:
         if task.donor is not None:
             donor = read_donor(self.space.source(task.donor), self.generator)
         source = task.source(before.latent, self._own(name), before.now, drawn, donor=donor)
+        source = replace(source, original=self._original(name))
         ((latent, told),) = task.edited([source])
         pixels, now = task.shown(source, latent)
         return State(latent, pixels, before.now if now is None else now, told, source.warnings)
+
+    def _original(self, name: str) -> Original | None:
+        """What the face's edits take their detail from; of the last face it is kept."""
+        inputs = original_inputs(self.space, name)
+        key = [(str(path), path.stat().st_mtime_ns) for path in inputs.values()]
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, read_original(inputs, self.generator)[0]
+        return self._kept[1]
 
     def _task(self, step: Step, name: str, start: str | None, progress: Progress) -> Edit:
         return step.task(
