@@ -190,6 +190,8 @@ def test_a_mouth_is_painted_followed_and_saved(painting, work):
     painting.get_by_role("button", name="Save").click()
     painting.wait_for_selector("#saved:not([hidden])")
     keep(painting, "paint-saved")
+    said = painting.locator("#saved").inner_text()
+    assert said.startswith("Saved drawn/face/01.png, edits/face/01-canonical.png")
     assert (read_labels(work / "drawn/face/01.png") == drawn).all()
     receipt = Workspace(work).receipt("edit", "face/01-canonical")
     assert receipt["status"] == "done" and receipt["inputs"]["mask"][0] == "drawn/face/01.png"
@@ -271,7 +273,7 @@ def test_the_keyboard_alone_paints(painting):
 
 
 def test_fingers_paint_and_two_of_them_zoom(browser, server):
-    context = browser.new_context(has_touch=True, viewport={"width": 420, "height": 900})
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     page.goto(server[0])
@@ -279,6 +281,11 @@ def test_fingers_paint_and_two_of_them_zoom(browser, server):
     page.wait_for_selector("#result[data-edits='0']")
     until(page, "document.title.startsWith('face')")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("#labels").scroll_into_view_if_needed()
+    bar = page.locator("header").bounding_box()["height"]
+    for seen, top in (("#beside", 0), ("#status", 0), ("#stage", bar), ("#labels", bar)):
+        box = page.locator(seen).bounding_box()  # all in sight at once
+        assert box["y"] >= top and box["y"] + box["height"] <= 845 and box["width"] > 90, seen
     keep(page, "paint-phone")
     own = on_the_map(page)
     page.touchscreen.tap(*spot(page, 128, 60))

@@ -16,8 +16,11 @@ from command_line import FAST_INVERT, semedit
 from PIL import Image
 
 from semedit.batch.holdings import Event, Holding, holding, holdings, numbers
-from semedit.batch.workspace import Workspace
+from semedit.batch.status import status
+from semedit.batch.workspace import FORMAT, Workspace
 from semedit.errors import InputError, MaskError, NothingMatchedError, OptionError
+from semedit.faces import photo_of
+from semedit.media.files import write_bytes
 from semedit.media.labels import LABELS
 from semedit.media.masks import read_labels, write_labels
 from semedit.media.photographs import write_image
@@ -115,6 +118,31 @@ def test_the_worst_event_is_a_faces_status():
     assert Holding("x", events=(failed, warned, done)).status == "failed"
 
 
+def test_what_is_held_is_found_in_one_walk(tmp_path, monkeypatch):
+    """10,000 faces: neither each receipt looks at each face, nor each face at each file."""
+    space = Workspace(tmp_path)
+    receipt = {"format": FORMAT, "status": "done", "fingerprint": "", "inputs": {}, "outputs": {},
+               "warnings": [], "figures": {}, "error": None, "batch": []}  # fmt: skip
+    names = [f"f{i}@{k}" if k > 1 else f"f{i}" for i in range(20) for k in (1, 2)]
+    for name in names:
+        write_bytes(space.path("faces", name, ".json"), b"{}")
+        write_bytes(space.path("latents", name, ".safetensors"), b"")
+    for i in range(20):
+        told = receipt | {"name": f"f{i}", "warnings": [f"w{i}"]}
+        write_bytes(space.receipt_path("align", f"f{i}"), json.dumps(told).encode())
+    calls, walks = [], []
+    monkeypatch.setattr("semedit.batch.holdings.photo_of", lambda n: calls.append(n) or photo_of(n))
+    rglob = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda p, what: walks.append(what) or rglob(p, what))
+    found = holdings(space)
+    assert {one.name: one.events[0].warnings for one in found} == {
+        name: (f"w{photo_of(name)[1:]}",) for name in names
+    }
+    assert len(calls) <= 3 * len(names)
+    status(space)
+    assert len(walks) <= 10
+
+
 # Report ------------------------------------------------------------------------------------------
 
 
@@ -145,6 +173,17 @@ def test_many_faces_make_pages_sorted_as_a_whole(own):
         values += re.findall(r"attribute: smiling&#34;: ([\d.e-]+)", text)
         assert 'href="report-2.html"' in text
     assert len(values) == 4 and values == sorted(values, key=float, reverse=True)
+
+
+def test_further_pages_of_an_earlier_report_go_and_nothing_else(own):
+    semedit("report", "--work", own, "--per-page", 1)
+    semedit("report", "face", "--work", own, "--output", own / "report-9.html")
+    (own / "report-10.html").write_text("a page of mine")
+    (own / "report-8.html").mkdir()
+    assert (own / "report-6.html").is_file()
+    semedit("report", "--work", own, "--per-page", 3)
+    left = {path.name for path in own.glob("report*.html")}
+    assert left == {"report.html", "report-2.html"} | {f"report-{i}.html" for i in (8, 9, 10)}
 
 
 def test_reports_and_sheets_refuse_what_they_cannot_do(own):

@@ -100,9 +100,16 @@ def holdings(space: Workspace, names: Sequence[str] = (), select: str = "") -> l
     chosen = space.faces(names) if names else sorted(known)
     events: dict[str, list[Event]] = {}
     photographs: dict[str, str] = {}
+    faces_of: dict[str, list[str]] = {}
+    for name in known:
+        faces_of.setdefault(photo_of(name), []).append(name)
     for receipt in _receipts(space):
         event = _event(receipt)
-        for owner in _owners(event.item, event.command, known):
+        if event.command == "align":
+            owners = faces_of.get(event.item, [event.item])
+        else:
+            owners = _owners(event.item, known)
+        for owner in owners:
             events.setdefault(owner, []).append(event)
         if event.command == "align":
             photographs[event.item] = str(dict(receipt["inputs"]).get("photo", [""])[0])
@@ -173,10 +180,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _owners(item: str, command: str, known: set[str]) -> list[str]:
-    """The faces a receipt is about; the item itself where it came to none."""
-    if command == "align":
-        return [name for name in known if photo_of(name) == item] or [item]
+def _owners(item: str, known: set[str]) -> list[str]:
+    """The face a receipt of a face or a step is about; none where it is gone."""
     if item in known:
         return [item]
     parent = item.rpartition("/")[0]

@@ -50,14 +50,15 @@ def status(space: Workspace, names: Sequence[str] = ()) -> list[FaceStatus]:
     if names:
         return found
     known = {one.name for one in found if one.aligned}
-    return [one for one in found if one.name not in _orphans(space, known)] + [
+    orphans = _orphans(space, known)
+    return [one for one in found if one.name not in orphans] + [
         FaceStatus(
             name,
             aligned=False,
             troubles=(f"orphaned: {', '.join(left)} of a face that is not there",),
             next="`semedit align` on its photograph, or delete them",
         )
-        for name, left in _orphans(space, known).items()
+        for name, left in orphans.items()
     ]
 
 

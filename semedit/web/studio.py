@@ -338,7 +338,7 @@ class Studio:
         """
         found, at = [], start
         with self.space.locked():
-            for given, path in zip(chain, self._places(name, chain), strict=True):
+            for given, path in zip(chain, self.places(name, chain), strict=True):
                 if path is not None and not path.is_file():
                     write_labels(path, self._map(given["map"]))
                 task = self._task(self.step(given, path), name, at, progress)
@@ -355,7 +355,7 @@ class Studio:
             raise InputError(str(outcome.error["message"]), outcome.error["hint"])
         return outcome
 
-    def _places(self, name: str, chain: Chain) -> list[Path | None]:
+    def places(self, name: str, chain: Chain) -> list[Path | None]:
         """Where the drawn map of each step is saved: under the first number of the face that is
         free, or has this very map already."""
         places: list[Path | None] = []
@@ -379,7 +379,7 @@ class Studio:
         """The commands that do what `save` does, or did: then its outcomes say from which steps."""
         lines, at = [], start
         last = step_number(all_[-1]) if (all_ := self.space.steps(name)) else 0
-        for i, (given, path) in enumerate(zip(chain, self._places(name, chain), strict=True)):
+        for i, (given, path) in enumerate(zip(chain, self.places(name, chain), strict=True)):
             step = self.step(given, path)
             words = ["semedit", step.command, *step.words, "--from", at]
             words += ["--work", str(self.space.root)]
