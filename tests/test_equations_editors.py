@@ -158,7 +158,7 @@ def test_what_roi_takes_and_keeps() -> None:
             Roi(**wrong).check(True)
     with pytest.raises(OptionError):
         Roi().check(False)
-    assert roi.SIGMA == (math.exp(-0.5), 1.0, math.exp(-0.5))
+    assert pytest.approx([math.exp(-0.5), 1, math.exp(-0.5)]) == list(roi.SIGMA)
 
 
 # --- texture ---------------------------------------------------------------------------------
