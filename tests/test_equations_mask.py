@@ -580,13 +580,16 @@ def test_donors_codes_of_regions_are_exchanged(
     generator.borrow = borrow
     generator.traits |= {"regions", "borrow"}
     latent, (_, labels) = faces(generator), maps()
+    labels[0, 7, 7] = HAIR  # 33 of 64 pixels: shares have four digits
     donor, _ = donor_labels(generator)
+    latent.codes["ws"].requires_grad_()
     told: list[tuple[int, int]] = []
     after = Swap(part="shape")(generator, latent, donor, labels, lambda *at: told.append(at))
     assert torch.equal(after.codes["ws"], latent.codes["ws"] - 2 * donor.codes["ws"])
     assert asked == [(("hair", "hat"), "shape")] and told == [(1, 1)]
     share = (labels == HAIR).float().mean((1, 2))
-    assert after.meta["region"] == [round(float(v), 4) for v in share]
+    assert after.meta["region"] == [round(float(v), 4) for v in share] == [0.5156, 0.5]
+    assert not after.codes["ws"].requires_grad
     after = Transfer(**TRANSFER)(generator, latent, donor, labels)
     assert torch.equal(after.codes["ws"], latent.codes["ws"] - 2 * donor.codes["ws"])
     assert asked[-1] == (("hair", "hat"), "both")
