@@ -40,7 +40,7 @@ def nvidia(checkpoint: Checkpoint) -> list[Part]:
     clamp = None
     if isinstance(entry, Record):
         clamp = _clamp(entry)
-        _check_rate(entry)
+        check_rate(entry)
     part = _part(found, clamp, ignored, checkpoint.others(name) if name else ())
     return [part]
 
@@ -175,7 +175,7 @@ def _clamp(network: Record) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _check_rate(network: Record) -> None:
+def check_rate(network: Record) -> None:
     layer = network.module("mapping.fc0")
     rate = layer.state.get("bias_gain") if layer else None
     if isinstance(rate, int | float) and abs(rate - MAPPING_RATE) > 1e-9:
