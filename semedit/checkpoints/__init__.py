@@ -110,7 +110,7 @@ def examine(path: str | Path, number: int | None = None) -> ImportPlan:
     A network may lie in containers, or under a prefix that all its names have; where several do,
     the one of averaged weights (EMA) counts.
 
-    Args: number: of the class that a conditional StyleGAN2 is to draw.
+    Args: number: of the class that a conditional StyleGAN is to draw.
 
     Raises:
         WeightsError: it cannot be read (see reader.read), or is of no known format; it is

@@ -103,6 +103,16 @@ def edit(
             "--as-published", help="Also smooth the whole picture, as published.", **REGION
         ),
     ] = False,
+    shift: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RIGHT,DOWN",
+            help="Shift the face by shares of the picture, like 0.1,-0.05 (StyleGAN3).",
+        ),
+    ] = None,
+    rotate: Annotated[
+        float | None, typer.Option(help="Turn the face to the left by degrees (StyleGAN3).")
+    ] = None,
     start: From = None,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
@@ -125,6 +135,8 @@ def edit(
             "--transfer-from": transfer_from,
             "--texture-from": texture_from,
             "--texture-seed": texture_seed,
+            "--shift": shift,
+            "--rotate": rotate if shift is None else None,
         },
         styled,
         {"--method": method, "--strength": strength, "--layers": layers},
@@ -137,6 +149,8 @@ def edit(
     elif way == "--region":
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
         _restyle(common, {"region": region, **noise}, as_published, style_from, start)
+    elif way in ("--shift", "--rotate"):
+        _place(common, shift, rotate, start)
     elif way == "--mask":
         _mask(common, Path(str(mask)), method, start)
     else:
@@ -150,6 +164,8 @@ GOES_WITH = {
     "--transfer-from": ("--region",),
     "--texture-from": ("--region",),
     "--texture-seed": ("--region",),
+    "--shift": ("--rotate",),
+    "--rotate": (),
     "--region": ("--style-noise", "--style-from", "--structure-noise", "--as-published"),
 }
 
@@ -215,6 +231,14 @@ def _direction(
         _sweep(common, strength, step.settings, start)
     else:
         _edit(common, step, start)
+
+
+def _place(common: Made, shift: str | None, rotate: float | None, start: str | None) -> None:
+    """Shifted and turned within the picture."""
+    from semedit.tasks import steps
+
+    moved = None if shift is None else typed_value(shift, tuple[float, ...], "shift")
+    _edit(common, steps.placed(moved, rotate, common.options or ()), start)
 
 
 def _transfer(common: Made, donor: str, region: str | None, start: str | None) -> None:

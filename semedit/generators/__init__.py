@@ -11,7 +11,8 @@ Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise" (`noises
 synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode",
 "slices" (of a code's channels, each of which answers for a region: `region_logits`), "texture"
 (the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others),
-"field" (density and colour at points of the box: `field`, `sigma`).
+"field" (density and colour at points of the box: `field`, `sigma`), "borrow" (codes take a donor's
+regions: `borrow`), "place" (the code of that name shifts and turns the face in its picture).
 To add a generator: write its file, add its line to GENERATORS.
 """
 

@@ -282,7 +282,9 @@ class Layer(nn.Module):
         if self.last:
             return (y + bias).clamp(-self.clamp, self.clamp)
         energy = style.square() @ self.weight.square().sum((2, 3)).t()
-        y = torch.addcmul(bias, y, (energy + 1e-8).rsqrt()[:, :, None, None])
+        # The gain goes through the filter and the leaky ReLU: there are fewer values before them.
+        scale = (energy + 1e-8).rsqrt() * GAIN
+        y = torch.addcmul(bias * GAIN, y, scale[:, :, None, None])
         y = up(y, self.up_filter, self.up, self.before, self.size)
-        y = F.leaky_relu(y, SLOPE) * GAIN
+        y = F.leaky_relu(y, SLOPE)
         return down(y.clamp(-self.clamp, self.clamp), self.down_filter, self.down)
