@@ -118,9 +118,10 @@ def placed(
         raise OptionError("a shift has two numbers", "write it as RIGHT,DOWN, like 0.1,-0.05")
     given = {} if shift is None else {"right": shift[0], "down": shift[1]}
     given |= {} if rotate is None else {"turn_deg": rotate}
-    words = () if shift is None else ("--shift", _text(shift))
-    words += () if rotate is None else ("--rotate", _text(rotate))
-    return Step("place", "", (given, *options), words=(*words, *_words(options)))
+    moved = () if shift is None else ("--shift", _text(shift))
+    turned = () if rotate is None else ("--rotate", _text(rotate))
+    words = (*moved, *turned, *_words(options))
+    return Step("place", "", (given, *options), words=words)
 
 
 def transfer(donor: str, regions: str | None, options: Sequence[Setting] = ()) -> Step:
