@@ -17,6 +17,7 @@ To add a generator: write its file, add its line to GENERATORS.
 """
 
 from semedit.generators.contract import Generator, Output
+from semedit.generators.labelled import Labelled, judge, with_labels
 from semedit.generators.registry import (
     CONFIGS,
     GENERATORS,
@@ -30,9 +31,12 @@ __all__ = [
     "CONFIGS",
     "GENERATORS",
     "Generator",
+    "Labelled",
     "Output",
     "build_generator",
     "files_of",
+    "judge",
     "load_generator",
     "traits_of",
+    "with_labels",
 ]

@@ -34,7 +34,7 @@ class Output:
 
     Attributes:
         image: float32 [N,3,R,R], sRGB in [-1,1] (not clamped).
-        seg: logits [N,19,R,R], or None.
+        seg: logits [N,19,S,S], or None; S is R where not told otherwise.
         depth: distance along the rays [N,1,r,r] in world units, or None.
         opacity: share of each ray that the volume stops [N,1,r,r], in [0,1], or None.
         low: the picture before up-sampling, or None.

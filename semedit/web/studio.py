@@ -119,11 +119,11 @@ class Studio:
             "directions": self._directions(),
             "attributes": list(ATTRIBUTES),
             "regions": [name for name in REGIONS if name not in ("face", "background")],
-            "draws": self._editor is not None or "seg" in traits,
+            "draws": True,
             "live": self._editor is not None,
-            "finishes": "seg" in traits,
+            "finishes": True,
             "textures": EDITORS["texture"].requires <= traits,
-            "transfers": bool({"seg", "regions"} & traits),
+            "transfers": True,
         }
 
     def _directions(self) -> list[str]:
@@ -292,8 +292,8 @@ class Studio:
             donor = read_donor(self.space.source(task.donor), self.generator)
         source = task.source(before.latent, self._own(name), before.now, drawn, donor=donor)
         ((latent, told),) = task.edited([source])
-        pixels, now = task.shown(source, latent)
-        return State(latent, pixels, before.now if now is None else now, told, source.warnings)
+        pixels, now = task.shown(latent, source.size)
+        return State(latent, pixels, now, told, source.warnings)
 
     def _task(self, step: Step, name: str, start: str | None, progress: Progress) -> Edit:
         return step.task(
