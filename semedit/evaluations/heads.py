@@ -114,7 +114,7 @@ class HeadsEvaluation:
             if generator is None:
                 raise OptionError("there is no generator, and only `faces` needs none")
             device = generator.device
-            generator = with_labels(generator, self.mask_editor.parser)
+            generator = with_labels(generator, getattr(self.mask_editor, "parser", "auto"))
             heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
             latents, seconds = self._invert(generator, heads, tell)
             if "inversion" in self.parts:
@@ -299,8 +299,9 @@ def mask_figures(
                               the true edited map and what a parser (generators.judge) sees in the
                               edited picture; where the thing was taken away, the share of the
                               drawn region that is free of it; of generators that draw labels the
-                              editor asks the same network in one view (Mask.parse_weight), so this says that the drawn
-                              labels show, and mask_edit_psnr_db whether they look right
+                              editor asks the same network in one view (Mask.parse_weight), so
+                              this says that the drawn labels show, and mask_edit_psnr_db whether
+                              they look right
     mask_edit_psnr_db         PSNR of the whole edited picture against the true one
     mask_edit_outside_change  mean absolute change against the face's own inversion, outside the
                               drawn region widened by 2 % of the side, as a share of the range;

@@ -43,7 +43,7 @@ class BuiltinParser:
     """FaceNet's label head, averaged over mirror images."""
 
     name = "builtin"
-    needs = ("faces",)
+    needs: tuple[str, ...] = ("faces",)
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -62,7 +62,7 @@ class BiSeNetParser:
     """facexlib's BiSeNet; its label order is changed to CelebAMask-HQ's."""
 
     name = "bisenet"
-    needs = ("bisenet",)
+    needs: tuple[str, ...] = ("bisenet",)
 
     def __init__(self, device: str = "cpu") -> None:
         torchvision_ops.ensure()
@@ -90,7 +90,7 @@ class ParseNetParser:
     """facexlib's ParseNet; it has CelebAMask-HQ's order."""
 
     name = "parsenet"
-    needs = ("parsenet",)
+    needs: tuple[str, ...] = ("parsenet",)
 
     def __init__(self, device: str = "cpu") -> None:
         torchvision_ops.ensure()

@@ -253,6 +253,7 @@ class Edit(OnGenerator):
         """The picture uint8 [R,R,3] of a latent in its own camera, and its label map int64 of
         some height and width."""
         output = latents.picture(self.labelled, latent)
+        assert output.seg is not None
         labels = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
         return to_uint8(output.image)[0], labels
 
