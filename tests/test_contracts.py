@@ -17,6 +17,7 @@ from tiny import (
     small_l2sae,
     small_manifolds,
     small_stylegan2,
+    small_stylegan3,
     small_triplane,
 )
 
@@ -28,6 +29,7 @@ from semedit.generators.parts.encoder import Encoder
 TINY: dict[str, Callable[[], Any]] = {
     "triplane": lambda: small_triplane().attach(Encoder(SMALL_ENCODER)),
     "stylegan2": small_stylegan2,
+    "stylegan3": small_stylegan3,
     "l2sae": lambda: small_l2sae(),
     "cnerf": lambda: small_cnerf(),
     "eg3d": lambda: small_eg3d(),

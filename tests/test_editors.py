@@ -20,7 +20,7 @@ from semedit.editors.parts.codes import descend_codes
 from semedit.editors.parts.tones import Tones
 from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.editors.transfer import seen_by
-from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
+from semedit.errors import LatentError, MaskError, OptionError, WeightsError
 from semedit.faces import attributes, networks
 from semedit.latents import Latent
 from semedit.media.labels import ATTRIBUTES, REGIONS
@@ -342,13 +342,6 @@ def test_a_mask_edit_moves_the_labels(generator: TinyGenerator, latent: Latent) 
 def test_an_unchanged_map_is_refused(generator: TinyGenerator, latent: Latent) -> None:
     labels = labels_of(generator, latent)
     with pytest.raises(MaskError, match="nothing"):
-        Mask(perceptual="faces")(generator, latent, labels, labels)
-
-
-def test_a_mask_edit_needs_labels(generator: TinyGenerator, latent: Latent) -> None:
-    labels = labels_of(generator, latent)
-    generator.traits = frozenset({"camera"})
-    with pytest.raises(TraitError, match="seg"):
         Mask(perceptual="faces")(generator, latent, labels, labels)
 
 

@@ -49,8 +49,8 @@ class ColourParser:
 
 @pytest.fixture(autouse=True)
 def networks_of_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (styles, transfer):
-        monkeypatch.setattr(module, "BuiltinParser", ColourParser)
+    monkeypatch.setattr(styles, "BuiltinParser", ColourParser)
+    monkeypatch.setattr(transfer, "judge", lambda _: ColourParser())
     monkeypatch.setattr(losses, "perceptual", lambda name, device="cpu": Pixels())
     yield
 

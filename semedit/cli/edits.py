@@ -103,6 +103,16 @@ def edit(
             "--as-published", help="Also smooth the whole picture, as published.", **REGION
         ),
     ] = False,
+    shift: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RIGHT,DOWN",
+            help="Shift the face by shares of the picture, like 0.1,-0.05 (StyleGAN3).",
+        ),
+    ] = None,
+    rotate: Annotated[
+        float | None, typer.Option(help="Turn the face to the left by degrees (StyleGAN3).")
+    ] = None,
     start: From = None,
     detail: Detail = True,
 ) -> None:
@@ -127,6 +137,8 @@ def edit(
             "--transfer-from": transfer_from,
             "--texture-from": texture_from,
             "--texture-seed": texture_seed,
+            "--shift": shift,
+            "--rotate": rotate if shift is None else None,
         },
         styled,
         {
@@ -144,6 +156,8 @@ def edit(
     elif way == "--region":
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
         _restyle(common, {"region": region, **noise}, as_published, style_from, start)
+    elif way in ("--shift", "--rotate"):
+        _place(common, shift, rotate, start)
     elif way == "--mask":
         _mask(common, Path(str(mask)), method, start, detail)
     else:
@@ -157,6 +171,8 @@ GOES_WITH = {
     "--transfer-from": ("--region", "--no-detail"),
     "--texture-from": ("--region", "--no-detail"),
     "--texture-seed": ("--region", "--no-detail"),
+    "--shift": ("--rotate",),
+    "--rotate": (),
     "--region": ("--style-noise", "--style-from", "--structure-noise", "--as-published"),
 }
 
@@ -225,6 +241,14 @@ def _direction(
         _sweep(common, strength, step.settings, start, detail)
     else:
         _edit(common, step, start, detail)
+
+
+def _place(common: Made, shift: str | None, rotate: float | None, start: str | None) -> None:
+    """Shifted and turned within the picture, which the photograph's pixels do not follow."""
+    from semedit.tasks import steps
+
+    moved = None if shift is None else typed_value(shift, tuple[float, ...], "shift")
+    _edit(common, steps.placed(moved, rotate, common.options or ()), start, detail=False)
 
 
 def _transfer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,9 @@ from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.directions.directions import direction_files
 from semedit.editors import Editor
-from semedit.errors import LatentError, MaskError, NothingMatchedError
+from semedit.errors import LatentError, NothingMatchedError
+from semedit.faces.pipeline import parser_weights
+from semedit.generators import Labelled, traits_of, with_labels
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
 from semedit.media.masks import fit_labels, write_labels
@@ -116,7 +118,19 @@ class Edit(OnGenerator):
         own = self.method.weights_of(weights.resolve(self.generator_name).stem)
         detail = (WEIGHTS,) if self.detail else ()
         read = used_by(self.generator_name) | used(*PERCEPTUAL, *own, *detail)
+        if "seg" not in traits_of(self.generator_name):
+            read |= used(*parser_weights(self._parser))
         return read | directions_read(self.generator_name, self.method)
+
+    @property
+    def _parser(self) -> str:
+        """What reads label maps off the pictures of a generator that draws none."""
+        return getattr(self.method, "parser", "auto")
+
+    @cached_property
+    def labelled(self) -> Any:
+        """The generator, with label maps."""
+        return with_labels(self.generator, self._parser)
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
@@ -167,11 +181,7 @@ class Edit(OnGenerator):
     @torch.no_grad()
     def _seen(self, latent: Latent, size: tuple[int, ...]) -> np.ndarray:
         """The label map of the face as the generator draws it, at the size of its own."""
-        output = latents.picture(self.generator, latent.to(self.device))
-        if output.seg is None:
-            raise MaskError(f"{self.generator_name} draws no label map to compare with")
-        seen: np.ndarray = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
-        return seen
+        return self.shown(latent.to(self.device), size)[1]
 
     def source(
         self,
@@ -252,33 +262,36 @@ class Edit(OnGenerator):
                 method=f"{one.latent.method}+{self.name}",
                 meta={**_unmarked(one.latent.meta), **own},
             )
-            results.append((after, {key: own[key] for key in FIGURES if key in own}))
+            told = {key: own[key] for key in FIGURES if key in own}
+            if isinstance(self.labelled, Labelled):
+                told["parser"] = self.labelled.parser.name
+            results.append((after, told))
         return results
 
     @torch.no_grad()
-    def shown(self, one: Source, latent: Latent) -> tuple[np.ndarray, np.ndarray | None]:
-        """The picture uint8 of an edited latent in its own camera, [S,S,3] with the photograph's
-        detail or [R,R,3] without, and its label map int64 at the size of the face's own one; None
-        where the generator draws no labels."""
-        output = latents.picture(self.generator, latent)
-        labels = None
-        if output.seg is not None:
-            labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu().numpy()
-        if one.original is None:
+    def shown(
+        self, latent: Latent, size: tuple[int, ...], original: Original | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The picture uint8 of a latent in its own camera, [S,S,3] with the detail of an original
+        or [R,R,3] without, and its label map int64 of some height and width."""
+        output = latents.picture(self.labelled, latent)
+        assert output.seg is not None
+        labels = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
+        if original is None:
             return to_uint8(output.image)[0], labels
-        return with_detail(self.generator, one.original, output, self.device), labels
+        return with_detail(self.labelled, original, output, self.device), labels
 
     def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
         try:
             warning = check_finite(latent, f"the edit of {item.name}")
         except LatentError as error:
             return Result(error=error)
-        write = partial(self._write, item, latent, *self.shown(one, latent))
+        write = partial(self._write, item, latent, *self.shown(latent, one.size, one.original))
         warnings = one.warnings if warning is None else (*one.warnings, warning)
         return Result(write, warnings, told)
 
     def _write(
-        self, item: Item, latent: Latent, pixels: np.ndarray, labels: np.ndarray | None
+        self, item: Item, latent: Latent, pixels: np.ndarray, labels: np.ndarray
     ) -> list[Path]:
         """Picture, label map, and last the latent, which makes it a step."""
         space: Workspace = item.data
@@ -287,12 +300,9 @@ class Edit(OnGenerator):
             for suffix in (".png", ".labels.png", ".safetensors")
         )
         write_image(picture, pixels, mark=self.mark)
-        outputs = [picture, path]
-        if labels is not None:
-            write_labels(map_, labels)
-            outputs.insert(1, map_)
+        write_labels(map_, labels)
         latent.save(path)
-        return outputs
+        return [picture, map_, path]
 
 
 def _edited(item: Item) -> bool:

@@ -107,6 +107,23 @@ def along(
     )
 
 
+def placed(
+    shift: Sequence[float] | None, rotate: float | None, options: Sequence[Setting] = ()
+) -> Step:
+    """Shifted to the right and down by shares of the picture, and turned to the left by degrees.
+
+    Raises: OptionError: no two shifts.
+    """
+    if shift is not None and len(shift) != 2:
+        raise OptionError("a shift has two numbers", "write it as RIGHT,DOWN, like 0.1,-0.05")
+    given = {} if shift is None else {"right": shift[0], "down": shift[1]}
+    given |= {} if rotate is None else {"turn_deg": rotate}
+    moved = () if shift is None else ("--shift", _text(shift))
+    turned = () if rotate is None else ("--rotate", _text(rotate))
+    words = (*moved, *turned, *_words(options))
+    return Step("place", "", (given, *options), words=words)
+
+
 def transfer(donor: str, regions: str | None, options: Sequence[Setting] = ()) -> Step:
     """Regions of another face.
 

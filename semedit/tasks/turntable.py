@@ -15,6 +15,8 @@ from semedit import renders, weights
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
+from semedit.faces.pipeline import parser_weights
+from semedit.generators import traits_of
 from semedit.latents import Latent
 from semedit.tasks import OnGenerator, planned_each, read_latent, used
 
@@ -91,7 +93,10 @@ class Turntable(OnGenerator):
 
     def weights(self) -> dict[str, str]:
         weights.resolve(self.generator_name)
-        return used(self.generator_name)
+        read = used(self.generator_name)
+        if self.seg and "seg" not in traits_of(self.generator_name):
+            read |= used(*parser_weights())
+        return read
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace

@@ -13,7 +13,7 @@ import shlex
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -122,11 +122,11 @@ class Studio:
             "directions": self._directions(),
             "attributes": list(ATTRIBUTES),
             "regions": [name for name in REGIONS if name not in ("face", "background")],
-            "draws": self._editor is not None or "seg" in traits,
+            "draws": True,
             "live": self._editor is not None,
-            "finishes": "seg" in traits,
+            "finishes": True,
             "textures": EDITORS["texture"].requires <= traits,
-            "transfers": bool({"seg", "regions"} & traits),
+            "transfers": True,
         }
 
     def _directions(self) -> list[str]:
@@ -294,10 +294,9 @@ class Studio:
         if task.donor is not None:
             donor = read_donor(self.space.source(task.donor), self.generator)
         source = task.source(before.latent, self._own(name), before.now, drawn, donor=donor)
-        source = replace(source, original=self._original(name))
         ((latent, told),) = task.edited([source])
-        pixels, now = task.shown(source, latent)
-        return State(latent, pixels, before.now if now is None else now, told, source.warnings)
+        pixels, now = task.shown(latent, source.size, self._original(name))
+        return State(latent, pixels, now, told, source.warnings)
 
     def _original(self, name: str) -> Original | None:
         """What the face's edits take their detail from; of the last face it is kept."""
