@@ -100,7 +100,7 @@ def holdings(space: Workspace, names: Sequence[str] = (), select: str = "") -> l
     chosen = space.faces(names) if names else sorted(known)
     events: dict[str, list[Event]] = {}
     photographs: dict[str, str] = {}
-    for receipt in _receipts(space):
+    for receipt in receipts(space):
         event = _event(receipt)
         for owner in _owners(event.item, event.command, known):
             events.setdefault(owner, []).append(event)
@@ -121,7 +121,7 @@ def _selected(one: Holding, parts: Iterable[str]) -> bool:
     return any(one.status == part or fnmatch(one.name, part) for part in parts)
 
 
-def _receipts(space: Workspace) -> Iterator[dict[str, Any]]:
+def receipts(space: Workspace) -> Iterator[dict[str, Any]]:
     """All receipts that can be read; those of an older form count as none, as for commands."""
     folder = space.root / "receipts"
     for path in sorted(folder.rglob("*.json")):

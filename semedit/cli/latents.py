@@ -60,6 +60,7 @@ def export(
     start: From = None,
 ) -> None:
     """Write codes of faces as [1,L,W] for other tools, OUT/NAME.pt."""
+    from semedit.batch.origins import remark
     from semedit.batch.workspace import Workspace
     from semedit.latents import load
     from semedit.tasks.codes import export_codes, lost
@@ -75,8 +76,7 @@ def export(
                 say("plan", str(path))
                 continue
             export_codes(latent, path, format)
-            warning = lost(latent)
-            if warning is not None:
+            for warning in filter(None, (remark(space, name), lost(latent))):
                 say("warning", f"{name}: {warning}")
             if common.json:
                 data(name=name, file=str(path), generator=latent.generator)
