@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from semedit.cli.report import Reporter, StepBar, data, say, show_plan, stdout, to_stdout
+from semedit.cli.report import (
+    Reporter,
+    StepBar,
+    data,
+    say,
+    show_plan,
+    speaking,
+    stdout,
+    summed,
+    to_stdout,
+)
+from semedit.cli.settings import USAGE
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
@@ -137,6 +148,16 @@ class Common(Shared):
             "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=WORKSPACE
         ),
     ] = False
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Say only what goes wrong.", rich_help_panel=RUN),
+    ] = False
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write all that is said to a file.", rich_help_panel=RUN
+        ),
+    ] = None
     shard: Annotated[
         str,
         typer.Option(
@@ -213,7 +234,10 @@ def command(
             common = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
             if extra:
                 given["extra"] = {parameter.name: given.pop(parameter.name) for parameter in extra}
-            function(common, **given)
+            as_json, on_folder = getattr(common, "json", False), issubclass(kind, Common)
+            quiet, log = getattr(common, "quiet", False), getattr(common, "log", None)
+            with summed(name, as_json, on_folder), speaking(quiet, log):
+                function(common, **given)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -272,7 +296,14 @@ class Command(TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
+        given = list(args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except USAGE as error:
+            if "--json" in given:  # who reads that is told here, too
+                wrong = {"code": "option", "message": error.format_message(), "hint": None}
+                data(summary=True, command=self.name, interrupted=True, ended_by=wrong)
+            raise
         ctx.params.update({name: _expanded(name, value) for name, value in ctx.params.items()})
         return rest
 
@@ -417,17 +448,22 @@ def run(
         from semedit.tasks import plan_of
 
         task = make(device(common), lambda *_: None)
-        show_plan(name, plan_of(task, space, **settings), common.json)
+        found = plan_of(task, space, **settings)
+        show_plan(name, found, common.json, getattr(task, "left_out", ()))
         return
-    with space.locked(make=new, shard=str(settings["shard"])):
+    with (
+        Reporter(name, common.json, space.root) as reporter,
+        space.locked(make=new, shard=str(settings["shard"])),
+    ):
         from semedit.tasks import run_task
 
         chosen, cluster = device(common), _cluster(common)
+        reporter.device = "Ray" if cluster else chosen
         if common.device == "auto":
             say("device", chosen)
-        with Reporter(name, common.json, space.root, "Ray" if cluster else chosen) as reporter:
-            task = make(chosen, reporter.step)
-            run_task(task, space, reporter, cluster, **settings)
+        task = make(chosen, reporter.step)
+        reporter.left_out = getattr(task, "left_out", ())
+        run_task(task, space, reporter, cluster, **settings)
     if reporter.failed:
         raise typer.Exit(3)
 
