@@ -155,3 +155,47 @@ def test_without_a_terminal_a_line_says_how_far_it_is(
         f"progress: invert: 0 of {report.ITEMS + 3}, step 62 of 99, after 62 s",
         f"progress: invert: {report.ITEMS} of {report.ITEMS + 3}, after 62 s",
     ]
+
+
+# Options that would do nothing ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "invert --seed 1",
+        "attr --smiling --seed 1",
+        "edit --direction smiling --seed 1",
+        "edit --direction smiling --strength -1:1:3 --batch 2",
+        "edit --mask raw/a.png --from none --method mask",
+        "edit --mask raw/a.png --from none --batch 2",
+        "turntable --path orbit --yaw-deg 20",
+        "invert --address here:1",
+        "latents export --device cpu",
+        "sheet --rows 3",
+        "demo --seed 1",
+        "heads out --device cpu",
+        "train stylegan2 --data raw --device cuda",
+        "eval heads --seed 3",
+        "eval transfer -n 2 --heads 3",
+        "eval ide3d --side-deg 20",
+        "eval ide3d --parts masks --plot plot.png",
+        "eval semfaceedit --data raw --device cuda",
+        "directions fit --data raw --share 0.2",
+    ],
+)
+def test_an_option_without_effect_is_refused(raw: Path, given: str) -> None:
+    (Path("semedit-work") / "faces").mkdir(parents=True)
+    for name in ("a.json", "a.png"):
+        (Path("semedit-work") / "faces" / name).write_bytes((raw / "a.png").read_bytes())
+    told = " ".join(re.sub(r"[│╭╮╰╯─]", " ", ran(*given.split(), code=2).stderr).split())
+    flags = re.findall(r"--[a-z-]+", given)
+    assert any(f"{f} has no effect: " in told or f"No such option: {f}" in told for f in flags)
+
+
+def test_what_a_recipe_gives_all_steps_need_not_suit_each(raw: Path) -> None:
+    step = '[[step]]\ncommand = "edit"\ndirection = "smiling"\n'
+    Path("recipe.toml").write_text(f"seed = 3\n{step}")
+    ran("run", "recipe.toml", "--dry-run", code=4)  # no faces; but the seed is no matter
+    Path("recipe.toml").write_text(f"{step}seed = 3\n")
+    assert "--seed has no effect" in ran("run", "recipe.toml", "--dry-run", code=2).stderr

@@ -17,7 +17,7 @@ from semedit.tasks.demo import examples
 
 RECIPE = """
 inputs = ["raw"]
-seed = 3
+batch = 2
 
 [[step]]
 command = "align"
@@ -88,11 +88,11 @@ def test_a_recipe_runs_its_steps_and_loads_models_once(here, monkeypatch):
     space = Workspace(here / "semedit-work")
     assert space.receipt("attr", "head/01-smiling")["inputs"]["latent"][0].startswith("latents/")
     assert space.receipt("turntable-gif", "head")["parameters"]["mark"] is False
-    assert space.receipt("invert", "head")["parameters"]["seed"] == 3
     assert (space.root / "recipes" / "smile.toml").read_text() == RECIPE
     resolved = tomllib.loads((space.root / "recipes" / "smile.resolved.toml").read_text())
     assert [step["command"] for step in resolved["step"]] == list(sums)[:4]
     assert resolved["step"][0]["size"] == 256 and resolved["step"][3]["frames"] == 4
+    assert [step.get("batch") for step in resolved["step"]] == [None, 2, 2, None]
     # Again, and by what was resolved: all is up to date.
     for again in (recipe, space.root / "recipes" / "smile.resolved.toml"):
         lines = semedit("run", again, "--json", code=3)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semedit.cli.common import From, Made, Method, command, run
+from semedit.cli.common import From, Made, Method, Seed, Start, command, refuse, run, say, typed
 from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
@@ -104,6 +104,7 @@ def edit(
         ),
     ] = False,
     start: From = None,
+    seed: Seed = 0,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
     style of a region.
@@ -130,15 +131,18 @@ def edit(
         {"--method": method, "--strength": strength, "--layers": layers},
         region,
     )
+    if way != "--region" and not (way == "--mask" and start == "none"):
+        refuse("only edits of a region and faces made from a map alone are random", "seed")
     if way == "--transfer-from":
         _transfer(common, str(transfer_from), region, start)
     elif way.startswith("--texture"):
         _texture(common, texture_from, texture_seed, region, start)
     elif way == "--region":
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
-        _restyle(common, {"region": region, **noise}, as_published, style_from, start)
+        options = {"region": region, **noise, "as_published": as_published, "seed": seed}
+        _restyle(common, options, style_from, start)
     elif way == "--mask":
-        _mask(common, Path(str(mask)), method, start)
+        _mask(common, Path(str(mask)), method, start, seed)
     else:
         _direction(common, str(direction), region, strength, layers, start)
 
@@ -184,14 +188,15 @@ def _way(
     return way
 
 
-def _mask(common: Made, mask: Path, method: str | None, start: str | None) -> None:
+def _mask(common: Made, mask: Path, method: str | None, start: str | None, seed: int) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if start == "none":
-        draw_faces(common, mask)
+        refuse("a face made from a map alone has a method of its own", "method", "batch")
+        draw_faces(common, mask, seed)
         return
     from semedit.tasks import steps
 
@@ -236,12 +241,11 @@ def _texture(
 def _restyle(
     common: Made,
     options: dict[str, Any],
-    as_published: bool,
     reference: str | None,
     start: str | None,
 ) -> None:
-    """Edit a region; the default generator knows none, so that another stands in for it."""
-    options |= {"as_published": as_published, "seed": common.seed}
+    """Edit a region; the default generator knows none, so that another stands in for it where
+    none is asked for."""
     settings = [options, *(common.options or ())]
 
     def make(device: str, progress: Any) -> Any:
@@ -249,11 +253,13 @@ def _restyle(
         from semedit.options import build_method
         from semedit.tasks.restyle import Restyle
 
-        own = {} if common.generator == "heads-128" else {"generator_name": common.generator}
+        generator = common.generator if typed("generator") else Restyle.generator_name
+        if generator != common.generator:
+            say("generator", generator)
         return Restyle(
             build_method(Roi, settings),
             reference,
-            **own,
+            generator_name=generator,
             start=start,
             names=common.names or (),
             batch=common.batch,
@@ -266,6 +272,8 @@ def _restyle(
 
 
 def _sweep(common: Made, strengths: str, settings: Sequence[Setting], start: str | None) -> None:
+    refuse("strips are made one by one", "batch")
+
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
         from semedit.options import build_method
@@ -292,7 +300,7 @@ def attr(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of descent steps; default: the method's own.")
     ] = None,
-    start: From = None,
+    start: Start = None,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
     wanted = {name: value for name, value in extra.items() if value is not None}

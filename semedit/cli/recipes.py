@@ -193,7 +193,9 @@ def _steps(
         if name == "align":
             options.setdefault("inputs", inputs)
         values_ = parameter_values(where, name, own, {**shared, **options}, given)
-        yield RecipeStep(name, own, Given(values_), defaults.get(name, {}), where("command"))
+        own_keys = {takes[settings.bare_name(k)].name for k in options}
+        given_ = Given(values_, frozenset(values_.keys() - own_keys))
+        yield RecipeStep(name, own, given_, defaults.get(name, {}), where("command"))
     for key in values:
         if settings.bare_name(key) not in known:
             raise OptionError(

@@ -122,16 +122,11 @@ def data(**values: Any) -> None:
 
 
 @contextmanager
-def summed(command: str, as_json: bool, always: bool) -> Iterator[None]:
-    """The block of a command whose JSON lines end with a summary, whatever ends it.
-
-    Args: always: also where nothing went wrong; else the command is no one for summaries.
-    """
+def summed(command: str, as_json: bool) -> Iterator[None]:
+    """The block of a command whose JSON lines end with a summary, also when something ends it."""
     _summed.append(False)
     try:
         yield
-        if as_json and always and not _summed[-1]:
-            data(summary=True, command=command)
     except BaseException as error:
         if as_json and not _summed[-1]:
             data(summary=True, command=command, interrupted=True, ended_by=told(error))
