@@ -105,6 +105,11 @@ def test_status_tells_what_is_there_and_what_comes_next(folder: Path) -> None:
     another(folder)
     (folder / "raw" / "b.png").unlink()
     shutil.copyfile(work / "latents/b.safetensors", work / "latents/gone.safetensors")
+    shutil.copytree(work / "edits/b", work / "edits/left")
+    (work / "turntables/spun.webp").write_bytes(b"")
+    receipt = json.loads((work / "receipts/invert/b.json").read_text())
+    receipt |= {"name": "told", "outputs": {}}
+    (work / "receipts/invert/told.json").write_text(json.dumps(receipt))
     *rows, summary = semedit("status", "--work", work)
     found = {row["name"]: row for row in rows}
     assert found["a"]["troubles"][0].startswith("stale")
@@ -113,6 +118,45 @@ def test_status_tells_what_is_there_and_what_comes_next(folder: Path) -> None:
     assert found["b"]["edits"] == ["01-smiling+2", "02-young+2"]
     assert found["c"]["inverted"] == "" and found["c"]["next"] == "semedit invert c"
     assert found["gone"]["troubles"][0].startswith("orphaned: latents")
-    assert summary == {"summary": True, "faces": 3, "inverted": 2, "edited": 2, "troubled": 3}
+    left = {"gone": "latents", "left": "edits", "spun": "turntables", "told": "receipts"}
+    assert {n: found[n]["troubles"][0].split(" of ")[0] for n in left} == {
+        name: f"orphaned: {folder}" for name, folder in left.items()
+    }
+    assert summary == {"summary": True, "faces": 3, "inverted": 2, "edited": 2, "troubled": 6}
     result = CliRunner().invoke(app, ["status", "--work", str(work)])
     assert result.exit_code == 0 and "orphaned" in result.output
+
+
+def test_a_turntable_is_stale_where_the_face_is_another_now_and_only_there(folder: Path) -> None:
+    work = folder / "work"
+
+    def told() -> str:
+        return semedit("status", "b", "--work", work)[0]["turntable"]
+
+    turn = ("turntable", "b", "--frames", "2", "--work", work)
+    semedit(*turn, "--from", "latents")
+    assert told() == "there"  # of an earlier latent, but that was asked for
+    semedit(*turn, "--format", "webp")
+    assert told() == "there"
+    semedit("edit", "--direction", "young", "b", "--work", work)
+    assert told() == "stale"  # the second format
+    semedit("invert", "-o", "steps=2", "-o", "tune_steps=0", "b", "--work", work)
+    (work / "turntables/b.webp").unlink()
+    assert told() == "stale"  # inverted anew since
+
+
+def test_commands_tell_what_became_of_photographs(folder: Path) -> None:
+    work = folder / "work"
+    shutil.copyfile(examples()[2], folder / "raw" / "a.png")
+    (folder / "raw" / "b.png").rename(folder / "raw" / "c.png")
+    for _ in range(2):  # also of what is up to date
+        rows = {row.get("name"): row for row in semedit("pose", "--work", work)}
+        assert "is another now than was aligned" in rows["a"]["warnings"][0]
+        assert "deleted or renamed" in rows["b"]["warnings"][0]
+        assert len(rows["a"]["warnings"]) == 1 and rows[None]["warned"] == 2
+    assert json.loads((work / "receipts/pose/a.json").read_text())["warnings"] == []
+    shutil.rmtree(folder / "raw")
+    result = CliRunner().invoke(app, ["pose", "--work", str(work)])
+    assert result.exit_code == 0 and result.output.count("is not there, so nothing tells") == 1
+    *rows, _ = semedit("status", "--work", work)
+    assert {row["photograph"] for row in rows} == {"away"}

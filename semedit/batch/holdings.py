@@ -103,7 +103,7 @@ def holdings(space: Workspace, names: Sequence[str] = (), select: str = "") -> l
     faces_of: dict[str, list[str]] = {}
     for name in known:
         faces_of.setdefault(photo_of(name), []).append(name)
-    for receipt in _receipts(space):
+    for receipt in receipts(space):
         event = _event(receipt)
         if event.command == "align":
             owners = faces_of.get(event.item, [event.item])
@@ -128,7 +128,7 @@ def _selected(one: Holding, parts: Iterable[str]) -> bool:
     return any(one.status == part or fnmatch(one.name, part) for part in parts)
 
 
-def _receipts(space: Workspace) -> Iterator[dict[str, Any]]:
+def receipts(space: Workspace) -> Iterator[dict[str, Any]]:
     """All receipts that can be read; those of an older form count as none, as for commands."""
     folder = space.root / "receipts"
     for path in sorted(folder.rglob("*.json")):

@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from semedit.batch.origins import remark
 from semedit.batch.receipts import (
     InputDigests,
     Item,
@@ -110,6 +111,7 @@ class _Ready:
         settled: the receipt by which it need not be done; kept: what then is told of it.
         before: the receipt it had, of whatever fingerprint.
         loaded: its inputs; error: why there are none.
+        remarks: what its face's photograph has come to; told, but no matter of its receipt.
     """
 
     item: Item
@@ -120,6 +122,11 @@ class _Ready:
     before: Receipt | None = None
     loaded: Any = None
     error: BaseException | None = None
+    remarks: tuple[str, ...] = ()
+
+    def noted(self, outcome: Outcome) -> Outcome:
+        """What became of it, with its remarks."""
+        return replace(outcome, warnings=(*self.remarks, *outcome.warnings))
 
 
 class Loop:
@@ -165,7 +172,12 @@ class Loop:
             yield [future.result() for future in coming.popleft()]
 
     def _look(self, item: Item) -> _Ready:
-        """Whether an item is to be done; if so, load it."""
+        """Whether an item is to be done; if so, load it; and whether its photograph is the same."""
+        run, one = self.run, self._looked(item)
+        told = None if run.command == "align" else remark(run.workspace, item.face or item.name)
+        return one if told is None else replace(one, remarks=(told,))
+
+    def _looked(self, item: Item) -> _Ready:
         run, started = self.run, time.perf_counter()
         seen = InputDigests.of(item)
         if obstacle := run.workspace.obstacle(run.command, item.name):
@@ -214,7 +226,7 @@ class Loop:
         for one in chunk:
             if one.kept is not None:
                 with interrupts.held():
-                    self._count(one.kept)
+                    self._count(one.noted(one.kept))
             elif one.error is not None:
                 self._hand_over(self._fail, one, one.error)
             else:
@@ -290,10 +302,10 @@ class Loop:
         else:
             self._hand_over(self._done, one, result, batch)
 
-    def _hand_over(self, write: Callable[..., Outcome], *arguments: Any) -> None:
+    def _hand_over(self, write: Callable[..., Outcome], one: _Ready, *given: Any) -> None:
         """Let a writer do it; waits while too much is still unwritten."""
         with interrupts.held():
-            self._written.append(self._writers.submit(write, *arguments))
+            self._written.append(self._writers.submit(lambda: one.noted(write(one, *given))))
         self._report(2 * WRITERS)
 
     def _report(self, most: int) -> None:

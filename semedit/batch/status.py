@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from semedit.batch.holdings import Holding, holdings
-from semedit.batch.workspace import Workspace
+from semedit.batch.holdings import ANIMATIONS, Holding, holdings, receipts
+from semedit.batch.origins import photograph
+from semedit.batch.workspace import ASIDE, STEPS, Workspace
+from semedit.errors import InputError, OptionError
 from semedit.faces import photo_of
 from semedit.media import reading
+from semedit.media.files import is_temporary
+
+# What is left of a face that is gone: folder -> how files end that tell of it.
+LEFT = {
+    "masks": (".png",),
+    "latents": (".safetensors",),
+    "edits": (".safetensors",),
+    "turntables": ANIMATIONS,
+    "sweeps": (".png",),
+    "meshes": (".ply", ".obj"),
+}
+TROUBLES = {
+    "changed": "its photograph {} is another now than was aligned",
+    "gone": "its photograph {} was deleted or renamed",
+    "away": "the folder of its photograph {} is not there",
+}
+STEPWISE = ("edits", "sweeps")  # folders in which each face has one of its own
 
 
 @dataclass(frozen=True)
@@ -18,7 +36,7 @@ class FaceStatus:
     """One face, or what is left of one.
 
     Attributes:
-        photograph: "there", "changed" since it was aligned, "gone", or "unknown".
+        photograph: "there", "changed", "gone", "away" or "unknown": see origins.photograph.
         map: "made", "by hand" where it was changed since, or "none".
         inverted: generator and method of the inversion, or "".
         edits: labels of the finished steps, oldest first.
@@ -49,50 +67,53 @@ def status(space: Workspace, names: Sequence[str] = ()) -> list[FaceStatus]:
     found = [_face(space, one) for one in holdings(space, names)]
     if names:
         return found
-    known = {one.name for one in found if one.aligned}
-    orphans = _orphans(space, known)
+    orphans = _orphans(space, {one.name for one in found if one.aligned})
     return [one for one in found if one.name not in orphans] + [
-        FaceStatus(
-            name,
-            aligned=False,
-            troubles=(f"orphaned: {', '.join(left)} of a face that is not there",),
-            next="`semedit align` on its photograph, or delete them",
-        )
-        for name, left in orphans.items()
+        _orphan(space, name, left) for name, left in orphans.items()
     ]
+
+
+def _orphan(space: Workspace, name: str, left: list[str]) -> FaceStatus:
+    state, path = photograph(space, name)
+    again = f"semedit align {path}" if state in ("there", "changed") else ""
+    told = f"orphaned: {', '.join(left)} of a face that is not there"
+    return FaceStatus(name, state, False, troubles=(told,), next=again or "delete them")
 
 
 def _face(space: Workspace, one: Holding) -> FaceStatus:
     if one.crop is None:
         event = next((event for event in one.events if event.message), None)
-        lost = () if event is None else (f"{event.status}: {event.message}",)
-        return FaceStatus(one.name, _photograph(space, one.name), False, troubles=lost)
-    photograph, stale = _photograph(space, one.name), space.stale(one.name)
+        lost = "its face was deleted" if event is None else f"{event.status}: {event.message}"
+        state, path = photograph(space, one.name)
+        again = f"semedit align {path}" if event is None and state == "there" else ""
+        return FaceStatus(one.name, state, False, troubles=(lost,), next=again)
+    (state, path), stale = photograph(space, one.name), space.stale(one.name)
     receipt = space.receipt("invert", one.name)
     made = receipt["parameters"] if receipt and receipt["status"] == "done" else {}
     inverted = one.inversion is not None
     told = [f"failed: {e.command}: {e.message}" for e in one.events if e.status == "error"]
     if stale:
         told.insert(0, "stale: inverted from another picture than it is now")
-    if photograph in ("changed", "gone"):
-        told.insert(0, f"its photograph is {photograph}")
+    if state in ("changed", "gone", "away"):
+        told.insert(0, TROUBLES[state].format(path))
     return FaceStatus(
         one.name,
-        photograph,
+        state,
         True,
         _map(space, one),
         f"{made.get('generator', '?')}, {made.get('method', '?')}" if inverted else "",
         tuple(edit.label for edit in one.edits),
-        _turntable(space, one),
+        _turntable(space, one.name),
         tuple(told),
-        _next(one, photograph, stale, inverted),
+        _next(one, str(path) if state == "changed" else "", stale, inverted),
     )
 
 
-def _next(one: Holding, photograph: str, stale: bool, inverted: bool) -> str:
+def _next(one: Holding, changed: str, stale: bool, inverted: bool) -> str:
+    """The command that comes next. changed: its photograph, if it is another now."""
     failed = next((e.command.split("-")[0] for e in one.events if e.status == "error"), None)
-    if photograph == "changed":
-        return "semedit align"
+    if changed:
+        return f"semedit align {changed}"
     if one.map is None:
         return f"semedit parse {one.name}"
     if stale:
@@ -100,18 +121,6 @@ def _next(one: Holding, photograph: str, stale: bool, inverted: bool) -> str:
     if failed is not None:
         return f"semedit {failed} --retry-failed"
     return "" if inverted else f"semedit invert {one.name}"
-
-
-def _photograph(space: Workspace, name: str) -> str:
-    """What became of the photograph since it was aligned."""
-    receipt = space.receipt("align", photo_of(name))
-    photo = receipt["inputs"].get("photo") if receipt else None
-    if photo is None:
-        return "unknown"
-    path = Path(photo[0])
-    if not path.is_file():
-        return "gone" if path.is_absolute() or path.parent.is_dir() else "unknown"
-    return "there" if reading.digest(path) == photo[1] else "changed"
 
 
 def _map(space: Workspace, one: Holding) -> str:
@@ -126,30 +135,47 @@ def _map(space: Workspace, one: Holding) -> str:
     return "made"
 
 
-def _turntable(space: Workspace, one: Holding) -> str:
-    if one.turntable is None:
+def _turntable(space: Workspace, name: str) -> str:
+    kinds = [kind for kind in ANIMATIONS if space.path("turntables", name, kind).is_file()]
+    if not kinds:
         return "none"
-    suffix = one.turntable.suffix.removeprefix(".")
-    receipt = space.receipt(f"turntable-{suffix}", one.name)
+    return "stale" if any(_outdated(space, name, kind) for kind in kinds) else "there"
+
+
+def _outdated(space: Workspace, name: str, suffix: str) -> bool:
+    """Whether an animation shows another latent than it would now; False where nothing tells."""
+    receipt = space.receipt(f"turntable{suffix.replace('.', '-')}", name)
     if receipt is None or "latent" not in receipt["inputs"]:
-        return "there"
+        return False
     named, sha256 = receipt["inputs"]["latent"]
-    newest = [one.name, *(f"{one.name}/{edit.label}" for edit in one.edits)][-1]
-    own = space.path("edits" if one.edits else "latents", newest, ".safetensors")
-    same = space.relative(own) == named and own.is_file() and reading.digest(own) == sha256
-    return "there" if same else "stale"
+    try:
+        source = space.source(name, receipt["parameters"].get("start"))
+        return space.relative(source) != named or reading.digest(source) != sha256
+    except (InputError, OptionError):
+        return True
 
 
 def _orphans(space: Workspace, known: set[str]) -> dict[str, list[str]]:
     """Faces that are not there -> the folders in which something of theirs is left."""
-    found: dict[str, list[str]] = {}
-    for folder, suffix in (("masks", ".png"), ("latents", ".safetensors")):
+    found: dict[str, set[str]] = {}
+    for folder, suffixes in LEFT.items():
         place = space.root / folder
-        for path in sorted(place.rglob(f"*{suffix}")):
-            name = path.relative_to(place).with_suffix("").as_posix()
-            if name not in known:
-                found.setdefault(name, []).append(folder)
-    return found
+        for path in place.rglob("*"):
+            if path.suffix in suffixes and not is_temporary(path.name):
+                name = path.relative_to(place).with_suffix("").as_posix()
+                found.setdefault(_face_of(name, folder in STEPWISE), set()).add(folder)
+    for receipt in receipts(space):
+        command = receipt["command"]
+        if command not in ("align", "interpolate"):
+            name = _face_of(receipt["name"], command in (*STEPS, "sweep"))
+            found.setdefault(name, set()).add("receipts")
+    return {name: sorted(found[name]) for name in sorted(found.keys() - known)}
+
+
+def _face_of(name: str, in_folder: bool) -> str:
+    """The face that a file is of: of its name, or of its folder's; edits that were set aside are
+    still its own."""
+    return ASIDE.sub("", name.rpartition("/")[0]) if in_folder else name
 
 
 def summary(found: Sequence[FaceStatus]) -> dict[str, Any]:

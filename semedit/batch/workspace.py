@@ -15,6 +15,7 @@ import fnmatch
 import hashlib
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -72,6 +73,9 @@ RECEIPT = {
     "error": reading.Maybe({"code": str, "message": str, "hint": reading.Maybe(str)}),
     "batch": [(str, str)],
 }
+
+
+ASIDE = re.compile(r"~before-[1-9][0-9]*$", re.ASCII)  # what set_aside adds to a face's name
 
 
 log = logging.getLogger(__name__)
@@ -365,7 +369,7 @@ class Workspace:
         number = 1
         while (self.root / "edits" / f"{face}~before-{number}").exists():
             number += 1
-        aside = f"{face}~before-{number}"
+        aside = f"{face}~before-{number}"  # as ASIDE has it
         receipts = [self.root / "receipts" / command for command in STEPS]
         places = [(folder, self.root / "edits" / aside)]
         places += [(one / face, one / aside) for one in receipts]

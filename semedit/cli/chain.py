@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from semedit.cli import edits
-from semedit.cli.common import Common, Drawn, From, Made, Mark, OnFaces, command, run, say
+from semedit.cli.common import Common, Drawn, Made, Mark, OnFaces, Start, command, refuse, run, say
 from semedit.media.photographs import MAX_PIXELS
 
 PARSE = ("auto", "builtin", "bisenet", "parsenet", "facexlib")
@@ -164,7 +164,6 @@ def invert(
             build_method(kind, settings),
             generator_name=common.generator,
             names=common.names or (),
-            seed=common.seed,
             batch=common.batch,
             device=device,
             mark=common.mark,
@@ -185,10 +184,12 @@ def turntable(
     ] = "swing",
     fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 24.0,
     seg: Annotated[bool, typer.Option("--seg", help="Show the label map beside the face.")] = False,
-    start: From = None,
+    start: Start = None,
     mark: Mark = True,
 ) -> None:
     """Render a seamless loop of each face turning."""
+    if path == "orbit":
+        refuse("an orbit goes all the way around", "yaw_deg")
 
     def make(device: str, progress: Any) -> Any:
         from semedit.tasks.turntable import Turntable

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semedit.cli.common import Detail, From, Made, Method, command, run
+from semedit.cli.common import (
+    Detail,
+    From,
+    Made,
+    Method,
+    Seed,
+    Start,
+    command,
+    refuse,
+    run,
+    say,
+    typed,
+)
 from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
@@ -115,6 +127,7 @@ def edit(
     ] = None,
     start: From = None,
     detail: Detail = True,
+    seed: Seed = 0,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
     style of a region.
@@ -149,17 +162,20 @@ def edit(
         },
         region,
     )
+    if way != "--region" and not (way == "--mask" and start == "none"):
+        refuse("only edits of a region and faces made from a map alone are random", "seed")
     if way == "--transfer-from":
         _transfer(common, str(transfer_from), region, start, detail)
     elif way.startswith("--texture"):
         _texture(common, texture_from, texture_seed, region, start, detail)
     elif way == "--region":
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
-        _restyle(common, {"region": region, **noise}, as_published, style_from, start)
+        options = {"region": region, **noise, "as_published": as_published, "seed": seed}
+        _restyle(common, options, style_from, start)
     elif way in ("--shift", "--rotate"):
         _place(common, shift, rotate, start)
     elif way == "--mask":
-        _mask(common, Path(str(mask)), method, start, detail)
+        _mask(common, Path(str(mask)), method, start, detail, seed)
     else:
         _direction(common, str(direction), region, strength, layers, start, detail)
 
@@ -207,16 +223,18 @@ def _way(
     return way
 
 
-def _mask(common: Made, mask: Path, method: str | None, start: str | None, detail: bool) -> None:
+def _mask(
+    common: Made, mask: Path, method: str | None, start: str | None, detail: bool, seed: int
+) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if start == "none":
-        if not detail:
-            raise OptionError("a drawn face has no photograph", "leave out --no-detail")
-        draw_faces(common, mask)
+        refuse("a face made from a map alone has a method of its own", "method", "batch")
+        refuse("a face made from a map alone has no photograph", "detail")
+        draw_faces(common, mask, seed)
         return
     from semedit.tasks import steps
 
@@ -277,12 +295,11 @@ def _texture(
 def _restyle(
     common: Made,
     options: dict[str, Any],
-    as_published: bool,
     reference: str | None,
     start: str | None,
 ) -> None:
-    """Edit a region; the default generator knows none, so that another stands in for it."""
-    options |= {"as_published": as_published, "seed": common.seed}
+    """Edit a region; the default generator knows none, so that another stands in for it where
+    none is asked for."""
     settings = [options, *(common.options or ())]
 
     def make(device: str, progress: Any) -> Any:
@@ -290,11 +307,13 @@ def _restyle(
         from semedit.options import build_method
         from semedit.tasks.restyle import Restyle
 
-        own = {} if common.generator == "heads-128" else {"generator_name": common.generator}
+        generator = common.generator if typed("generator") else Restyle.generator_name
+        if generator != common.generator:
+            say("generator", generator)
         return Restyle(
             build_method(Roi, settings),
             reference,
-            **own,
+            generator_name=generator,
             start=start,
             names=common.names or (),
             batch=common.batch,
@@ -309,6 +328,8 @@ def _restyle(
 def _sweep(
     common: Made, strengths: str, settings: Sequence[Setting], start: str | None, detail: bool
 ) -> None:
+    refuse("strips are made one by one", "batch")
+
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
         from semedit.options import build_method
@@ -336,7 +357,7 @@ def attr(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of descent steps; default: the method's own.")
     ] = None,
-    start: From = None,
+    start: Start = None,
     detail: Detail = True,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +11,21 @@ import typer
 from rich.table import Column, Table
 
 from semedit.cli import directions, evaluations, latents
-from semedit.cli.common import Command, Options, Shared, StepBar, command, data, device, say, stdout
+from semedit.cli.common import (
+    Command,
+    Jobs,
+    Json,
+    Options,
+    Seed,
+    Seeded,
+    StepBar,
+    command,
+    data,
+    device,
+    refuse,
+    say,
+    stdout,
+)
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
@@ -42,8 +56,17 @@ def _group(app: typer.Typer, name: str, text: str) -> typer.Typer:
     return group
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """Options of `heads`, which renders on CPUs."""
+
+    jobs: Jobs = 0
+    seed: Seed = 0
+    json: Json = False
+
+
 def heads(
-    common: Shared,
+    common: Rendered,
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Number of heads.")] = 1000,
     size: Annotated[
@@ -81,7 +104,7 @@ def heads(
 
 
 def train(
-    common: Shared,
+    common: Seeded,
     name: Annotated[str, typer.Argument(help="What to train; see `semedit methods`.")],
     data_folder: Annotated[
         Path,
@@ -109,8 +132,10 @@ def train(
     from semedit.trainers.loop import train as train_loop
 
     kind = pick_method(TRAINERS, name, "trainer")
-    device(common)
     placed = any(option.name == "device" for option in options_of(kind))
+    if not placed and common.device not in ("auto", "cpu"):
+        refuse(f"{name} is trained on CPUs", "device")
+    device(common)
     given = {"device": common.device} if placed and common.device != "auto" else {}
     settings = [{"preset": preset}, *(options or ())]
     trainer = build_method(kind, settings, **given)
@@ -124,7 +149,7 @@ def train(
     _tell(common, f"{folder}: {text}", command="train", name=name, folder=str(folder), **figures)
 
 
-def _tell(common: Shared, text: str, **values: Any) -> None:
+def _tell(common: Rendered | Seeded, text: str, **values: Any) -> None:
     """The result of a command that has just one."""
     if common.json:
         data(**values)

@@ -13,21 +13,19 @@ import typer
 
 from semedit.cli.common import (
     RUN,
-    WORKSPACE,
     GeneratorName,
     Mark,
+    Names,
     Shared,
+    Work,
     command,
     data,
     device,
+    refuse,
     say,
 )
 from semedit.errors import NothingMatchedError, OptionError
 
-Work = Annotated[
-    Path, typer.Option(envvar="SEMEDIT_WORK", help="Workspace folder.", rich_help_panel=WORKSPACE)
-]
-Names = Annotated[list[str] | None, typer.Argument(help="Names or globs of faces; default: all.")]
 Select = Annotated[
     str,
     typer.Option(
@@ -94,7 +92,6 @@ def paint(
         common.generator,
         device(common),
         common.mark,
-        common.seed,
     )
 
     def ready(address: str) -> None:
@@ -184,6 +181,8 @@ def sheet(
     if not faces:
         raise NothingMatchedError(f"no faces in {common.work}", "run `semedit align` first")
     path = output or common.work / "sheet.png"
+    if path.suffix.lower() != ".pdf":
+        refuse("only a PDF has pages", "rows")
     chosen = [column.strip() for column in columns.split(",") if column.strip()]
     if not chosen:
         raise OptionError("no columns are given", "for example --columns crop,map,edit")

@@ -89,6 +89,7 @@ class Turntable(OnGenerator):
     def parameters(self) -> dict[str, Any]:
         shown = ("frames", "format", "path", "fps", "seg", "mark")
         given = {name: getattr(self, name) for name in shown}
+        given |= {} if self.start is None else {"start": self.start}  # `status` asks for it
         return {"generator": self.generator_name, "angles_deg": list(self.angles_deg)} | given
 
     def weights(self) -> dict[str, str]:

@@ -95,11 +95,10 @@ class Studio:
         generator_name: str = "heads-128",
         device: str = "cpu",
         mark: bool = True,
-        seed: int = 0,
     ) -> None:
         """Raises: NothingMatchedError: there is no face, or a name matches none."""
         self.space, self.generator_name = space, generator_name
-        self.device, self.mark, self.seed = device, mark, seed
+        self.device, self.mark = device, mark
         self.names = space.faces(names)
         self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
         self._states: OrderedDict[str, State] = OrderedDict()
@@ -398,7 +397,6 @@ class Studio:
             build_method(INVERTERS[kind]),
             generator_name=self.generator_name,
             names=(name,),
-            seed=self.seed,
             device=self.device,
             mark=self.mark,
             progress=progress,

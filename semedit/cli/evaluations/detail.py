@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, device
+from semedit.cli.common import Fresh, GeneratorName, Options, Seed, Shared, StepBar, device
 from semedit.cli.evaluations.tables import show_figures
 
 
@@ -16,6 +16,7 @@ def eval_detail(
     generator: GeneratorName = "heads-128",
     edits: Annotated[int, typer.Option(min=1, help="Most edits of each head.")] = 1,
     options: Options = None,
+    seed: Seed = 0,
 ) -> None:
     """Measure edits with the photograph's detail against true edits of rendered heads.
 
@@ -30,7 +31,7 @@ def eval_detail(
     chosen = device(common)
     evaluation = DetailEvaluation(edits, editor=build_method(Mask, options or ()))
     with StepBar("eval detail") as steps:
-        truths = render_truths(n, first_seed(common.seed), progress=steps) if n else read_truths()
+        truths = render_truths(n, first_seed(seed), progress=steps) if n else read_truths()
         figures = evaluation(
             truths,
             load_generator(generator, chosen),
