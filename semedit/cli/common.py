@@ -71,6 +71,15 @@ Detail = Annotated[
         help="Edit at the photograph's own size, with its detail; or show the generator's picture.",
     ),
 ]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=2,
+        help="Largest drift from the photograph's person: 1 minus the likeness that receipts tell. "
+        "Edits that drift farther are done by a part of their way.",
+    ),
+]
 From = Annotated[
     str | None,
     typer.Option(

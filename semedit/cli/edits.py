@@ -14,6 +14,7 @@ from semedit.cli.common import (
     Detail,
     From,
     Made,
+    MaxDrift,
     Method,
     Seed,
     Start,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 Strength = float | str
+Look = dict[str, Any]  # how edits are shown and held: fields of tasks.edit.Edit
 
 
 def strength_of(given: Any) -> Strength:
@@ -127,6 +129,7 @@ def edit(
     ] = None,
     start: From = None,
     detail: Detail = True,
+    max_drift: MaxDrift = None,
     seed: Seed = 0,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
@@ -159,15 +162,17 @@ def edit(
             "--strength": strength,
             "--layers": layers,
             "--no-detail": None if detail else True,
+            "--max-drift": max_drift,
         },
         region,
     )
     if way != "--region" and not (way == "--mask" and start == "none"):
         refuse("only edits of a region and faces made from a map alone are random", "seed")
+    look: Look = {"detail": detail, "max_drift": max_drift}
     if way == "--transfer-from":
-        _transfer(common, str(transfer_from), region, start, detail)
+        _transfer(common, str(transfer_from), region, start, look)
     elif way.startswith("--texture"):
-        _texture(common, texture_from, texture_seed, region, start, detail)
+        _texture(common, texture_from, texture_seed, region, start, look)
     elif way == "--region":
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
         options = {"region": region, **noise, "as_published": as_published, "seed": seed}
@@ -175,18 +180,18 @@ def edit(
     elif way in ("--shift", "--rotate"):
         _place(common, shift, rotate, start)
     elif way == "--mask":
-        _mask(common, Path(str(mask)), method, start, detail, seed)
+        _mask(common, Path(str(mask)), method, start, look, seed)
     else:
-        _direction(common, str(direction), region, strength, layers, start, detail)
+        _direction(common, str(direction), region, strength, layers, start, look)
 
 
 # What goes with each way to edit, besides --from.
 GOES_WITH = {
-    "--mask": ("--method", "--no-detail"),
-    "--direction": ("--region", "--strength", "--layers", "--no-detail"),
-    "--transfer-from": ("--region", "--no-detail"),
-    "--texture-from": ("--region", "--no-detail"),
-    "--texture-seed": ("--region", "--no-detail"),
+    "--mask": ("--method", "--no-detail", "--max-drift"),
+    "--direction": ("--region", "--strength", "--layers", "--no-detail", "--max-drift"),
+    "--transfer-from": ("--region", "--no-detail", "--max-drift"),
+    "--texture-from": ("--region", "--no-detail", "--max-drift"),
+    "--texture-seed": ("--region", "--no-detail", "--max-drift"),
     "--shift": ("--rotate",),
     "--rotate": (),
     "--region": ("--style-noise", "--style-from", "--structure-noise", "--as-published"),
@@ -224,7 +229,7 @@ def _way(
 
 
 def _mask(
-    common: Made, mask: Path, method: str | None, start: str | None, detail: bool, seed: int
+    common: Made, mask: Path, method: str | None, start: str | None, look: Look, seed: int
 ) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
@@ -233,12 +238,12 @@ def _mask(
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
     if start == "none":
         refuse("a face made from a map alone has a method of its own", "method", "batch")
-        refuse("a face made from a map alone has no photograph", "detail")
+        refuse("a face made from a map alone has no photograph", "detail", "max_drift")
         draw_faces(common, mask, seed)
         return
     from semedit.tasks import steps
 
-    _edit(common, steps.by_mask(mask, method, common.options or ()), start, detail)
+    _edit(common, steps.by_mask(mask, method, common.options or ()), start, look)
 
 
 def _direction(
@@ -248,7 +253,7 @@ def _direction(
     strength: Strength | None,
     layers: str | None,
     start: str | None,
-    detail: bool,
+    look: Look,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
     from semedit.tasks import steps
@@ -256,9 +261,9 @@ def _direction(
     one = None if isinstance(strength, str) else strength
     step = steps.along(name, one, region, layers, common.options or ())
     if isinstance(strength, str):
-        _sweep(common, strength, step.settings, start, detail)
+        _sweep(common, strength, step.settings, start, look)
     else:
-        _edit(common, step, start, detail)
+        _edit(common, step, start, look)
 
 
 def _place(common: Made, shift: str | None, rotate: float | None, start: str | None) -> None:
@@ -266,16 +271,14 @@ def _place(common: Made, shift: str | None, rotate: float | None, start: str | N
     from semedit.tasks import steps
 
     moved = None if shift is None else typed_value(shift, tuple[float, ...], "shift")
-    _edit(common, steps.placed(moved, rotate, common.options or ()), start, detail=False)
+    _edit(common, steps.placed(moved, rotate, common.options or ()), start, {"detail": False})
 
 
-def _transfer(
-    common: Made, donor: str, region: str | None, start: str | None, detail: bool
-) -> None:
+def _transfer(common: Made, donor: str, region: str | None, start: str | None, look: Look) -> None:
     """Regions of one face for others."""
     from semedit.tasks import steps
 
-    _edit(common, steps.transfer(donor, region, common.options or ()), start, detail)
+    _edit(common, steps.transfer(donor, region, common.options or ()), start, look)
 
 
 def _texture(
@@ -284,12 +287,12 @@ def _texture(
     seed: int | None,
     region: str | None,
     start: str | None,
-    detail: bool,
+    look: Look,
 ) -> None:
     """Another texture for regions, in 3D."""
     from semedit.tasks import steps
 
-    _edit(common, steps.texture(region, donor, seed, common.options or ()), start, detail)
+    _edit(common, steps.texture(region, donor, seed, common.options or ()), start, look)
 
 
 def _restyle(
@@ -326,9 +329,10 @@ def _restyle(
 
 
 def _sweep(
-    common: Made, strengths: str, settings: Sequence[Setting], start: str | None, detail: bool
+    common: Made, strengths: str, settings: Sequence[Setting], start: str | None, look: Look
 ) -> None:
     refuse("strips are made one by one", "batch")
+    refuse("a strip shows every strength that is asked for", "max_drift")
 
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
@@ -343,7 +347,7 @@ def _sweep(
             names=common.names or (),
             device=device,
             mark=common.mark,
-            detail=detail,
+            detail=look["detail"],
             progress=progress,
         )
 
@@ -359,6 +363,7 @@ def attr(
     ] = None,
     start: Start = None,
     detail: Detail = True,
+    max_drift: MaxDrift = None,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
     wanted = {name: value for name, value in extra.items() if value is not None}
@@ -367,10 +372,11 @@ def attr(
     from semedit.tasks.steps import attributes
 
     settings = [{"steps": steps}, *(common.options or ())]
-    _edit(common, attributes(wanted, method, settings), start, detail)
+    look: Look = {"detail": detail, "max_drift": max_drift}
+    _edit(common, attributes(wanted, method, settings), start, look)
 
 
-def _edit(common: Made, step: Step, start: str | None, detail: bool) -> None:
+def _edit(common: Made, step: Step, start: str | None, look: Look) -> None:
     """Do a step of each face's chain."""
 
     def make(device: str, progress: Any) -> Any:
@@ -381,8 +387,8 @@ def _edit(common: Made, step: Step, start: str | None, detail: bool) -> None:
             batch=common.batch,
             device=device,
             mark=common.mark,
-            detail=detail,
             progress=progress,
+            **look,
         )
 
     run(common, step.command, make)

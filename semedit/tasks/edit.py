@@ -20,8 +20,9 @@ from semedit.directions.directions import direction_files
 from semedit.editors import Editor
 from semedit.errors import LatentError, NothingMatchedError
 from semedit.faces.pipeline import parser_weights
-from semedit.generators import Labelled, traits_of, with_labels
+from semedit.generators import Labelled, Output, traits_of, with_labels
 from semedit.latents import Latent
+from semedit.latents.interpolation import between
 from semedit.media.decoding import read_labels, read_photo
 from semedit.media.masks import fit_labels, write_labels
 from semedit.media.photographs import write_image
@@ -38,6 +39,7 @@ from semedit.tasks import (
 )
 from semedit.tasks.donors import donor_file, read_donor, receivers
 from semedit.tasks.drawn import difference, drawn_maps, read_drawn
+from semedit.tasks.drift import Change, drift, drift_weights
 from semedit.tasks.invert import PERCEPTUAL
 from semedit.tasks.original import (
     WEIGHTS,
@@ -47,6 +49,8 @@ from semedit.tasks.original import (
     with_detail,
 )
 
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of an edit's way that max_drift tries
+Drawn = tuple[np.ndarray, np.ndarray]  # a picture uint8 [S,S,3] and its label map int64
 FIGURES = ("probability", "error", "region")  # what editors tell that receipts keep
 
 
@@ -82,6 +86,8 @@ class Edit(OnGenerator):
         names: names or globs of faces; empty means all (with a folder of masks: all in it).
         detail: whether pictures have the photograph's size and its detail, see semedit.detail;
             else they are the generator's own.
+        max_drift: largest 1 - identity, see drift.drift; an edit that drifts farther is done by a
+            part of its way. None: it is only told.
     """
 
     command: Literal["edit", "attr"]
@@ -98,6 +104,7 @@ class Edit(OnGenerator):
     device: str = "cpu"
     mark: bool = True
     detail: bool = True
+    max_drift: float | None = None
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     @property
@@ -112,12 +119,14 @@ class Edit(OnGenerator):
             "wanted": dict(self.wanted),
             "mark": self.mark,
             "detail": self.detail,
+            "max_drift": self.max_drift,
         }
 
     def weights(self) -> dict[str, str]:
         own = self.method.weights_of(weights.resolve(self.generator_name).stem)
-        detail = (WEIGHTS,) if self.detail else ()
-        read = used_by(self.generator_name) | used(*PERCEPTUAL, *own, *detail)
+        more = (*((WEIGHTS,) if self.detail else ()), *own)
+        more += drift_weights() if self.max_drift is not None else ()
+        read = used_by(self.generator_name) | used(*PERCEPTUAL, *more)
         if "seg" not in traits_of(self.generator_name):
             read |= used(*parser_weights(self._parser))
         return read | directions_read(self.generator_name, self.method)
@@ -152,8 +161,7 @@ class Edit(OnGenerator):
             inputs["donor"] = donor_file(run.workspace, self.donor)
         if "image" in self.method.looks_at:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
-        if self.detail:
-            inputs |= original_inputs(run.workspace, name)
+        inputs |= original_inputs(run.workspace, name)
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
 
@@ -275,20 +283,51 @@ class Edit(OnGenerator):
         """The picture uint8 of a latent in its own camera, [S,S,3] with the detail of an original
         or [R,R,3] without, and its label map int64 of some height and width."""
         output = latents.picture(self.labelled, latent)
-        assert output.seg is not None
-        labels = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
-        if original is None:
+        labels = _labels_at(output, size)
+        if original is None or not self.detail:
             return to_uint8(output.image)[0], labels
-        return with_detail(self.labelled, original, output, self.device), labels
+        return to_uint8(with_detail(self.labelled, original, output, self.device)[0])[0], labels
+
+    @torch.no_grad()
+    def drawn(self, one: Source, latent: Latent) -> tuple[Drawn, dict[str, Any], tuple[str, ...]]:
+        """What an edit comes to beside its photograph: as `shown`, figures, warnings."""
+        output = latents.picture(self.labelled, latent)
+        labels = _labels_at(output, one.size)
+        if one.original is None:
+            return (to_uint8(output.image)[0], labels), {}, ()
+        photo = one.original.photo.to(self.device)
+        image, mask = with_detail(self.labelled, one.original, output, self.device)
+        if not self.detail:
+            image = output.image.clamp(-1, 1)
+            photo, mask = (resize(x, image.shape[-1]) for x in (photo, mask))
+        change = Change(photo, image, mask, self.wanted, one.labels, one.drawn)
+        return (to_uint8(image)[0], labels), *drift(change, self.max_drift)
 
     def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
         try:
             warning = check_finite(latent, f"the edit of {item.name}")
         except LatentError as error:
             return Result(error=error)
-        write = partial(self._write, item, latent, *self.shown(latent, one.size, one.original))
-        warnings = one.warnings if warning is None else (*one.warnings, warning)
-        return Result(write, warnings, told)
+        latent, picture, figures, doubts = self._held(one, latent)
+        write = partial(self._write, item, latent, *picture)
+        warnings = (*one.warnings, *doubts, *(() if warning is None else (warning,)))
+        return Result(write, warnings, {**told, **figures})
+
+    def _held(
+        self, one: Source, latent: Latent
+    ) -> tuple[Latent, Drawn, dict[str, Any], tuple[str, ...]]:
+        """An edit, done by the largest of SHARES of its way at which it drifts no farther than
+        asked, or the smallest; what it comes to."""
+        shares = SHARES if self.max_drift is not None and one.original is not None else (1.0,)
+        for share in shares:
+            found = latent if share == 1 else part_way(self.generator, one.latent, latent, share)
+            picture, figures, doubts = self.drawn(one, found)
+            if len(shares) == 1:
+                return found, picture, figures, doubts
+            figures["share"] = share
+            if 1 - figures["identity"] <= (self.max_drift or 0):
+                break
+        return found, picture, figures, doubts
 
     def _write(
         self, item: Item, latent: Latent, pixels: np.ndarray, labels: np.ndarray
@@ -303,6 +342,19 @@ class Edit(OnGenerator):
         write_labels(map_, labels)
         latent.save(path)
         return [picture, map_, path]
+
+
+def part_way(generator: Any, before: Latent, after: Latent, share: float) -> Latent:
+    """An edit, one face, done by a share of its way; what is kept around it stays."""
+    found = between(generator, before.to(after.c.device), after, share, "all")
+    return replace(after, codes=found.codes, tuned=found.tuned, meta={**after.meta, "share": share})
+
+
+def _labels_at(output: Output, size: tuple[int, ...]) -> np.ndarray:
+    """int64 of some height and width."""
+    assert output.seg is not None  # as `labelled` has it
+    found: np.ndarray = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
+    return found
 
 
 def _edited(item: Item) -> bool:

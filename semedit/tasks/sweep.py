@@ -121,7 +121,8 @@ class Sweep(OnGenerator):
             if original is None:
                 pictures.append(to_uint8(output.image)[0])
             else:
-                pictures.append(with_detail(self.generator, original, output, self.device))
+                image, _ = with_detail(self.generator, original, output, self.device)
+                pictures.append(to_uint8(image)[0])
             if self.progress is not None:
                 self.progress(i + 1, len(self.strengths))
         captions = [f"{self.method.name} {strength:+g}" for strength in self.strengths]
