@@ -129,6 +129,7 @@ def test_algorithms_1_and_2(options: dict[str, Any], size: int) -> None:
         mixed = (1 - alpha) * images + alpha * resize(drawn, size).clamp(-1, 1)
         after = torch.tensor(smoothed(mixed.double().numpy())).float()
         expected = torch.where(outside, images, after)
+        assert close(roi.blend(images, resize(drawn, size).clamp(-1, 1), alpha), found.image)
     else:
         y = (images + resize(drawn - before, size)).clamp(-1, 1)
         expected = (1 - alpha) * images + alpha * y
@@ -155,7 +156,7 @@ def test_what_roi_takes_and_keeps() -> None:
     for wrong in ({"style_noise": -0.01}, {"structure_noise": 100.1}):
         with pytest.raises(OptionError):
             Roi(**wrong).check(True)
-    with pytest.raises(OptionError):
+    with pytest.raises(OptionError, match="nothing to do to the hair"):
         Roi().check(False)
     assert pytest.approx([math.exp(-0.5), 1, math.exp(-0.5)]) == list(roi.SIGMA)
 
@@ -188,6 +189,8 @@ def haired(generator: Any, **options: Any) -> Latent:
 def test_a_texture_is_the_donors_style_where_the_region_is() -> None:
     generator = Textured().requires_grad_(False)
     latent, donor = haired(generator, meta={"a": 1}), faces(generator, 1)
+    latent.codes["ws"][0, 0].view(19, 4, 4)[HAIR, 3, 3] = 100  # a lock in the corner
+    donor.codes["ws"].requires_grad_()
     told: list[tuple[int, int]] = []
     method = Texture("hair,nose", grow=12.5, soft=10.0)
     after = method(generator, latent, donor, progress=lambda *at: told.append(at))
@@ -200,11 +203,12 @@ def test_a_texture_is_the_donors_style_where_the_region_is() -> None:
     assert torch.equal(after.codes["ws"], latent.codes["ws"])
     seen = resize(latent.codes["ws"][:, 0].view(2, 19, 4, 4), 8).argmax(1)
     mask = (seen == HAIR)[:, None].float()
-    assert mask[0].sum() == 16 and mask[1].sum() == 32
-    assert after.meta == {"a": 1, "region": [0.25, 0.5], "composited": True}
+    assert mask[0].sum() == 16 + 9 and mask[1].sum() == 32
+    assert after.meta == {"a": 1, "region": [0.3906, 0.5], "composited": True}
+    assert not after.codes["style"].requires_grad
     assert after.method == "hybrid+texture" and told == [(1, 1)]
     wide = torch.zeros_like(mask)
-    wide[0, :, :3], wide[1, :, :5] = 1, 1
+    wide[0, :, :3], wide[0, :, 4:, 4:], wide[1, :, :5] = 1, 1, 1
     assert close(after.composite.mask, losses.feather(wide, 0.8) * wide)
     assert torch.equal(after.composite.image, latents.picture(generator, latent).image)
     plain = replace(method, composite=False)(generator, latent, donor)
@@ -253,8 +257,12 @@ def test_the_labels_of_a_texture() -> None:
     defaults = Texture()
     assert (defaults.region, defaults.seed, defaults.composite) == ("hair", 0, True)
     assert (defaults.grow, defaults.soft) == (2.0, 1.0)
-    for wrong in ("", " , ", "hare"):
-        with pytest.raises(OptionError):
+    for wrong, told in (
+        ("", "no region is given"),
+        (" , ", "no region is given"),
+        ("hare", "hare"),
+    ):
+        with pytest.raises(OptionError, match=told):
             Texture(wrong)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -371,6 +372,9 @@ def test_tuning_fades_by_its_share_of_the_masked_derivatives(generator: Painter)
         assert close(after.tuned["planes.colours"], added * (1 - share * part), atol=1e-6)
         assert torch.equal(after.tuned["gain"], face.tuned["gain"])
     assert release.fade_tuning(generator, face, mask, 0.0) is face
+    unseen = {"planes.labels": torch.ones(2, 19, 4, 4), **face.tuned}  # no pixel is of them
+    after = release.fade_tuning(generator, replace(face, tuned=unseen), mask)
+    assert torch.equal(after.tuned["planes.labels"], unseen["planes.labels"])
     bare = faces(generator)
     assert release.fade_tuning(generator, bare, mask) is bare
 
