@@ -1,10 +1,13 @@
 """What a page, a report and a sheet are made of, and who may ask the page for what."""
 
 import http.client
+import io
 import json
+import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from command_line import FAST_INVERT, semedit
 from PIL import Image
+from rich.console import Console
 
 from semedit.batch.holdings import Event, Holding, holding, holdings, numbers
 from semedit.batch.status import status
@@ -230,6 +234,68 @@ def test_a_sheet_is_a_picture_or_a_pdf_of_pages(own):
     assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") == 2
     with pytest.raises(OptionError, match="too large"):
         write_sheet(own / "large.png", faces * 40, ("crop", "map"), cell=1024)
+
+
+# In the terminal ---------------------------------------------------------------------------------
+
+
+def terminal(*arguments, lines=40, columns=120):
+    """What a command writes to a terminal of that size, in UTF-8."""
+    pty = pytest.importorskip("pty", reason="needs a system with pseudo-terminals")
+    termios, fcntl = pytest.importorskip("termios"), pytest.importorskip("fcntl")
+    inner, outer = pty.openpty()
+    fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    environment = {name: environment[name] for name in environment if name != "NO_COLOR"}
+    command = [sys.executable, "-m", "semedit.cli", *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdin=outer, stdout=outer, stderr=subprocess.STDOUT, env=environment
+    ):
+        os.close(outer)
+        found = b""
+        while True:
+            try:
+                data = os.read(inner, 1 << 16)
+            except OSError:  # Linux, of a terminal that nobody holds open
+                break
+            if not data:
+                break
+            found += data
+    os.close(inner)
+    return found.decode(errors="replace")
+
+
+def test_status_shows_pictures_in_a_terminal_that_answers_nothing(work):
+    pytest.importorskip("textual_image", reason="needs semedit[web]")
+    found = terminal("status", "--pictures", "face", "--work", work)
+    assert "Traceback" not in found
+    blocks = re.findall("(?:\x1b\\[[\\d;]*m)*[▀▄]", found)
+    assert len(blocks) > 8 * 3 * 12  # lines, three pictures, each of some columns
+    assert re.search(r"48;2;(20[0-9]|19[0-9]);\d;\dm", found)  # the skin of the label map
+    assert "in a terminal" in terminal(
+        "status", "--pictures", "--work", work, lines=0, columns=0
+    )  # of an unknown size
+
+
+def test_status_shows_sixels_where_the_terminal_knows_them(work, monkeypatch):
+    renderable = pytest.importorskip("textual_image.renderable", reason="needs semedit[web]")
+    monkeypatch.setattr(renderable, "Image", renderable.SixelImage)
+    monkeypatch.setattr("semedit.cli.status._is_screen", lambda: True)
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr("semedit.cli.status.stdout", screen)
+    semedit("status", "--pictures", "face", "--work", work)
+    found = screen.file.getvalue()
+    assert found.count("\x1bP") == 1 and found.count("\x1b\\") == 1
+
+
+def test_pictures_are_for_terminals_and_names_do_not_rule_them(work, tmp_path, monkeypatch):
+    assert "in a terminal" in semedit("status", "--pictures", "--work", work, code=2)
+    assert semedit("status", "--pictures", "--json", "--work", work, code=2) == []
+    monkeypatch.setattr("semedit.cli.status._is_screen", lambda: True)
+    monkeypatch.setitem(sys.modules, "textual_image.renderable", None)
+    assert "semedit[web]" in semedit("status", "--pictures", "--work", work, code=2)
+    write_bytes(Workspace(tmp_path).path("faces", "a\x1b[2Jb", ".json"), b"{}")
+    assert "\x1b[2J" not in semedit("status", "--work", tmp_path)
 
 
 # Studio ------------------------------------------------------------------------------------------

@@ -47,6 +47,12 @@ def sheet(
     return contact_sheet(rows, columns if captions is None else captions, names, cell)
 
 
+def strip(face: Holding, columns: Sequence[str] = DEFAULT, cell: int = 128) -> Pixels | None:
+    """What there is of a face's pictures side by side, uint8 [H,W,3]; None: nothing."""
+    found = [pixels for column in columns if (pixels := _cell(face, column)) is not None]
+    return contact_sheet([found], cell=cell, margin=4) if found else None
+
+
 def write_sheet(
     path: Path,
     faces: Sequence[Holding],
