@@ -13,7 +13,7 @@ import typer
 from semedit.cli.common import From, Made, Method, command, run
 from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
-from semedit.media.labels import ATTRIBUTES, attribute_flag
+from semedit.media.labels import CELEBA, attribute_flag
 from semedit.options import Setting, typed_value
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def attr(
     start: From = None,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
-    wanted = {name: value for name, value in extra.items() if value is not None}
+    wanted = {name.lstrip("_"): value for name, value in extra.items() if value is not None}
     if not wanted:
         raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     from semedit.tasks.steps import attributes
@@ -348,7 +348,7 @@ def _edit(common: Made, step: Step, start: str | None) -> None:
 def _attribute_flags() -> list[inspect.Parameter]:
     return [
         inspect.Parameter(
-            name,
+            name if name.isidentifier() else f"_{name}",
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
@@ -360,5 +360,5 @@ def _attribute_flags() -> list[inspect.Parameter]:
                 ),
             ],
         )
-        for name in ATTRIBUTES
+        for name in CELEBA
     ]
