@@ -23,7 +23,7 @@ from semedit.editors.transfer import seen_by
 from semedit.errors import LatentError, MaskError, OptionError, WeightsError
 from semedit.faces import attributes, networks
 from semedit.latents import Latent
-from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.labels import CELEBA, REGIONS
 from semedit.options import options_of
 
 
@@ -394,7 +394,7 @@ def test_unknown_attributes_are_refused(generator: TinyGenerator, latent: Latent
 
 
 def test_every_attribute_has_a_region() -> None:
-    assert tuple(ATTRIBUTE_REGIONS) == ATTRIBUTES
+    assert tuple(ATTRIBUTE_REGIONS) == CELEBA
     labels = torch.zeros(1, 100, 100, dtype=torch.long)
     labels[0, 60:64, 40:60] = REGIONS["lips"][0]
     mask = attribute_region(labels, ["wearing_lipstick"])

@@ -31,7 +31,7 @@ from semedit.faces.components import COMPONENTS
 from semedit.inverters.codes import spread
 from semedit.inverters.descent import Descended
 from semedit.latents import Latent
-from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.labels import ATTRIBUTES, CELEBA, REGIONS
 from semedit.media.pixels import resize
 
 SKIN, HAIR, MOUTH = (REGIONS[name][0] for name in ("skin", "hair", "mouth"))
@@ -152,7 +152,7 @@ def test_questions_and_cross_entropy() -> None:
 
 
 def test_regions_and_components_of_attributes() -> None:
-    assert tuple(ATTRIBUTE_REGIONS) == tuple(ATTRIBUTE_COMPONENTS) == ATTRIBUTES
+    assert tuple(ATTRIBUTE_REGIONS) == tuple(ATTRIBUTE_COMPONENTS) == CELEBA
     labels = torch.zeros(2, 100, 100, dtype=torch.long)
     labels[0, 50:52, 40:60] = MOUTH
     labels[1, 20, 20] = REGIONS["nose"][0]

@@ -26,7 +26,7 @@ from semedit.cli.common import (
 )
 from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
-from semedit.media.labels import ATTRIBUTES, attribute_flag
+from semedit.media.labels import CELEBA, attribute_flag
 from semedit.options import Setting, typed_value
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ def attr(
     max_drift: MaxDrift = None,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
-    wanted = {name: value for name, value in extra.items() if value is not None}
+    wanted = {name.lstrip("_"): value for name, value in extra.items() if value is not None}
     if not wanted:
         raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     from semedit.tasks.steps import attributes
@@ -397,7 +397,7 @@ def _edit(common: Made, step: Step, start: str | None, look: Look) -> None:
 def _attribute_flags() -> list[inspect.Parameter]:
     return [
         inspect.Parameter(
-            name,
+            name if name.isidentifier() else f"_{name}",
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
@@ -409,5 +409,5 @@ def _attribute_flags() -> list[inspect.Parameter]:
                 ),
             ],
         )
-        for name in ATTRIBUTES
+        for name in CELEBA
     ]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from semedit.editors import Way, editors_of
 from semedit.editors.transfer import whole_regions
 from semedit.errors import OptionError
+from semedit.faces.attributes import require_known
 from semedit.generators import traits_of
 from semedit.media.labels import attribute_flag
 from semedit.options import Setting, build_method, pick_method
@@ -52,11 +53,14 @@ class Step:
         """The task that does it.
 
         Args:   run: fields of Edit that say on which faces, where.
-        Raises: OptionError: no such editor, option or value.
+        Raises: OptionError: no such editor, option or value, or an attribute that its classifier
+                does not know.
         """
         known = editors_of(self.way)
         name = self.name or self._fitting(generator_name)
         method: Any = build_method(pick_method(known, name, f"editor by {self.way}"), self.settings)
+        if self.wanted:
+            require_known(self.wanted, method.classifier)
         called = f"{method.name}{method.strength:+g}" if self.way == "direction" else name
         return Edit(
             self.command,

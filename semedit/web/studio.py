@@ -27,10 +27,11 @@ from semedit.batch.workspace import Workspace, step_number
 from semedit.directions.directions import directions_for
 from semedit.editors import EDITORS
 from semedit.errors import InputError, MaskError, OptionError, SemeditError, WeightsError
+from semedit.faces.attributes import known_attributes
 from semedit.inverters import INVERTERS
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
-from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.labels import REGIONS
 from semedit.media.masks import write_labels
 from semedit.media.pixels import to_uint8
 from semedit.options import build_method
@@ -119,7 +120,7 @@ class Studio:
             "generator": self.generator_name,
             "view_deg": turning if "camera" in traits else None,
             "directions": self._directions(),
-            "attributes": list(ATTRIBUTES),
+            "attributes": list(known_attributes()),
             "regions": [name for name in REGIONS if name not in ("face", "background")],
             "draws": True,
             "live": self._editor is not None,
