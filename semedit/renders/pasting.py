@@ -176,14 +176,14 @@ def _up(
     a, b, c, d, e, f = np.linalg.inv(to_photo_)[:2].flatten()
     data = (a, b, a * left + b * top + c, d, e, d * left + e * top + f)
     size = (right - left, bottom - top)
-    return np.asarray(
-        image.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
-    )
+    return np.asarray(image.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BICUBIC))
 
 
 # Grain ------------------------------------------------------------------------------------------
 
-_CURVED = np.outer([1, -2, 1], [1, -2, 1]) / 6  # answers noise with its own deviation, slopes with 0
+_CURVED = (
+    np.outer([1, -2, 1], [1, -2, 1]) / 6
+)  # answers noise with its own deviation, slopes with 0
 
 
 def _missing_grain(
