@@ -12,6 +12,7 @@ import typer
 
 from semedit.cli.common import Detail, From, Made, Method, command, run
 from semedit.cli.drawing import draw_faces
+from semedit.cli.paste import IntoPhoto, pasted_after
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
 from semedit.options import Setting, typed_value
@@ -105,6 +106,7 @@ def edit(
     ] = False,
     start: From = None,
     detail: Detail = True,
+    into_photo: IntoPhoto = False,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
     style of a region.
@@ -137,17 +139,23 @@ def edit(
         },
         region,
     )
-    if way == "--transfer-from":
-        _transfer(common, str(transfer_from), region, start, detail)
-    elif way.startswith("--texture"):
-        _texture(common, texture_from, texture_seed, region, start, detail)
-    elif way == "--region":
-        noise = {"style_noise": style_noise, "structure_noise": structure_noise}
-        _restyle(common, {"region": region, **noise}, as_published, style_from, start)
-    elif way == "--mask":
-        _mask(common, Path(str(mask)), method, start, detail)
-    else:
-        _direction(common, str(direction), region, strength, layers, start, detail)
+    if into_photo and (start == "none" or isinstance(strength, str)):
+        raise OptionError(
+            "--into-photo needs a step of a photograph's face",
+            "leave it out with --from none and strips of strengths",
+        )
+    with pasted_after(common, into_photo):
+        if way == "--transfer-from":
+            _transfer(common, str(transfer_from), region, start, detail)
+        elif way.startswith("--texture"):
+            _texture(common, texture_from, texture_seed, region, start, detail)
+        elif way == "--region":
+            noise = {"style_noise": style_noise, "structure_noise": structure_noise}
+            _restyle(common, {"region": region, **noise}, as_published, style_from, start)
+        elif way == "--mask":
+            _mask(common, Path(str(mask)), method, start, detail)
+        else:
+            _direction(common, str(direction), region, strength, layers, start, detail)
 
 
 # What goes with each way to edit, besides --from.
@@ -314,6 +322,7 @@ def attr(
     ] = None,
     start: From = None,
     detail: Detail = True,
+    into_photo: IntoPhoto = False,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
     wanted = {name: value for name, value in extra.items() if value is not None}
@@ -322,7 +331,8 @@ def attr(
     from semedit.tasks.steps import attributes
 
     settings = [{"steps": steps}, *(common.options or ())]
-    _edit(common, attributes(wanted, method, settings), start, detail)
+    with pasted_after(common, into_photo):
+        _edit(common, attributes(wanted, method, settings), start, detail)
 
 
 def _edit(common: Made, step: Step, start: str | None, detail: bool) -> None:

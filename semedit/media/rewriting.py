@@ -209,7 +209,10 @@ def _save(path: Path, image: Image.Image, kind: str, options: Options, notes: li
 
 def _jpeg(image: Image.Image, _data: bytes) -> Options:
     """The tables and the subsampling, turned as the picture is."""
-    turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # by 90 degrees
+    try:
+        turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # by 90 degrees
+    except METADATA_ERRORS:
+        turned = False
     sampling = JpegImagePlugin.get_sampling(image)
     kept: Options = {"subsampling": 0 if sampling < 0 or (sampling == 1 and turned) else sampling}
     kept |= {"optimize": True, "progressive": bool(image.info.get("progressive"))}
