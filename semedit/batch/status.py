@@ -23,6 +23,7 @@ class FaceStatus:
         inverted: generator and method of the inversion, or "".
         edits: labels of the finished steps, oldest first.
         turntable: "there", "stale" where the face was edited or inverted since, or "none".
+        pasted: whether its edits are in its photograph again: as turntable.
         troubles: what is wrong: stale, orphaned, failed, with the reason.
         next: the command that comes next or mends it, "" where nothing is asked for.
     """
@@ -34,6 +35,7 @@ class FaceStatus:
     inverted: str = ""
     edits: tuple[str, ...] = ()
     turntable: str = "none"
+    pasted: str = "none"
     troubles: tuple[str, ...] = ()
     next: str = ""
 
@@ -83,6 +85,7 @@ def _face(space: Workspace, one: Holding) -> FaceStatus:
         f"{made.get('generator', '?')}, {made.get('method', '?')}" if inverted else "",
         tuple(edit.label for edit in one.edits),
         _turntable(space, one),
+        _pasted(space, one),
         tuple(told),
         _next(one, photograph, stale, inverted),
     )
@@ -132,11 +135,25 @@ def _turntable(space: Workspace, one: Holding) -> str:
     receipt = space.receipt(f"turntable-{suffix}", one.name)
     if receipt is None or "latent" not in receipt["inputs"]:
         return "there"
-    named, sha256 = receipt["inputs"]["latent"]
+    return "there" if _newest(space, one, receipt["inputs"]["latent"]) else "stale"
+
+
+def _pasted(space: Workspace, one: Holding) -> str:
+    if one.pasted is None:
+        return "none"
+    receipt = space.receipt("paste", photo_of(one.name))
+    latent = receipt["inputs"].get(f"latent {one.name}") if receipt else None
+    if latent is None:  # of this photograph other faces were edited
+        return "stale" if one.edits else "none"
+    return "there" if _newest(space, one, latent) else "stale"
+
+
+def _newest(space: Workspace, one: Holding, made_from: tuple[str, str]) -> bool:
+    """Whether what was made from a latent, its path and digest, shows the face as it is now."""
+    named, sha256 = made_from
     newest = [one.name, *(f"{one.name}/{edit.label}" for edit in one.edits)][-1]
     own = space.path("edits" if one.edits else "latents", newest, ".safetensors")
-    same = space.relative(own) == named and own.is_file() and reading.digest(own) == sha256
-    return "there" if same else "stale"
+    return space.relative(own) == named and own.is_file() and reading.digest(own) == sha256
 
 
 def _orphans(space: Workspace, known: set[str]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from semedit.cli.common import Drawn, Made, Mark, Start, command, run, say
+from semedit.cli.common import Drawn, Made, Mark, command, run, say
 from semedit.errors import OptionError
 from semedit.media.photographs import MAX_PIXELS
 

@@ -57,11 +57,11 @@ def _show(found: list[FaceStatus]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("face", "photograph", "map", "inverted", "edits", "turntable", "next")
+    table = Table("face", "photograph", "map", "inverted", "edits", "turntable", "pasted", "next")
     for one in found:
         edits = ", ".join(one.edits)
-        cells = (one.name, one.photograph, one.map, one.inverted, edits, one.turntable, one.next)
-        table.add_row(*map(escape, cells))
+        cells = (one.name, one.photograph, one.map, one.inverted, edits)
+        table.add_row(*map(escape, (*cells, one.turntable, one.pasted, one.next)))
     stdout.print(table)
     for one in found:
         for trouble in one.troubles:

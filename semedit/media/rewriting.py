@@ -32,7 +32,8 @@ from semedit.media.photographs import (
 Options = dict[str, Any]  # of Pillow's save
 COLOUR_CHUNKS = (b"cICP", b"gAMA", b"cHRM", b"sRGB")  # of PNG
 LOSSLESS = {"tiff_lzw", "tiff_adobe_deflate", "packbits", "raw"}  # of TIFF's compressions
-ORIENTATION, XMP, EXIF_IFD, WIDTH, HEIGHT = 0x0112, 0x02BC, 0x8769, 0xA002, 0xA003  # tags
+ORIENTATION, XMP, EXIF_IFD, INTEROP = 0x0112, 0x02BC, 0x8769, 0xA005  # tags
+WIDTH, HEIGHT = 0xA002, 0xA003  # of EXIF_IFD
 # Tags of the first directory that tell the place, show the picture, or say how a TIFF is stored.
 LEFT_OUT = {
     *range(0x00FE, 0x0108), 0x0111, *range(0x0115, 0x011A), 0x011C, 0x013D, 0x0140, 0x0141, 0x0142,
@@ -173,7 +174,11 @@ def _exif(image: Image.Image, shape: tuple[int, ...], notes: list[str]) -> Image
         inner = dict(own.get_ifd(EXIF_IFD))
         if inner:
             sizes = {WIDTH: shape[1], HEIGHT: shape[0]}
-            kept[EXIF_IFD] = inner | {tag: n for tag, n in sizes.items() if tag in inner}
+            inner |= {tag: n for tag, n in sizes.items() if tag in inner}
+            if INTEROP in inner:  # of which Adobe RGB is a mark
+                inner[INTEROP] = dict(own.get_ifd(INTEROP))
+            kept.get_ifd(EXIF_IFD).update(inner)  # where the writer of TIFF looks
+            kept[EXIF_IFD] = kept.get_ifd(EXIF_IFD)
     except METADATA_ERRORS:
         notes.append("broken EXIF data, left out")
         kept = Image.Exif()
