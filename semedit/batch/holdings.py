@@ -51,7 +51,8 @@ class Edited:
 
 @dataclass(frozen=True)
 class Holding:
-    """One face, or a photograph without one. Files are None where they are not there."""
+    """One face, or a photograph without one. Files are None where they are not there; pasted is the
+    photograph with its faces' edits."""
 
     name: str
     photograph: Path | None = None
@@ -60,6 +61,7 @@ class Holding:
     inversion: Path | None = None
     edits: tuple[Edited, ...] = ()
     turntable: Path | None = None
+    pasted: Path | None = None
     attributes: Mapping[str, float] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
 
@@ -105,7 +107,7 @@ def holdings(space: Workspace, names: Sequence[str] = (), select: str = "") -> l
         faces_of.setdefault(photo_of(name), []).append(name)
     for receipt in receipts(space):
         event = _event(receipt)
-        if event.command == "align":
+        if event.command in ("align", "paste"):
             owners = faces_of.get(event.item, [event.item])
         else:
             owners = _owners(event.item, known)
@@ -214,6 +216,7 @@ def holding(
         _there(space.path("latents", name, ".png")),
         tuple(_edits(space, name, events)),
         next((path for path in animations if path.is_file()), None),
+        _pasted(space, name),
         attributes,
         tuple(events),
     )
@@ -233,6 +236,13 @@ def _edits(space: Workspace, name: str, events: Sequence[Event]) -> Iterator[Edi
             before = None if made is None else _there(made.with_suffix(".png"))
             event = told.get(step, Event("edit", step, "done"))
             yield Edited(step.removeprefix(f"{name}/"), picture, before, event)
+
+
+def _pasted(space: Workspace, name: str) -> Path | None:
+    receipt = space.receipt("paste", photo_of(name))
+    return (
+        next((_there(space.root / path) for path in receipt["outputs"]), None) if receipt else None
+    )
 
 
 def _there(path: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class FaceStatus:
         inverted: generator and method of the inversion, or "".
         edits: labels of the finished steps, oldest first.
         turntable: "there", "stale" where the face was edited or inverted since, or "none".
+        pasted: whether its edits are in its photograph again: as turntable.
         troubles: what is wrong: stale, orphaned, failed, with the reason.
         next: the command that comes next or mends it, "" where nothing is asked for.
     """
@@ -52,6 +53,7 @@ class FaceStatus:
     inverted: str = ""
     edits: tuple[str, ...] = ()
     turntable: str = "none"
+    pasted: str = "none"
     troubles: tuple[str, ...] = ()
     next: str = ""
 
@@ -104,6 +106,7 @@ def _face(space: Workspace, one: Holding) -> FaceStatus:
         f"{made.get('generator', '?')}, {made.get('method', '?')}" if inverted else "",
         tuple(edit.label for edit in one.edits),
         _turntable(space, one.name),
+        _pasted(space, one),
         tuple(told),
         _next(one, str(path) if state == "changed" else "", stale, inverted),
     )
@@ -147,9 +150,26 @@ def _outdated(space: Workspace, name: str, suffix: str) -> bool:
     receipt = space.receipt(f"turntable{suffix.replace('.', '-')}", name)
     if receipt is None or "latent" not in receipt["inputs"]:
         return False
-    named, sha256 = receipt["inputs"]["latent"]
+    return _outdated_by(space, name, receipt["inputs"]["latent"], receipt["parameters"])
+
+
+def _pasted(space: Workspace, one: Holding) -> str:
+    if one.pasted is None:
+        return "none"
+    receipt = space.receipt("paste", photo_of(one.name))
+    latent = receipt["inputs"].get(f"latent {one.name}") if receipt else None
+    if receipt is None or latent is None:  # of this photograph other faces were edited
+        return "stale" if one.edits else "none"
+    return "stale" if _outdated_by(space, one.name, latent, receipt["parameters"]) else "there"
+
+
+def _outdated_by(
+    space: Workspace, name: str, latent: Sequence[str], parameters: Mapping[str, Any]
+) -> bool:
+    """Whether what was made from a latent, its path and digest, would be made from another now."""
+    named, sha256 = latent
     try:
-        source = space.source(name, receipt["parameters"].get("start"))
+        source = space.source(name, parameters.get("start"))
         return space.relative(source) != named or reading.digest(source) != sha256
     except (InputError, OptionError):
         return True

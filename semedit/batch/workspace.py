@@ -2,6 +2,7 @@
 
     faces/ masks/ latents/ edits/ turntables/ sweeps/ meshes/   every file under its photograph's
                                                 name
+    pasted/                                     photographs with the edits of their faces in them
     interpolations/                             under the names of both faces
     drawn/                                      maps painted at the screen, numbered for each face
     receipts/COMMAND/                           what was done, with what, and what came of it

@@ -25,6 +25,7 @@ from semedit.cli.common import (
     typed,
 )
 from semedit.cli.drawing import draw_faces
+from semedit.cli.paste import IntoPhoto, pasted_after
 from semedit.errors import OptionError
 from semedit.media.labels import CELEBA, attribute_flag
 from semedit.options import Setting, typed_value
@@ -130,6 +131,7 @@ def edit(
     start: From = None,
     detail: Detail = True,
     max_drift: MaxDrift = None,
+    into_photo: IntoPhoto = False,
     seed: Seed = 0,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
@@ -168,21 +170,27 @@ def edit(
     )
     if way != "--region" and not (way == "--mask" and start == "none"):
         refuse("only edits of a region and faces made from a map alone are random", "seed")
+    if into_photo and (start == "none" or isinstance(strength, str)):
+        raise OptionError(
+            "--into-photo needs a step of a photograph's face",
+            "leave it out with --from none and strips of strengths",
+        )
     look: Look = {"detail": detail, "max_drift": max_drift}
-    if way == "--transfer-from":
-        _transfer(common, str(transfer_from), region, start, look)
-    elif way.startswith("--texture"):
-        _texture(common, texture_from, texture_seed, region, start, look)
-    elif way == "--region":
-        noise = {"style_noise": style_noise, "structure_noise": structure_noise}
-        options = {"region": region, **noise, "as_published": as_published, "seed": seed}
-        _restyle(common, options, style_from, start)
-    elif way in ("--shift", "--rotate"):
-        _place(common, shift, rotate, start)
-    elif way == "--mask":
-        _mask(common, Path(str(mask)), method, start, look, seed)
-    else:
-        _direction(common, str(direction), region, strength, layers, start, look)
+    with pasted_after(common, into_photo):
+        if way == "--transfer-from":
+            _transfer(common, str(transfer_from), region, start, look)
+        elif way.startswith("--texture"):
+            _texture(common, texture_from, texture_seed, region, start, look)
+        elif way == "--region":
+            noise = {"style_noise": style_noise, "structure_noise": structure_noise}
+            options = {"region": region, **noise, "as_published": as_published, "seed": seed}
+            _restyle(common, options, style_from, start)
+        elif way in ("--shift", "--rotate"):
+            _place(common, shift, rotate, start)
+        elif way == "--mask":
+            _mask(common, Path(str(mask)), method, start, look, seed)
+        else:
+            _direction(common, str(direction), region, strength, layers, start, look)
 
 
 # What goes with each way to edit, besides --from.
@@ -364,6 +372,7 @@ def attr(
     start: Start = None,
     detail: Detail = True,
     max_drift: MaxDrift = None,
+    into_photo: IntoPhoto = False,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
     wanted = {name.lstrip("_"): value for name, value in extra.items() if value is not None}
@@ -373,7 +382,8 @@ def attr(
 
     settings = [{"steps": steps}, *(common.options or ())]
     look: Look = {"detail": detail, "max_drift": max_drift}
-    _edit(common, attributes(wanted, method, settings), start, look)
+    with pasted_after(common, into_photo):
+        _edit(common, attributes(wanted, method, settings), start, look)
 
 
 def _edit(common: Made, step: Step, start: str | None, look: Look) -> None:

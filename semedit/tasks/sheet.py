@@ -18,7 +18,7 @@ from semedit.media.photographs import MAX_PIXELS, read_frames, write_image
 from semedit.renders import Pixels, contact_sheet
 from semedit.version import __version__
 
-COLUMNS = ("photograph", "crop", "map", "inversion", "edit", "left", "front", "right")
+COLUMNS = ("photograph", "crop", "map", "inversion", "edit", "pasted", "left", "front", "right")
 QUARTERS = {"front": 0, "right": 1, "left": 3}  # of a turntable's loop
 DEFAULT = ("crop", "map", "inversion", "edit")
 LONGEST_NAME = 28  # characters before a row
@@ -120,7 +120,12 @@ def _picture(face: Holding, column: str) -> Pixels | None:
         return frames[QUARTERS[column] * len(frames) // 4]
     if column == "map":
         return None if face.map is None else colorize(read_labels(face.map))
-    own = {"photograph": face.photograph, "crop": face.crop, "inversion": face.inversion}
+    own = {
+        "photograph": face.photograph,
+        "crop": face.crop,
+        "inversion": face.inversion,
+        "pasted": face.pasted,
+    }
     if column in own:
         path = own[column]
     else:

@@ -154,6 +154,7 @@ def _shown(faces: Sequence[Holding], side: int) -> Iterator[dict[str, Any]]:
             Shown("crop", _photo(face.crop, side)),
             Shown("map", _map(face.map, side)),
             Shown("inversion", _photo(face.inversion, side)),
+            Shown("pasted", _photo(face.pasted, side)),
         ]
         yield {
             "face": face,
