@@ -5,12 +5,26 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semedit.cli.common import From, Made, Method, Seed, Start, command, refuse, run, say, typed
+from semedit.cli.common import (
+    From,
+    Label,
+    Made,
+    Method,
+    Seed,
+    Start,
+    command,
+    label_of,
+    refuse,
+    run,
+    say,
+    typed,
+)
 from semedit.cli.drawing import draw_faces
 from semedit.errors import OptionError
 from semedit.media.labels import ATTRIBUTES, attribute_flag
@@ -21,6 +35,15 @@ if TYPE_CHECKING:
 
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 Strength = float | str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step starts in a face's chain (--from), and what it is called (--label; "": as it
+    calls itself)."""
+
+    start: str | None
+    label: str
 
 
 def strength_of(given: Any) -> Strength:
@@ -104,6 +127,7 @@ def edit(
         ),
     ] = False,
     start: From = None,
+    label: Label = None,
     seed: Seed = 0,
 ) -> None:
     """Edit faces by an edited label map, along a direction, by regions of another face, or by the
@@ -131,20 +155,21 @@ def edit(
         {"--method": method, "--strength": strength, "--layers": layers},
         region,
     )
+    place = Place(start, label_of(label))
     if way != "--region" and not (way == "--mask" and start == "none"):
         refuse("only edits of a region and faces made from a map alone are random", "seed")
     if way == "--transfer-from":
-        _transfer(common, str(transfer_from), region, start)
+        _transfer(common, str(transfer_from), region, place)
     elif way.startswith("--texture"):
-        _texture(common, texture_from, texture_seed, region, start)
+        _texture(common, texture_from, texture_seed, region, place)
     elif way == "--region":
         noise = {"style_noise": style_noise, "structure_noise": structure_noise}
         options = {"region": region, **noise, "as_published": as_published, "seed": seed}
-        _restyle(common, options, style_from, start)
+        _restyle(common, options, style_from, place)
     elif way == "--mask":
-        _mask(common, Path(str(mask)), method, start, seed)
+        _mask(common, Path(str(mask)), method, place, seed)
     else:
-        _direction(common, str(direction), region, strength, layers, start)
+        _direction(common, str(direction), region, strength, layers, place)
 
 
 # What goes with each way to edit, besides --from.
@@ -188,19 +213,20 @@ def _way(
     return way
 
 
-def _mask(common: Made, mask: Path, method: str | None, start: str | None, seed: int) -> None:
+def _mask(common: Made, mask: Path, method: str | None, place: Place, seed: int) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
-    if start == "none":
-        refuse("a face made from a map alone has a method of its own", "method", "batch")
+    if place.start == "none":
+        why = "a face made from a map alone has a method of its own, and the map's name"
+        refuse(why, "method", "batch", "label")
         draw_faces(common, mask, seed)
         return
     from semedit.tasks import steps
 
-    _edit(common, steps.by_mask(mask, method, common.options or ()), start)
+    _edit(common, steps.by_mask(mask, method, common.options or ()), place)
 
 
 def _direction(
@@ -209,7 +235,7 @@ def _direction(
     region: str | None,
     strength: Strength | None,
     layers: str | None,
-    start: str | None,
+    place: Place,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
     from semedit.tasks import steps
@@ -217,32 +243,32 @@ def _direction(
     one = None if isinstance(strength, str) else strength
     step = steps.along(name, one, region, layers, common.options or ())
     if isinstance(strength, str):
-        _sweep(common, strength, step.settings, start)
+        _sweep(common, strength, step.settings, place)
     else:
-        _edit(common, step, start)
+        _edit(common, step, place)
 
 
-def _transfer(common: Made, donor: str, region: str | None, start: str | None) -> None:
+def _transfer(common: Made, donor: str, region: str | None, place: Place) -> None:
     """Regions of one face for others."""
     from semedit.tasks import steps
 
-    _edit(common, steps.transfer(donor, region, common.options or ()), start)
+    _edit(common, steps.transfer(donor, region, common.options or ()), place)
 
 
 def _texture(
-    common: Made, donor: str | None, seed: int | None, region: str | None, start: str | None
+    common: Made, donor: str | None, seed: int | None, region: str | None, place: Place
 ) -> None:
     """Another texture for regions, in 3D."""
     from semedit.tasks import steps
 
-    _edit(common, steps.texture(region, donor, seed, common.options or ()), start)
+    _edit(common, steps.texture(region, donor, seed, common.options or ()), place)
 
 
 def _restyle(
     common: Made,
     options: dict[str, Any],
     reference: str | None,
-    start: str | None,
+    place: Place,
 ) -> None:
     """Edit a region; the default generator knows none, so that another stands in for it where
     none is asked for."""
@@ -253,25 +279,27 @@ def _restyle(
         from semedit.options import build_method
         from semedit.tasks.restyle import Restyle
 
-        generator = common.generator if typed("generator") else Restyle.generator_name
-        if generator != common.generator:
+        generator = common.generator
+        if generator == Made.generator and not typed("generator"):
+            generator = Restyle.generator_name
             say("generator", generator)
         return Restyle(
             build_method(Roi, settings),
             reference,
             generator_name=generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             batch=common.batch,
             device=device,
             mark=common.mark,
+            called=place.label,
             progress=progress,
         )
 
     run(common, "edit", make)
 
 
-def _sweep(common: Made, strengths: str, settings: Sequence[Setting], start: str | None) -> None:
+def _sweep(common: Made, strengths: str, settings: Sequence[Setting], place: Place) -> None:
     refuse("strips are made one by one", "batch")
 
     def make(device: str, progress: Any) -> Any:
@@ -283,10 +311,11 @@ def _sweep(common: Made, strengths: str, settings: Sequence[Setting], start: str
             build_method(Direction, settings),
             strengths_of(strengths),
             generator_name=common.generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             device=device,
             mark=common.mark,
+            label=place.label,
             progress=progress,
         )
 
@@ -301,6 +330,7 @@ def attr(
         int | None, typer.Option(min=1, help="Number of descent steps; default: the method's own.")
     ] = None,
     start: Start = None,
+    label: Label = None,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
     wanted = {name: value for name, value in extra.items() if value is not None}
@@ -309,16 +339,16 @@ def attr(
     from semedit.tasks.steps import attributes
 
     settings = [{"steps": steps}, *(common.options or ())]
-    _edit(common, attributes(wanted, method, settings), start)
+    _edit(common, attributes(wanted, method, settings), Place(start, label_of(label)))
 
 
-def _edit(common: Made, step: Step, start: str | None) -> None:
+def _edit(common: Made, step: Step, place: Place) -> None:
     """Do a step of each face's chain."""
 
     def make(device: str, progress: Any) -> Any:
-        return step.task(
+        return step.called(place.label).task(
             generator_name=common.generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             batch=common.batch,
             device=device,

@@ -60,7 +60,8 @@ def _show(found: list[FaceStatus]) -> None:
     table = Table("face", "photograph", "map", "inverted", "edits", "turntable", "next")
     for one in found:
         edits = ", ".join(one.edits)
-        cells = (one.name, one.photograph, one.map, one.inverted, edits, one.turntable, one.next)
+        inverted = ", ".join(filter(None, (one.inverted, *one.labels)))
+        cells = (one.name, one.photograph, one.map, inverted, edits, one.turntable, one.next)
         table.add_row(*map(escape, cells))
     stdout.print(table)
     for one in found:

@@ -29,6 +29,7 @@ from semedit.tasks import (
     OnGenerator,
     check_finite,
     latent_bytes,
+    named,
     planned_each,
     read_latent,
     used,
@@ -63,7 +64,7 @@ class Edit(OnGenerator):
     Attributes:
         command: "edit" or "attr"; its receipts go under that name.
         name: the editor's name; method: the editor with its options.
-        label: what the step is called.
+        label: what the step is called. named: whether it is the user who calls it so.
         mask: an edited label map, or a folder of them named like the faces, or of their parts.
         wanted: attribute -> whether the face shall have it.
         donor: face whose regions the others get: of the workspace, where its newest latent
@@ -85,6 +86,7 @@ class Edit(OnGenerator):
     batch: int = 4
     device: str = "cpu"
     mark: bool = True
+    named: bool = False
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     @property
@@ -98,6 +100,7 @@ class Edit(OnGenerator):
             "options": parameters_of(self.method),
             "wanted": dict(self.wanted),
             "mark": self.mark,
+            **named(self.label if self.named else ""),
         }
 
     def weights(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.renders import contact_sheet
-from semedit.tasks import OnGenerator, planned_each, read_latent, used
+from semedit.tasks import OnGenerator, named, planned_each, read_latent, used
 from semedit.tasks.edit import directions_read
 
 MOST = 101  # pictures of a strip
@@ -49,6 +49,7 @@ class Sweep(OnGenerator):
         method: the editor; its own strength is left out of account.
         start: where to start from, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all.
+        label: what the strip is called; "": like the direction.
     """
 
     method: Direction
@@ -58,6 +59,7 @@ class Sweep(OnGenerator):
     names: Sequence[str] = ()
     device: str = "cpu"
     mark: bool = True
+    label: str = ""
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     command = "sweep"
@@ -73,6 +75,7 @@ class Sweep(OnGenerator):
             "options": parameters_of(replace(self.method, strength=0.0)),
             "strengths": list(self.strengths),
             "mark": self.mark,
+            **named(self.label),
         }
 
     def weights(self) -> dict[str, str]:
@@ -83,7 +86,7 @@ class Sweep(OnGenerator):
 
         def plan(name: str) -> Item:
             inputs = {"latent": space.source(name, self.start)}
-            return Item(f"{name}/{self.method.name}", inputs, data=space, face=name)
+            return Item(f"{name}/{self.label or self.method.name}", inputs, data=space, face=name)
 
         return planned_each(space.faces(self.names), plan)
 

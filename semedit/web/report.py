@@ -128,6 +128,8 @@ def _shown(faces: Sequence[Holding], side: int) -> Iterator[dict[str, Any]]:
             Shown("map", _map(face.map, side)),
             Shown("inversion", _photo(face.inversion, side)),
         ]
+        named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
+        pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
         yield {
             "face": face,
             "figures": _figures(face),

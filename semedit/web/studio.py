@@ -149,12 +149,13 @@ class Studio:
         inverted = self.space.path("latents", name, ".safetensors").is_file()
         newest = self.space.source(name) if inverted else None
         base = self.space.path("latents", name, ".safetensors")
+        others = [f"latents@{label}" for label in self.space.inversions(name) if label]
         short = [step.removeprefix(f"{name}/") for step in self.space.steps(name)]
         return {
             "name": name,
             "size": len(own),
             "inverted": inverted,
-            "starts": ["latents", *short] if inverted else [],
+            "starts": ["latents", *others, *short] if inverted else [],
             "newest": "latents" if newest in (None, base) else newest.stem,
             "attributes": record.attributes or {},
         }
