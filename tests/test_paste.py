@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from command_line import semedit, statuses
 from PIL import Image, ImageCms, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
@@ -27,10 +26,8 @@ from semedit.latents import Latent
 from semedit.media import colours
 from semedit.media.photographs import read_photo
 from semedit.media.rewriting import rewrite, written_suffix
-from semedit.renders import pasting
 from semedit.renders.pasting import changed_weight, newness, paste
 from semedit.tasks import paste as pasting_task
-from semedit.tasks.paste import Paste
 
 MARK = b"compositeWithTrainedAlgorithmicMedia"
 
@@ -318,7 +315,7 @@ def test_turned_jpegs_are_rounded_by_the_same_tables_turned(tmp_path: Path) -> N
     target, _, after, found = rewritten(path)
     with Image.open(path) as a, Image.open(target) as b:
         tables = [np.reshape(one.quantization[0], (8, 8)) for one in (a, b)]  # type: ignore[attr-defined]
-    assert (tables[0].T == tables[1]).all() and (tables[0] != tables[0].T).any()
+    assert (tables[1] == tables[0].T).all() and (tables[0] != tables[0].T).any()
     far = np.ones(after.shape[:2], bool)
     far[64:136, 80:168] = False
     assert np.abs(found.astype(int) - after)[far].mean() < 0.6
@@ -372,7 +369,7 @@ def test_what_cannot_be_written_as_it_is_is_refused(tmp_path: Path) -> None:
     print_ = save(tmp_path / "a.jpg", Image.fromarray(scenery()).convert("CMYK"))
     with pytest.raises(InputError, match="colours of CMYK are read, but not written"):
         written_suffix(print_)
-    deep = Image.fromarray((scenery()[..., 0].astype(np.uint16) * 257))
+    deep = Image.fromarray(scenery()[..., 0].astype(np.uint16) * 257)
     for suffix in (".png", ".tif"):
         with pytest.raises(InputError, match="more than 8 bits"):
             written_suffix(save(tmp_path / f"deep{suffix}", deep))

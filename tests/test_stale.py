@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from semedit.batch.holdings import holdings
 from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
 from semedit.media.masks import read_labels, write_labels
 from semedit.tasks.demo import examples
+from semedit.tasks.sheet import default_columns, sheet
 
 INVERT = ("invert", "-o", "steps=1", "-o", "tune_steps=0")
 
@@ -160,3 +162,68 @@ def test_commands_tell_what_became_of_photographs(folder: Path) -> None:
     assert result.exit_code == 0 and result.output.count("is not there, so nothing tells") == 1
     *rows, _ = semedit("status", "--work", work)
     assert {row["photograph"] for row in rows} == {"away"}
+
+
+# Labels ------------------------------------------------------------------------------------------
+
+
+def test_two_settings_stand_side_by_side(folder: Path) -> None:
+    work = ("a", "--work", folder / "work")
+    space = Workspace(folder / "work")
+    before = space.path("latents", "a", ".safetensors").read_bytes()
+    quick = ("invert", "-o", "steps=2", "-o", "tune_steps=0", "--label", "quick", *work)
+    row, _ = semedit(*quick)
+    assert row["name"] == "a@quick" and "latents/a@quick.png" in row["outputs"]
+    assert space.path("latents", "a", ".safetensors").read_bytes() == before
+    gentle = ("edit", "--direction", "smiling", "--strength", "1", "--label", "gentle")
+    row, _ = semedit(*gentle, "--from", "quick", *work)
+    assert row["name"] == "a/02-gentle"
+    receipt = space.receipt("edit", "a/02-gentle")
+    assert receipt is not None
+    assert receipt["inputs"]["latent"][0] == "latents/a@quick.safetensors"
+    row, _ = semedit("turntable", "--frames", "2", "--label", "short", "--from", "1", *work)
+    assert row["outputs"] == ["turntables/a@short.gif"]
+    for again in ((*gentle, "--from", "latents@quick", *work), quick):
+        assert semedit(*again)[0]["status"] == "uptodate"
+    row, _ = semedit(*gentle[:-1], "other", "--from", "quick", *work)
+    assert row["name"] == "a/03-other"  # the same edit, but it is to stand under that name
+
+    row, *rest, _ = semedit("status", "--work", folder / "work")
+    assert row["labels"] == ["inversion@quick", "turntable@short"] and row["troubles"] == []
+    assert [one["name"] for one in rest] == ["b"]
+    (face,) = holdings(space, ["a"])
+    columns = ["crop", "map", "inversion", "inversion@quick", "gentle", "other"]
+    assert default_columns([face]) == [*columns, "left@short"]
+    for column in default_columns([face]):
+        assert len(np.unique(sheet([face], [column], [""], 32).reshape(-1, 3), axis=0)) > 9, column
+    semedit("sheet", "--work", folder / "work", "--columns", "inversion@quick,right@short,gentle")
+    semedit("sheet", "--work", folder / "work", "--columns", "inversion@none", code=2)
+
+
+def test_what_is_of_another_picture_is_set_aside_and_no_more(folder: Path) -> None:
+    space, work = Workspace(folder / "work"), ("a", "--work", folder / "work")
+    another(folder)
+    semedit(*INVERT, "--label", "new", *work)
+    assert space.steps("a") == [] and (space.root / "edits/a~before-1").is_dir()
+    semedit("edit", "--direction", "young", *work, code=3)  # from the one without a label
+    row, _ = semedit("edit", "--direction", "young", "--from", "new", *work)
+    assert row["name"] == "a/01-young+2"
+    (row, *_) = semedit("status", *work)
+    assert row["troubles"] == ["stale: inverted from another picture than it is now"]
+    row, _ = semedit(*INVERT, *work)
+    assert row["warnings"] == [] and space.steps("a") == ["a/01-young+2"]
+
+
+@pytest.mark.parametrize("label", ["2", "latents", "x/y", "..", "-q", "none", "x" * 99, ""])
+def test_what_cannot_be_a_label_is_refused(tmp_path: Path, label: str) -> None:
+    for command in ("invert", "turntable", "attr --smiling", "edit --direction smiling"):
+        semedit(*command.split(), "--label", label, "--work", tmp_path, code=2)
+
+
+def test_a_face_that_is_called_like_a_label_keeps_its_own(folder: Path) -> None:
+    shutil.copyfile(examples()[0], folder / "raw" / "a@x.png")
+    semedit("align", folder / "raw", "--work", folder / "work")
+    semedit(*INVERT, "a@x", "--work", folder / "work")
+    row, _ = semedit(*INVERT, "--label", "x", "a", "--work", folder / "work", code=3)
+    assert "name of two things" in row["error"]["message"]
+    assert Workspace(folder / "work").inversions("a") == [""]

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from semedit.batch.origins import remark
+from semedit.batch.places import STEPS
 from semedit.batch.receipts import (
     InputDigests,
     Item,
@@ -364,6 +365,8 @@ class Loop:
                 write_bytes(run.workspace.receipt_path(run.command, item.name), text)
                 if outcome.status != "error" and one.before:
                     run.workspace.remove(run.command, item.name, one.before, outputs)
+                if outcome.status == "done" and run.command in STEPS:
+                    run.workspace.forget(run.command, item.face)
         except InputError as error:  # then the failure is told, and left to the next run
             told = {"code": error.code, "message": error.message, "hint": error.hint}
             return replace(outcome, status="error", outputs=(), error=outcome.error or told)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from semedit.batch.holdings import ANIMATIONS, Holding, holdings, receipts
 from semedit.batch.origins import photograph
-from semedit.batch.workspace import ASIDE, STEPS, Workspace
+from semedit.batch.places import unlabelled
+from semedit.batch.workspace import ASIDE, STEPS, Workspace, parameters_in
 from semedit.errors import InputError, OptionError
 from semedit.faces import photo_of
 from semedit.media import reading
@@ -39,6 +40,7 @@ class FaceStatus:
         photograph: "there", "changed", "gone", "away" or "unknown": see origins.photograph.
         map: "made", "by hand" where it was changed since, or "none".
         inverted: generator and method of the inversion, or "".
+        labels: of inversions and turntables that have one: "inversion@LABEL", "turntable@LABEL".
         edits: labels of the finished steps, oldest first.
         turntable: "there", "stale" where the face was edited or inverted since, or "none".
         pasted: whether its edits are in its photograph again: as turntable.
@@ -51,6 +53,7 @@ class FaceStatus:
     aligned: bool = True
     map: str = "none"
     inverted: str = ""
+    labels: tuple[str, ...] = ()
     edits: tuple[str, ...] = ()
     turntable: str = "none"
     pasted: str = "none"
@@ -89,13 +92,15 @@ def _face(space: Workspace, one: Holding) -> FaceStatus:
         state, path = photograph(space, one.name)
         again = f"semedit align {path}" if event is None and state == "there" else ""
         return FaceStatus(one.name, state, False, troubles=(lost,), next=again)
-    (state, path), stale = photograph(space, one.name), space.stale(one.name)
-    receipt = space.receipt("invert", one.name)
-    made = receipt["parameters"] if receipt and receipt["status"] == "done" else {}
+    state, path = photograph(space, one.name)
+    labels = space.inversions(one.name)
+    stale = [label for label in labels if space.stale(one.name, label)]
+    made = parameters_in(space.receipt("invert", one.name))
     inverted = one.inversion is not None
     told = [f"failed: {e.command}: {e.message}" for e in one.events if e.status == "error"]
-    if stale:
-        told.insert(0, "stale: inverted from another picture than it is now")
+    for label in reversed(stale):
+        name = f" ({label})" if label else ""
+        told.insert(0, f"stale: inverted{name} from another picture than it is now")
     if state in ("changed", "gone", "away"):
         told.insert(0, TROUBLES[state].format(path))
     return FaceStatus(
@@ -104,15 +109,16 @@ def _face(space: Workspace, one: Holding) -> FaceStatus:
         True,
         _map(space, one),
         f"{made.get('generator', '?')}, {made.get('method', '?')}" if inverted else "",
+        tuple(sorted(one.labelled)),
         tuple(edit.label for edit in one.edits),
-        _turntable(space, one.name),
+        _turntable(space, one),
         _pasted(space, one),
         tuple(told),
-        _next(one, str(path) if state == "changed" else "", stale, inverted),
+        _next(one, str(path) if state == "changed" else "", stale, bool(labels)),
     )
 
 
-def _next(one: Holding, changed: str, stale: bool, inverted: bool) -> str:
+def _next(one: Holding, changed: str, stale: Sequence[str], inverted: bool) -> str:
     """The command that comes next. changed: its photograph, if it is another now."""
     failed = next((e.command.split("-")[0] for e in one.events if e.status == "error"), None)
     if changed:
@@ -120,7 +126,7 @@ def _next(one: Holding, changed: str, stale: bool, inverted: bool) -> str:
     if one.map is None:
         return f"semedit parse {one.name}"
     if stale:
-        return f"semedit invert {one.name}"
+        return f"semedit invert {one.name}" + (f" --label {stale[0]}" if stale[0] else "")
     if failed is not None:
         return f"semedit {failed} --retry-failed"
     return "" if inverted else f"semedit invert {one.name}"
@@ -138,19 +144,23 @@ def _map(space: Workspace, one: Holding) -> str:
     return "made"
 
 
-def _turntable(space: Workspace, name: str) -> str:
-    kinds = [kind for kind in ANIMATIONS if space.path("turntables", name, kind).is_file()]
-    if not kinds:
+def _turntable(space: Workspace, one: Holding) -> str:
+    names = [one.name] if one.turntable is not None else []
+    names += [f"{one.name}@{unlabelled(n)[1]}" for n in one.labelled if n.startswith("turntable")]
+    if not names:
         return "none"
-    return "stale" if any(_outdated(space, name, kind) for kind in kinds) else "there"
+    kinds = [(n, k) for n in names for k in ANIMATIONS if space.path("turntables", n, k).is_file()]
+    outdated = any(_outdated(space, one.name, name, kind) for name, kind in kinds)
+    return "stale" if outdated else "there"
 
 
-def _outdated(space: Workspace, name: str, suffix: str) -> bool:
+def _outdated(space: Workspace, face: str, name: str, suffix: str) -> bool:
     """Whether an animation shows another latent than it would now; False where nothing tells."""
     receipt = space.receipt(f"turntable{suffix.replace('.', '-')}", name)
     if receipt is None or "latent" not in receipt["inputs"]:
         return False
-    return _outdated_by(space, name, receipt["inputs"]["latent"], receipt["parameters"])
+    start = parameters_in(receipt).get("start")
+    return _outdated_by(space, face, receipt["inputs"]["latent"], start)
 
 
 def _pasted(space: Workspace, one: Holding) -> str:
@@ -160,16 +170,15 @@ def _pasted(space: Workspace, one: Holding) -> str:
     latent = receipt["inputs"].get(f"latent {one.name}") if receipt else None
     if receipt is None or latent is None:  # of this photograph other faces were edited
         return "stale" if one.edits else "none"
-    return "stale" if _outdated_by(space, one.name, latent, receipt["parameters"]) else "there"
+    start = parameters_in(receipt).get("start")
+    return "stale" if _outdated_by(space, one.name, latent, start) else "there"
 
 
-def _outdated_by(
-    space: Workspace, name: str, latent: Sequence[str], parameters: Mapping[str, Any]
-) -> bool:
+def _outdated_by(space: Workspace, face: str, latent: Sequence[str], start: object) -> bool:
     """Whether what was made from a latent, its path and digest, would be made from another now."""
     named, sha256 = latent
     try:
-        source = space.source(name, parameters.get("start"))
+        source = space.source(face, start if isinstance(start, str) else None)
         return space.relative(source) != named or reading.digest(source) != sha256
     except (InputError, OptionError):
         return True
@@ -183,19 +192,22 @@ def _orphans(space: Workspace, known: set[str]) -> dict[str, list[str]]:
         for path in place.rglob("*"):
             if path.suffix in suffixes and not is_temporary(path.name):
                 name = path.relative_to(place).with_suffix("").as_posix()
-                found.setdefault(_face_of(name, folder in STEPWISE), set()).add(folder)
+                name = _face_of(name, folder in STEPWISE, known)
+                found.setdefault(name, set()).add(folder)
     for receipt in receipts(space):
         command = receipt["command"]
         if command not in ("align", "interpolate"):
-            name = _face_of(receipt["name"], command in (*STEPS, "sweep"))
+            name = _face_of(receipt["name"], command in (*STEPS, "sweep"), known)
             found.setdefault(name, set()).add("receipts")
     return {name: sorted(found[name]) for name in sorted(found.keys() - known)}
 
 
-def _face_of(name: str, in_folder: bool) -> str:
-    """The face that a file is of: of its name, or of its folder's; edits that were set aside are
-    still its own."""
-    return ASIDE.sub("", name.rpartition("/")[0]) if in_folder else name
+def _face_of(name: str, in_folder: bool, known: set[str]) -> str:
+    """The face that a file is of: of its name, or of its folder's; edits that were set aside and
+    what has a label are still its own."""
+    if in_folder:
+        return ASIDE.sub("", name.rpartition("/")[0])
+    return name if name in known else unlabelled(name)[0]
 
 
 def summary(found: Sequence[FaceStatus]) -> dict[str, Any]:

@@ -84,14 +84,23 @@ From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Start from `latents` or from a step, like 01-smiling; default: the newest. With "
-        "--mask, `none` makes a face from the map alone.",
+        help="Start from `latents`, the label of an inversion, or a step, like 01-smiling; "
+        "default: the newest step. With --mask, `none` makes a face from the map alone.",
     ),
 ]
 Start = Annotated[
     str | None,
     typer.Option(
-        "--from", help="Start from `latents` or from a step, like 01-smiling; default: the newest."
+        "--from",
+        help="Start from `latents`, the label of an inversion, or a step, like 01-smiling; "
+        "default: the newest step.",
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name the result, so that it stands beside those of other settings.",
     ),
 ]
 GeneratorName = Annotated[
@@ -474,6 +483,16 @@ def device(common: Shared) -> str:
     if common.device not in found:
         raise OptionError(f"no device {common.device!r} here", f"there is {', '.join(found)}")
     return common.device
+
+
+def label_of(given: str | None) -> str:
+    """A label as it was given, "" for none.
+
+    Raises: OptionError: it cannot be one.
+    """
+    from semedit.batch.places import check_label
+
+    return check_label(given)
 
 
 def run(

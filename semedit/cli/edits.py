@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,14 @@ import typer
 from semedit.cli.common import (
     Detail,
     From,
+    Label,
     Made,
     MaxDrift,
     Method,
     Seed,
     Start,
     command,
+    label_of,
     refuse,
     run,
     say,
@@ -35,7 +38,17 @@ if TYPE_CHECKING:
 
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 Strength = float | str
-Look = dict[str, Any]  # how edits are shown and held: fields of tasks.edit.Edit
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step starts in a face's chain (--from), what it is called (--label; "": as it calls
+    itself), and how it keeps to the photograph; see tasks.edit.Edit."""
+
+    start: str | None
+    label: str
+    detail: bool = True
+    max_drift: float | None = None
 
 
 def strength_of(given: Any) -> Strength:
@@ -129,6 +142,7 @@ def edit(
         float | None, typer.Option(help="Turn the face to the left by degrees (StyleGAN3).")
     ] = None,
     start: From = None,
+    label: Label = None,
     detail: Detail = True,
     max_drift: MaxDrift = None,
     into_photo: IntoPhoto = False,
@@ -168,6 +182,7 @@ def edit(
         },
         region,
     )
+    place = Place(start, label_of(label), detail, max_drift)
     if way != "--region" and not (way == "--mask" and start == "none"):
         refuse("only edits of a region and faces made from a map alone are random", "seed")
     if into_photo and (start == "none" or isinstance(strength, str)):
@@ -175,22 +190,21 @@ def edit(
             "--into-photo needs a step of a photograph's face",
             "leave it out with --from none and strips of strengths",
         )
-    look: Look = {"detail": detail, "max_drift": max_drift}
     with pasted_after(common, into_photo):
         if way == "--transfer-from":
-            _transfer(common, str(transfer_from), region, start, look)
+            _transfer(common, str(transfer_from), region, place)
         elif way.startswith("--texture"):
-            _texture(common, texture_from, texture_seed, region, start, look)
+            _texture(common, texture_from, texture_seed, region, place)
         elif way == "--region":
             noise = {"style_noise": style_noise, "structure_noise": structure_noise}
             options = {"region": region, **noise, "as_published": as_published, "seed": seed}
-            _restyle(common, options, style_from, start)
+            _restyle(common, options, style_from, place)
         elif way in ("--shift", "--rotate"):
-            _place(common, shift, rotate, start)
+            _moved(common, shift, rotate, place)
         elif way == "--mask":
-            _mask(common, Path(str(mask)), method, start, look, seed)
+            _mask(common, Path(str(mask)), method, place, seed)
         else:
-            _direction(common, str(direction), region, strength, layers, start, look)
+            _direction(common, str(direction), region, strength, layers, place)
 
 
 # What goes with each way to edit, besides --from.
@@ -236,22 +250,21 @@ def _way(
     return way
 
 
-def _mask(
-    common: Made, mask: Path, method: str | None, start: str | None, look: Look, seed: int
-) -> None:
+def _mask(common: Made, mask: Path, method: str | None, place: Place, seed: int) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
-    if start == "none":
-        refuse("a face made from a map alone has a method of its own", "method", "batch")
+    if place.start == "none":
+        why = "a face made from a map alone has a method of its own, and the map's name"
+        refuse(why, "method", "batch", "label")
         refuse("a face made from a map alone has no photograph", "detail", "max_drift")
         draw_faces(common, mask, seed)
         return
     from semedit.tasks import steps
 
-    _edit(common, steps.by_mask(mask, method, common.options or ()), start, look)
+    _edit(common, steps.by_mask(mask, method, common.options or ()), place)
 
 
 def _direction(
@@ -260,8 +273,7 @@ def _direction(
     region: str | None,
     strength: Strength | None,
     layers: str | None,
-    start: str | None,
-    look: Look,
+    place: Place,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
     from semedit.tasks import steps
@@ -269,45 +281,41 @@ def _direction(
     one = None if isinstance(strength, str) else strength
     step = steps.along(name, one, region, layers, common.options or ())
     if isinstance(strength, str):
-        _sweep(common, strength, step.settings, start, look)
+        _sweep(common, strength, step.settings, place)
     else:
-        _edit(common, step, start, look)
+        _edit(common, step, place)
 
 
-def _place(common: Made, shift: str | None, rotate: float | None, start: str | None) -> None:
+def _moved(common: Made, shift: str | None, rotate: float | None, place: Place) -> None:
     """Shifted and turned within the picture, which the photograph's pixels do not follow."""
     from semedit.tasks import steps
 
     moved = None if shift is None else typed_value(shift, tuple[float, ...], "shift")
-    _edit(common, steps.placed(moved, rotate, common.options or ()), start, {"detail": False})
+    still = replace(place, detail=False)
+    _edit(common, steps.placed(moved, rotate, common.options or ()), still)
 
 
-def _transfer(common: Made, donor: str, region: str | None, start: str | None, look: Look) -> None:
+def _transfer(common: Made, donor: str, region: str | None, place: Place) -> None:
     """Regions of one face for others."""
     from semedit.tasks import steps
 
-    _edit(common, steps.transfer(donor, region, common.options or ()), start, look)
+    _edit(common, steps.transfer(donor, region, common.options or ()), place)
 
 
 def _texture(
-    common: Made,
-    donor: str | None,
-    seed: int | None,
-    region: str | None,
-    start: str | None,
-    look: Look,
+    common: Made, donor: str | None, seed: int | None, region: str | None, place: Place
 ) -> None:
     """Another texture for regions, in 3D."""
     from semedit.tasks import steps
 
-    _edit(common, steps.texture(region, donor, seed, common.options or ()), start, look)
+    _edit(common, steps.texture(region, donor, seed, common.options or ()), place)
 
 
 def _restyle(
     common: Made,
     options: dict[str, Any],
     reference: str | None,
-    start: str | None,
+    place: Place,
 ) -> None:
     """Edit a region; the default generator knows none, so that another stands in for it where
     none is asked for."""
@@ -318,27 +326,27 @@ def _restyle(
         from semedit.options import build_method
         from semedit.tasks.restyle import Restyle
 
-        generator = common.generator if typed("generator") else Restyle.generator_name
-        if generator != common.generator:
+        generator = common.generator
+        if generator == Made.generator and not typed("generator"):
+            generator = Restyle.generator_name
             say("generator", generator)
         return Restyle(
             build_method(Roi, settings),
             reference,
             generator_name=generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             batch=common.batch,
             device=device,
             mark=common.mark,
+            called=place.label,
             progress=progress,
         )
 
     run(common, "edit", make)
 
 
-def _sweep(
-    common: Made, strengths: str, settings: Sequence[Setting], start: str | None, look: Look
-) -> None:
+def _sweep(common: Made, strengths: str, settings: Sequence[Setting], place: Place) -> None:
     refuse("strips are made one by one", "batch")
     refuse("a strip shows every strength that is asked for", "max_drift")
 
@@ -351,11 +359,12 @@ def _sweep(
             build_method(Direction, settings),
             strengths_of(strengths),
             generator_name=common.generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             device=device,
             mark=common.mark,
-            detail=look["detail"],
+            detail=place.detail,
+            label=place.label,
             progress=progress,
         )
 
@@ -370,6 +379,7 @@ def attr(
         int | None, typer.Option(min=1, help="Number of descent steps; default: the method's own.")
     ] = None,
     start: Start = None,
+    label: Label = None,
     detail: Detail = True,
     max_drift: MaxDrift = None,
     into_photo: IntoPhoto = False,
@@ -381,24 +391,25 @@ def attr(
     from semedit.tasks.steps import attributes
 
     settings = [{"steps": steps}, *(common.options or ())]
-    look: Look = {"detail": detail, "max_drift": max_drift}
+    place = Place(start, label_of(label), detail, max_drift)
     with pasted_after(common, into_photo):
-        _edit(common, attributes(wanted, method, settings), start, look)
+        _edit(common, attributes(wanted, method, settings), place)
 
 
-def _edit(common: Made, step: Step, start: str | None, look: Look) -> None:
+def _edit(common: Made, step: Step, place: Place) -> None:
     """Do a step of each face's chain."""
 
     def make(device: str, progress: Any) -> Any:
-        return step.task(
+        return step.called(place.label).task(
             generator_name=common.generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             batch=common.batch,
             device=device,
             mark=common.mark,
+            detail=place.detail,
+            max_drift=place.max_drift,
             progress=progress,
-            **look,
         )
 
     run(common, step.command, make)

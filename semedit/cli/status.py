@@ -82,7 +82,8 @@ def _show(found: list[FaceStatus]) -> None:
     table = Table("face", "photograph", "map", "inverted", "edits", "turntable", "pasted", "next")
     for one in found:
         edits = ", ".join(one.edits)
-        first = (one.name, one.photograph, one.map, one.inverted, edits)
+        inverted = ", ".join(filter(None, (one.inverted, *one.labels)))
+        first = (one.name, one.photograph, one.map, inverted, edits)
         cells = (*first, one.turntable, one.pasted, one.next)
         table.add_row(*(escape(printable(cell)) for cell in cells))
     stdout.print(table)

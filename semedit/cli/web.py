@@ -155,12 +155,14 @@ def sheet(
     common: Told,
     select: Select = "",
     columns: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="photograph, crop, map, inversion, edit (the newest), left, front, right (of a "
-            "turntable), or the name of a step, like smiling; a|b: the first that exists."
+            "turntable), the name of a step, like smiling, or, of what has a label, "
+            "inversion@LABEL or left@LABEL; a|b: the first that exists. Default: crop, map, "
+            "inversion, edit, and all that has a label."
         ),
-    ] = "crop,map,inversion,edit",
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="File to write, .png, .jpg, .webp or .pdf; default: WORK/sheet.png."),
@@ -174,7 +176,7 @@ def sheet(
     """Put faces side by side on a contact sheet."""
     from semedit.batch.holdings import holdings
     from semedit.batch.workspace import Workspace
-    from semedit.tasks.sheet import write_sheet
+    from semedit.tasks.sheet import default_columns, write_sheet
 
     every = holdings(Workspace(common.work), common.names or (), select)
     faces = [one for one in every if one.crop is not None]
@@ -183,7 +185,8 @@ def sheet(
     path = output or common.work / "sheet.png"
     if path.suffix.lower() != ".pdf":
         refuse("only a PDF has pages", "rows")
-    chosen = [column.strip() for column in columns.split(",") if column.strip()]
+    given = default_columns(faces) if columns is None else columns.split(",")
+    chosen = [column.strip() for column in given if column.strip()]
     if not chosen:
         raise OptionError("no columns are given", "for example --columns crop,map,edit")
     write_sheet(path, faces, chosen, cell, rows, mark)

@@ -32,6 +32,7 @@ from semedit.tasks import (
     OnGenerator,
     check_finite,
     latent_bytes,
+    named,
     planned_each,
     read_latent,
     used,
@@ -77,7 +78,7 @@ class Edit(OnGenerator):
     Attributes:
         command: "edit" or "attr"; its receipts go under that name.
         name: the editor's name; method: the editor with its options.
-        label: what the step is called.
+        label: what the step is called. named: whether it is the user who calls it so.
         mask: an edited label map, or a folder of them named like the faces, or of their parts.
         wanted: attribute -> whether the face shall have it.
         donor: face whose regions the others get: of the workspace, where its newest latent
@@ -105,6 +106,7 @@ class Edit(OnGenerator):
     mark: bool = True
     detail: bool = True
     max_drift: float | None = None
+    named: bool = False
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     @property
@@ -120,6 +122,7 @@ class Edit(OnGenerator):
             "mark": self.mark,
             "detail": self.detail,
             "max_drift": self.max_drift,
+            **named(self.label if self.named else ""),
         }
 
     def weights(self) -> dict[str, str]:
@@ -161,7 +164,7 @@ class Edit(OnGenerator):
             inputs["donor"] = donor_file(run.workspace, self.donor)
         if "image" in self.method.looks_at:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
-        inputs |= original_inputs(run.workspace, name)
+        inputs |= original_inputs(run.workspace, name, self.start)
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start)
 

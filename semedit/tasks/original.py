@@ -30,10 +30,13 @@ class Original:
     inversion: Latent
 
 
-def original_inputs(space: Workspace, name: str) -> dict[str, Path]:
-    """The files of a face's photograph and inversion, role -> path; {} where there is none: faces
-    that were drawn or imported have no photograph."""
-    crop, latent = space.path("faces", name, ".png"), space.path("latents", name, ".safetensors")
+def original_inputs(space: Workspace, name: str, start: str | None = None) -> dict[str, Path]:
+    """The files of a face's photograph and of the inversion that its edits come from, role -> path;
+    {} where there is none: faces that were drawn or imported have no photograph.
+
+    Args: start: where an edit starts from, as Workspace.source takes it.
+    """
+    crop, latent = space.path("faces", name, ".png"), space.origin(space.source(name, start))
     there = crop.is_file() and latent.is_file() and weights.on_disk(WEIGHTS)
     return {PHOTOGRAPH: crop, INVERSION: latent} if there else {}
 

@@ -7,10 +7,11 @@ Whoever edits makes a step here, and of the step a task: the command line, and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from semedit.batch.places import LONGEST_LABEL
 from semedit.editors import Way, editors_of
 from semedit.editors.transfer import whole_regions
 from semedit.errors import OptionError
@@ -20,8 +21,6 @@ from semedit.media.labels import attribute_flag
 from semedit.options import Setting, build_method, pick_method
 from semedit.tasks.edit import Edit
 
-LONGEST_LABEL = 80  # characters of what a step is called
-
 
 @dataclass(frozen=True)
 class Step:
@@ -30,7 +29,8 @@ class Step:
     Attributes:
         way: how it is asked for; name: of the editor, "": the first that suits the generator.
         settings: the editor's options, as build_method takes them.
-        label: what the step is called; "": like the editor, or the direction.
+        label: what the step is called; "": like the editor, or the direction. named: whether it
+            is the user who calls it so.
         words: the options that say it on the command line.
         mask, wanted, donor: as in Edit.
     """
@@ -43,6 +43,11 @@ class Step:
     mask: Path | None = None
     wanted: Mapping[str, bool] = field(default_factory=dict)
     donor: str | None = None
+    named: bool = False
+
+    def called(self, label: str) -> Step:
+        """The same under a label that the user gave; "": none."""
+        return replace(self, label=label, named=True) if label else self
 
     @property
     def command(self) -> Literal["edit", "attr"]:
@@ -71,6 +76,7 @@ class Step:
             mask=self.mask,
             wanted=self.wanted,
             donor=self.donor,
+            named=self.named,
             **run,
         )
 

@@ -156,6 +156,8 @@ def _shown(faces: Sequence[Holding], side: int) -> Iterator[dict[str, Any]]:
             Shown("inversion", _photo(face.inversion, side)),
             Shown("pasted", _photo(face.pasted, side)),
         ]
+        named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
+        pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
         yield {
             "face": face,
             "figures": _figures(face),

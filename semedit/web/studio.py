@@ -153,12 +153,13 @@ class Studio:
         inverted = self.space.path("latents", name, ".safetensors").is_file()
         newest = self.space.source(name) if inverted else None
         base = self.space.path("latents", name, ".safetensors")
+        others = [f"latents@{label}" for label in self.space.inversions(name) if label]
         short = [step.removeprefix(f"{name}/") for step in self.space.steps(name)]
         return {
             "name": name,
             "size": len(own),
             "inverted": inverted,
-            "starts": ["latents", *short] if inverted else [],
+            "starts": ["latents", *others, *short] if inverted else [],
             "newest": "latents" if newest in (None, base) else newest.stem,
             "attributes": record.attributes or {},
         }
@@ -257,7 +258,7 @@ class Studio:
         key = self._key(name, start, chain)
         if key not in self._states:
             before = self.state(name, start, chain[:-1], _silent)
-            self._remember(key, self._after(name, before, chain[-1], progress))
+            self._remember(key, self._after(name, start, before, chain[-1], progress))
         self._states.move_to_end(key)
         return self._states[key]
 
@@ -285,7 +286,7 @@ class Studio:
         return self._states[key]
 
     def _after(
-        self, name: str, before: State, given: Mapping[str, Any], progress: Progress
+        self, name: str, start: str, before: State, given: Mapping[str, Any], progress: Progress
     ) -> State:
         """A state with one step more."""
         task = self._task(self.step(given), name, None, progress)
@@ -295,12 +296,12 @@ class Studio:
             donor = read_donor(self.space.source(task.donor), self.generator)
         source = task.source(before.latent, self._own(name), before.now, drawn, donor=donor)
         ((latent, told),) = task.edited([source])
-        pixels, now = task.shown(latent, source.size, self._original(name))
+        pixels, now = task.shown(latent, source.size, self._original(name, start))
         return State(latent, pixels, now, told, source.warnings)
 
-    def _original(self, name: str) -> Original | None:
+    def _original(self, name: str, start: str) -> Original | None:
         """What the face's edits take their detail from; of the last face it is kept."""
-        inputs = original_inputs(self.space, name)
+        inputs = original_inputs(self.space, name, start)
         key = [(str(path), path.stat().st_mtime_ns) for path in inputs.values()]
         if self._kept is None or self._kept[0] != key:
             self._kept = key, read_original(inputs, self.generator)[0]
