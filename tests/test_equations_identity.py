@@ -110,11 +110,11 @@ def test_a_step_shows_pictures_of_the_batchs_heads_and_asks_for_these(
 
     monkeypatch.setattr(identity, "margin_loss", loss)
     places = task.batch(torch.tensor([19, 2]))  # behind the held-out head comes number 20
-    task.step(places, 0.5)
+    task.step(places, 0.25)
     (pixels,), ((cosines, truth, scale, margin),) = shown, asked
     assert pixels.shape[0] == 6 and cosines.shape == (6, HEADS - 1)
     assert truth.tolist() == [19, 19, 19, 2, 2, 2]
-    assert (scale, margin) == (task.options.scale, task.options.margin)
+    assert (scale, margin) == (task.options.scale, task.options.margin / 2)  # half of the ramp
     colours = [task.pictures(head, task.places(head))[0][0, 20, 20] for head in (20, 2)]
     for i, picture in enumerate(pixels):
         assert np.array_equal(picture[20, 20], colours[i // 3])

@@ -58,7 +58,8 @@ class IdentityTrainer:
     pictures: int = 3  # of each
     lr: float = 2e-3  # AdamW
     scale: float = 20.0  # of cosines
-    margin: float = 0.25  # by which a head's own cosine must lead
+    margin: float = 0.25  # by which a head's own cosine must lead, at last
+    ramp: float = 0.5  # part of the run over which the margin grows from 0
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
     strength: float = 0.6  # of the changes of light, optics and file
     half: bool = False  # compute in bfloat16
@@ -114,7 +115,6 @@ class IdentityTask(FaceTask):
 
     def step(self, batch: np.ndarray, progress: float) -> dict[str, float]:
         """One update."""
-        del progress
         images, labels = [], []
         for place in batch:
             head = int(self.known[place])
@@ -126,7 +126,8 @@ class IdentityTask(FaceTask):
         seen = self._augmented(np.concatenate(images), np.concatenate(labels))
         truth = torch.from_numpy(batch).repeat_interleave(self.options.pictures)
         cosines = self.prototypes(self.run(seen))
-        loss = margin_loss(cosines, truth, self.options.scale, self.options.margin)
+        margin = self.options.margin * min(1.0, progress / max(self.options.ramp, 1e-6))
+        loss = margin_loss(cosines, truth, self.options.scale, margin)
         self.update(loss)
         right = (cosines.argmax(1) == truth).float().mean()
         return {"identity": float(loss.detach()), "right": float(right)}
