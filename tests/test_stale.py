@@ -12,6 +12,7 @@ from semedit.batch.holdings import holdings
 from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
 from semedit.media.masks import read_labels, write_labels
+from semedit.tasks import used_by
 from semedit.tasks.demo import examples
 from semedit.tasks.sheet import default_columns, sheet
 
@@ -162,6 +163,29 @@ def test_commands_tell_what_became_of_photographs(folder: Path) -> None:
     assert result.exit_code == 0 and result.output.count("is not there, so nothing tells") == 1
     *rows, _ = semedit("status", "--work", work)
     assert {row["photograph"] for row in rows} == {"away"}
+
+
+def test_receipts_name_all_that_was_read(folder: Path) -> None:
+    space, work = Workspace(folder / "work"), ("b", "--work", folder / "work")
+    edit = ("edit", "--direction", "young", "--from", "01-smiling+2", *work)
+    assert semedit(*edit)[0]["name"] == "b/02-young+2"
+    receipt = space.receipt("edit", "b/02-young+2")
+    assert receipt is not None
+    assert receipt["inputs"]["now"][0] == "edits/b/01-smiling+2.labels.png"
+    assert semedit(*edit)[0]["status"] == "uptodate"
+    path = space.path("edits", "b/01-smiling+2", ".labels.png")
+    write_labels(path, 18 - read_labels(path))  # drawn over by hand
+    assert semedit(*edit)[0]["name"] == "b/03-young+2"
+    semedit("turntable", "--frames", "2", *work)
+    semedit("edit", "--direction", "smiling", "--strength", "-1:1:2", *work)
+    for command, name in (("turntable-gif", "b"), ("sweep", "b/smiling")):
+        receipt = space.receipt(command, name)
+        assert receipt is not None and used_by("heads-128").items() <= receipt["weights"].items()
+    write_labels(folder / "drawn.png", read_labels(space.path("masks", "b", ".png")))
+    drawn = ("--mask", folder / "drawn.png", "--from", "none", "-o", "steps=1")
+    semedit("edit", *drawn, "--work", folder / "work")
+    receipt = space.receipt("draw", "drawn")
+    assert receipt is not None and "landmarks" in receipt["weights"]
 
 
 # Labels ------------------------------------------------------------------------------------------

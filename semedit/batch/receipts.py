@@ -289,7 +289,13 @@ def _times(item: Item) -> dict[str, tuple[int, int]]:
 
 
 def next_step(
-    run: Run, face: str, label: str, item: Item, chosen: str | None = None, photo: bool = False
+    run: Run,
+    face: str,
+    label: str,
+    item: Item,
+    chosen: str | None = None,
+    photo: bool = False,
+    beside: Callable[[Path], Mapping[str, Path]] = lambda latent: {},
 ) -> Item:
     """Turn an item into the next step of a face's chain of edits.
 
@@ -301,6 +307,7 @@ def next_step(
         label: what the step is called behind its number.
         item: the edit's other inputs, parameters and data; its name is not used.
         chosen, photo: source of the edit, as Workspace.source takes them.
+        beside: what the edit reads that lies beside its source: role -> file.
     """
     space = run.workspace
     source = space.source(face, chosen, photo)
@@ -309,9 +316,11 @@ def next_step(
     for step in reversed(steps):
         parent = space.parent(step)
         if parent and (parent == source if chosen else step in lineage):
-            again = replace(item, name=step, inputs={"latent": parent, **item.inputs}, face=face)
+            inputs = {"latent": parent, **item.inputs, **beside(parent)}
+            again = replace(item, name=step, inputs=inputs, face=face)
             if run.settled(again, InputDigests.of(again).sha256):
                 return again
     number = step_number(steps[-1]) + 1 if steps else 1
     name = f"{face}/{number:02d}-{label}"
-    return replace(item, name=name, inputs={"latent": source, **item.inputs}, face=face)
+    inputs = {"latent": source, **item.inputs, **beside(source)}
+    return replace(item, name=name, inputs=inputs, face=face)

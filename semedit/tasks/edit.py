@@ -129,13 +129,12 @@ class Edit(OnGenerator):
         if "image" in self.method.looks_at:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
         item = Item(name, inputs, data=run.workspace)
-        return next_step(run, name, self.label, item, self.start)
+        return next_step(run, name, self.label, item, self.start, beside=_map_beside)
 
     def load(self, item: Item) -> Source:
         latent = read_latent(item.inputs["latent"], self.generator)
         own = read_labels(item.inputs["labels"])
-        step = item.inputs["latent"].with_suffix(".labels.png")
-        now = read_labels(step) if step.is_file() else own
+        now = read_labels(item.inputs["now"]) if "now" in item.inputs else own
         if "donor" in item.inputs:
             donor = read_donor(item.inputs["donor"], self.generator)
             return self.source(latent, own, now, donor=donor)
@@ -273,6 +272,12 @@ class Edit(OnGenerator):
             outputs.insert(1, map_)
         latent.save(path)
         return outputs
+
+
+def _map_beside(latent: Path) -> dict[str, Path]:
+    """The label map of a step."""
+    path = latent.with_suffix(".labels.png")
+    return {"now": path} if path.is_file() else {}
 
 
 def _edited(item: Item) -> bool:

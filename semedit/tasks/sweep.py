@@ -20,7 +20,7 @@ from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.renders import contact_sheet
-from semedit.tasks import OnGenerator, named, planned_each, read_latent, used
+from semedit.tasks import OnGenerator, named, planned_each, read_latent, used_by
 from semedit.tasks.edit import directions_read
 
 MOST = 101  # pictures of a strip
@@ -79,7 +79,7 @@ class Sweep(OnGenerator):
         }
 
     def weights(self) -> dict[str, str]:
-        return used(self.generator_name) | directions_read(self.generator_name, self.method)
+        return used_by(self.generator_name) | directions_read(self.generator_name, self.method)
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
