@@ -96,8 +96,38 @@ def test_a_map_corrected_by_hand_is_kept_and_edited_by(folder: Path) -> None:
         assert np.array_equal(read_labels(path), drawn)
     row, _ = semedit("edit", "--mask", path, "a", "-o", "steps=1", "--work", work)
     assert row["status"] == "done" and row["figures"]["region"][0] > 0.05
-    semedit("parse", "a", "--overwrite", "--work", work)
-    assert not np.array_equal(read_labels(path), drawn)
+    (row, _) = semedit("status", "a", "--work", work)
+    assert row["map"] == "by hand"
+    for kept, command in (
+        ("a~by-hand", ("parse", "a")),
+        ("a~by-hand-2", ("align", folder / "raw")),
+    ):
+        write_labels(path, drawn)
+        row = semedit(*command, "--overwrite", "--work", work)[0]
+        assert row["warnings"] == [f"masks/a.png was changed by hand, kept as masks/{kept}.png"]
+        assert not np.array_equal(read_labels(path), drawn)
+        assert np.array_equal(read_labels(work / "masks" / f"{kept}.png"), drawn)
+    *rows, _ = semedit("status", "--work", work)
+    assert [(row["name"], row["map"]) for row in rows] == [("a", "made"), ("b", "made")]
+
+
+def test_a_map_that_no_command_made_is_kept(folder: Path) -> None:
+    path = folder / "work/masks/a.png"
+    semedit("align", folder / "raw", "--parse", "none", "--overwrite", "--work", folder / "work")
+    assert not path.exists()
+    write_labels(path, np.full((256, 256), 14))
+    before = path.read_bytes()
+    semedit("align", folder / "raw", "--parse", "none", "--overwrite", "--work", folder / "work")
+    row, *_ = semedit("parse", "--work", folder / "work")
+    assert path.read_bytes() == before and "by hand" in row["warnings"][0]
+
+
+def test_a_face_record_that_was_changed_by_hand_is_set_aside_as_no_face(folder: Path) -> None:
+    record = folder / "work/faces/a.json"
+    record.write_text(record.read_text().replace('"size": 256', '"size": 255'))
+    (row, *_) = semedit("align", folder / "raw", "--overwrite", "--work", folder / "work")
+    assert "kept as faces/a~by-hand.json.kept" in row["warnings"][0]
+    assert Workspace(folder / "work").faces() == ["a", "b"]
 
 
 def test_status_tells_what_is_there_and_what_comes_next(folder: Path) -> None:

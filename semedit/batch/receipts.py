@@ -201,15 +201,33 @@ class Run:
         return self.retry_failed and receipt["status"] == "error"
 
     def by_hand(self, item: Item) -> str | None:
-        """A file that this command makes of the item, as another command left it but changed by
-        hand since; None: there is none."""
-        other = self.workspace.receipt("align", photo_of(item.name))
+        """The label map that this command makes of a face, where another command left it but it
+        was changed by hand since, or no command made it; None: there is none.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         path = f"masks/{item.name}.png"
-        if other is None or self.command != "parse" or path not in other["outputs"]:
+        if self.command != "parse" or not reading.there(self.workspace.root / path):
             return None
-        there = reading.there(self.workspace.root / path)
-        changed = there and self.workspace.fate(path, other["outputs"][path]) == "edited"
-        return path if changed else None
+        return path if self.workspace.fate(path, "") == "edited" else None
+
+    def hand_made(self, item: Item, before: Receipt | None) -> list[str]:
+        """All files of an item that were made or changed by hand, or cannot be read.
+
+        Args: before: the item's receipt.
+        """
+        paths = [] if before is None else list(before["outputs"])
+        paths += [f"masks/{item.name}.png"] if self.command == "parse" else []
+        return [path for path in dict.fromkeys(paths) if self._is_by_hand(path)]
+
+    def _is_by_hand(self, path: str) -> bool:
+        if not reading.there(self.workspace.root / path):
+            return False
+        try:
+            return self.workspace.fate(path, "") == "edited"
+        except InputError:
+            return True
 
     def edited(self, receipt: Receipt) -> Iterator[str]:
         """Outputs of a receipt that were changed by hand since.
