@@ -138,7 +138,9 @@ def test_the_command_line(space: Workspace) -> None:
     semedit("edit", "a", "--structure-noise", "0.5", "--region", "nose", "--seed", "2")
     assert space.steps("a") == ["a/01-hair-style", "a/02-lips-style-from-b", "a/03-nose-structure"]
     receipt = space.receipt("edit", "a/02-lips-style-from-b")
-    assert receipt is not None and receipt["inputs"].keys() == {"latent", "face", "reference"}
+    assert receipt is not None
+    assert receipt["inputs"].keys() == {"latent", "picture", "face", "reference"}
+    assert receipt["inputs"]["picture"][0] == "edits/a/01-hair-style.png"
     for wrong, told in (
         (("--region", "hair"), "nothing to do"),
         (("--style-noise", "1"), "no region is given"),

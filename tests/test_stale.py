@@ -12,6 +12,7 @@ from semedit.batch.holdings import holdings
 from semedit.batch.workspace import Workspace
 from semedit.cli.app import app
 from semedit.media.masks import read_labels, write_labels
+from semedit.tasks import used_by
 from semedit.tasks.demo import examples
 from semedit.tasks.sheet import default_columns, sheet
 
@@ -95,8 +96,38 @@ def test_a_map_corrected_by_hand_is_kept_and_edited_by(folder: Path) -> None:
         assert np.array_equal(read_labels(path), drawn)
     row, _ = semedit("edit", "--mask", path, "a", "-o", "steps=1", "--work", work)
     assert row["status"] == "done" and row["figures"]["region"][0] > 0.05
-    semedit("parse", "a", "--overwrite", "--work", work)
-    assert not np.array_equal(read_labels(path), drawn)
+    (row, _) = semedit("status", "a", "--work", work)
+    assert row["map"] == "by hand"
+    for kept, command in (
+        ("a~by-hand", ("parse", "a")),
+        ("a~by-hand-2", ("align", folder / "raw")),
+    ):
+        write_labels(path, drawn)
+        row = semedit(*command, "--overwrite", "--work", work)[0]
+        assert row["warnings"] == [f"masks/a.png was changed by hand, kept as masks/{kept}.png"]
+        assert not np.array_equal(read_labels(path), drawn)
+        assert np.array_equal(read_labels(work / "masks" / f"{kept}.png"), drawn)
+    *rows, _ = semedit("status", "--work", work)
+    assert [(row["name"], row["map"]) for row in rows] == [("a", "made"), ("b", "made")]
+
+
+def test_a_map_that_no_command_made_is_kept(folder: Path) -> None:
+    path = folder / "work/masks/a.png"
+    semedit("align", folder / "raw", "--parse", "none", "--overwrite", "--work", folder / "work")
+    assert not path.exists()
+    write_labels(path, np.full((256, 256), 14))
+    before = path.read_bytes()
+    semedit("align", folder / "raw", "--parse", "none", "--overwrite", "--work", folder / "work")
+    row, *_ = semedit("parse", "--work", folder / "work")
+    assert path.read_bytes() == before and "by hand" in row["warnings"][0]
+
+
+def test_a_face_record_that_was_changed_by_hand_is_set_aside_as_no_face(folder: Path) -> None:
+    record = folder / "work/faces/a.json"
+    record.write_text(record.read_text().replace('"size": 256', '"size": 255'))
+    (row, *_) = semedit("align", folder / "raw", "--overwrite", "--work", folder / "work")
+    assert "kept as faces/a~by-hand.json.kept" in row["warnings"][0]
+    assert Workspace(folder / "work").faces() == ["a", "b"]
 
 
 def test_status_tells_what_is_there_and_what_comes_next(folder: Path) -> None:
@@ -162,6 +193,29 @@ def test_commands_tell_what_became_of_photographs(folder: Path) -> None:
     assert result.exit_code == 0 and result.output.count("is not there, so nothing tells") == 1
     *rows, _ = semedit("status", "--work", work)
     assert {row["photograph"] for row in rows} == {"away"}
+
+
+def test_receipts_name_all_that_was_read(folder: Path) -> None:
+    space, work = Workspace(folder / "work"), ("b", "--work", folder / "work")
+    edit = ("edit", "--direction", "young", "--from", "01-smiling+2", *work)
+    assert semedit(*edit)[0]["name"] == "b/02-young+2"
+    receipt = space.receipt("edit", "b/02-young+2")
+    assert receipt is not None
+    assert receipt["inputs"]["now"][0] == "edits/b/01-smiling+2.labels.png"
+    assert semedit(*edit)[0]["status"] == "uptodate"
+    path = space.path("edits", "b/01-smiling+2", ".labels.png")
+    write_labels(path, 18 - read_labels(path))  # drawn over by hand
+    assert semedit(*edit)[0]["name"] == "b/03-young+2"
+    semedit("turntable", "--frames", "2", *work)
+    semedit("edit", "--direction", "smiling", "--strength", "-1:1:2", *work)
+    for command, name in (("turntable-gif", "b"), ("sweep", "b/smiling")):
+        receipt = space.receipt(command, name)
+        assert receipt is not None and used_by("heads-128").items() <= receipt["weights"].items()
+    write_labels(folder / "drawn.png", read_labels(space.path("masks", "b", ".png")))
+    drawn = ("--mask", folder / "drawn.png", "--from", "none", "-o", "steps=1")
+    semedit("edit", *drawn, "--work", folder / "work")
+    receipt = space.receipt("draw", "drawn")
+    assert receipt is not None and "landmarks" in receipt["weights"]
 
 
 # Labels ------------------------------------------------------------------------------------------

@@ -332,6 +332,7 @@ class Loop:
         try:
             # An old receipt goes first: it must never vouch for a mixture of old and new files.
             with _writing():
+                kept = self._aside(one)
                 space.receipt_path(self.run.command, item.name).unlink(missing_ok=True)
                 outputs = {space.relative(path): reading.digest(path) for path in result.write()}
         except SemeditError as error:
@@ -339,8 +340,16 @@ class Loop:
                 raise
             return self._fail(one, error)
         seconds = one.seconds + time.perf_counter() - begun
-        told = (tuple(outputs), tuple(result.warnings), result.figures, None, seconds)
+        told = (tuple(outputs), (*kept, *result.warnings), result.figures, None, seconds)
         return self._write(one, Outcome(item.name, "done", *told), outputs, batch)
+
+    def _aside(self, one: _Ready) -> list[str]:
+        """Set aside what was made by hand and is to be made anew; returns what to say of it."""
+        if not self.run.overwrite:
+            return []
+        made = self.run.hand_made(one.item, one.before)
+        keep = self.run.workspace.keep_by_hand
+        return [f"{path} was changed by hand, kept as {keep(path)}" for path in made]
 
     def _fail(self, one: _Ready, error: BaseException, warnings: Sequence[str] = ()) -> Outcome:
         if isinstance(error, SemeditError):

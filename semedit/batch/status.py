@@ -11,7 +11,6 @@ from semedit.batch.origins import photograph
 from semedit.batch.places import unlabelled
 from semedit.batch.workspace import ASIDE, STEPS, Workspace, parameters_in
 from semedit.errors import InputError, OptionError
-from semedit.faces import photo_of
 from semedit.media import reading
 from semedit.media.files import is_temporary
 
@@ -135,13 +134,7 @@ def _next(one: Holding, changed: str, stale: Sequence[str], inverted: bool) -> s
 def _map(space: Workspace, one: Holding) -> str:
     if one.map is None:
         return "none"
-    path = space.relative(one.map)
-    for command in ("parse", "align"):
-        receipt = space.receipt(command, one.name if command == "parse" else photo_of(one.name))
-        if receipt and path in receipt["outputs"]:
-            edited = space.fate(path, receipt["outputs"][path]) == "edited"
-            return "by hand" if edited else "made"
-    return "made"
+    return "by hand" if space.fate(space.relative(one.map), "") == "edited" else "made"
 
 
 def _turntable(space: Workspace, one: Holding) -> str:
@@ -207,7 +200,7 @@ def _face_of(name: str, in_folder: bool, known: set[str]) -> str:
     what has a label are still its own."""
     if in_folder:
         return ASIDE.sub("", name.rpartition("/")[0])
-    return name if name in known else unlabelled(name)[0]
+    return name if name in known else unlabelled(ASIDE.sub("", name))[0]
 
 
 def summary(found: Sequence[FaceStatus]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -81,7 +82,8 @@ RECEIPT = {
 
 
 CROP = "crop_sha256"  # of the picture that was inverted, in a latent's meta
-ASIDE = re.compile(r"~before-[1-9][0-9]*$", re.ASCII)  # what set_aside adds to a face's name
+# What set_aside and keep_by_hand add to names.
+ASIDE = re.compile(r"~(before-[1-9][0-9]*|by-hand(-[1-9][0-9]*)?)$", re.ASCII)
 
 
 log = logging.getLogger(__name__)
@@ -304,6 +306,21 @@ class Workspace:
                 if receipt and path in receipt["outputs"]:
                     found.add(receipt["outputs"][path])
         return found
+
+    def keep_by_hand(self, path: str) -> str:
+        """Set a file aside that was made by hand, because a command is to make it anew.
+
+        Args: path: relative to the workspace. Returns: where it is now, likewise.
+        """
+        place = self.root / path
+        read = ".kept" if place.suffix == ".json" else ""  # or it would be a face's record
+        for number in itertools.count(1):
+            more = f"-{number}" if number > 1 else ""
+            aside = place.with_name(f"{place.stem}~by-hand{more}{place.suffix}{read}")
+            if not os.path.lexists(aside):
+                break
+        place.replace(aside)
+        return self.relative(aside)
 
     def relative(self, path: Path) -> str:
         """A path as receipts show it: relative inside the workspace, else as it is."""

@@ -166,7 +166,7 @@ class Edit(OnGenerator):
             inputs["crop"] = run.workspace.path("faces", name, ".png")
         inputs |= original_inputs(run.workspace, name, self.start)
         item = Item(name, inputs, data=run.workspace)
-        return next_step(run, name, self.label, item, self.start)
+        return next_step(run, name, self.label, item, self.start, beside=_map_beside)
 
     def load(self, item: Item) -> Source:
         original, warning = read_original(item.inputs, self.generator)
@@ -176,8 +176,7 @@ class Edit(OnGenerator):
     def _loaded(self, item: Item) -> Source:
         latent = read_latent(item.inputs["latent"], self.generator)
         own = read_labels(item.inputs["labels"])
-        step = item.inputs["latent"].with_suffix(".labels.png")
-        now = read_labels(step) if step.is_file() else own
+        now = read_labels(item.inputs["now"]) if "now" in item.inputs else own
         if "donor" in item.inputs:
             donor = read_donor(item.inputs["donor"], self.generator)
             return self.source(latent, own, now, donor=donor)
@@ -358,6 +357,12 @@ def _labels_at(output: Output, size: tuple[int, ...]) -> np.ndarray:
     assert output.seg is not None  # as `labelled` has it
     found: np.ndarray = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
     return found
+
+
+def _map_beside(latent: Path) -> dict[str, Path]:
+    """The label map of a step."""
+    path = latent.with_suffix(".labels.png")
+    return {"now": path} if path.is_file() else {}
 
 
 def _edited(item: Item) -> bool:

@@ -102,12 +102,10 @@ class Restyle(OnGenerator):
     def _item(self, run: Run, name: str, inputs: dict[str, Path]) -> Item:
         face = {"face": run.workspace.path("faces", name, ".json")}
         item = Item(name, {**inputs, **face}, data=run.workspace)
-        return next_step(run, name, self.label, item, self.start, photo=True)
+        return next_step(run, name, self.label, item, self.start, True, _picture_beside)
 
     def load(self, item: Item) -> RestyleInput:
-        source = item.inputs["latent"]
-        # A step's latent has its picture beside it.
-        image = read_aligned(source.with_suffix(".png"))
+        image = read_aligned(item.inputs.get("picture", item.inputs["latent"]))
         c = torch.from_numpy(np.array(read_face(item.inputs["face"]).c, np.float32))[None]
         reference = item.inputs.get("reference")
         return RestyleInput(
@@ -149,3 +147,8 @@ class Restyle(OnGenerator):
         write_image(picture, pixels, mark=self.mark)
         latent.save(path)
         return [picture, path]
+
+
+def _picture_beside(latent: Path) -> dict[str, Path]:
+    """The picture of a step or an inversion; an aligned face is one itself."""
+    return {} if latent.suffix == ".png" else {"picture": latent.with_suffix(".png")}
