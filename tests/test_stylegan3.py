@@ -24,6 +24,7 @@ from semedit.generators import load_generator
 from semedit.generators.stylegan3.filters import down, lowpass, up
 from semedit.generators.stylegan3.stylegan3 import StyleGAN3, StyleGAN3Config
 from semedit.latents import Latent
+from semedit.tasks import steps
 
 C = torch.zeros(1, 25)
 
@@ -153,10 +154,19 @@ def test_moves_add_up_and_none_is_none() -> None:
     torch.testing.assert_close(generator.synthesis(both.codes, C).image[1], still)
 
 
+def test_steps_say_what_they_do() -> None:
+    step = steps.placed((0.1, -0.05), 20.0, ["down=0.2"])
+    assert step.words == ("--shift", "0.1,-0.05", "--rotate", "20", "-o", "down=0.2")
+    assert step.task().method == Place(0.1, 0.2, 20.0)
+    assert steps.placed(None, 5.0).task().method == Place(turn_deg=5.0)
+    with pytest.raises(OptionError, match="a shift has two numbers"):
+        steps.placed((0.1,), None)
+
+
 def test_others_cannot_shift() -> None:
     generator = small_stylegan2()
     latent = Latent(generator.mean_codes(), C, "small", "", "optimize")
-    with pytest.raises(TraitError, match="place needs place, which small lacks"):
+    with pytest.raises(TraitError, match="place needs shift, which small lacks"):
         Place(right=0.1)(generator, latent)
 
 
