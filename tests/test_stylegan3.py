@@ -315,3 +315,15 @@ def test_a_bare_state_dict_is_of_the_published_settings(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="where semedit's is of") as error:
         examine(tmp_path / "other.pt")
     assert "import the pickle" in str(error.value.hint)
+
+
+def test_one_class_of_several_is_chosen(nvidia: list[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generator = StyleGAN3(replace(small_stylegan3().config, c_dim=3))
+    path = nvidia_pickle(tmp_path / "classes.pkl", nvidia_tensors(generator))
+    with pytest.raises(WeightsError, match="3 classes"):
+        examine(path)
+    examine(path, 1).write("one")
+    found, z = load_generator("one"), torch.randn(2, 6)
+    wanted = generator.mapping(z, torch.tensor([[0.0, 1.0, 0.0]]).expand(2, 3))["ws"]
+    torch.testing.assert_close(found.mapping(z, C)["ws"], wanted, rtol=1e-4, atol=1e-5)

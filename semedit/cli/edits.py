@@ -115,8 +115,8 @@ def edit(
     ] = None,
     start: From = None,
 ) -> None:
-    """Edit faces by an edited label map, along a direction, by regions of another face, or by the
-    style of a region.
+    """Edit faces by an edited label map, along a direction, by regions of another face, by the
+    style of a region, or by their place in the picture.
 
     A strip of strengths is only a picture, sweeps/NAME/DIRECTION.png; it does not become a step in
     the face's chain of edits. Edits of a region in one pass need heads-l2sae-128 or other weights
