@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from command_line import semedit
+from every_command import write_face, write_generator
 from tiny import Painter, TinyFaceNet, small_eg3d, small_stylegan2, small_stylegan3
 from torch import Tensor
 
 from semedit import cameras, latents, losses
+from semedit.batch.workspace import Workspace
 from semedit.editors import Mask, Transfer
 from semedit.faces import networks, parsing, pipeline
 from semedit.generators import Labelled, judge, with_labels
 from semedit.inverters import Optimize
 from semedit.latents import Latent
+from semedit.media.masks import write_labels
 from semedit.renders import render_frames
 from semedit.runtime import torchvision_ops
 
@@ -177,3 +182,20 @@ def test_published_parsers_give_gradients(name: str, monkeypatch: pytest.MonkeyP
     seg.square().sum().backward()
     assert bool(image.grad.any())
     assert parser(image).shape == (1, 19, 32, 32)
+
+
+def test_receipts_name_the_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setattr(pipeline.weights, "on_disk", lambda name: name == "faces")
+    work, drawn = tmp_path / "work", torch.full((64, 64), GREEN)
+    write_face(work, "a", 200)
+    drawn[:30] = RED
+    write_labels(tmp_path / "map.png", drawn)
+    few = ("-o", "steps=1", "-o", "perceptual=none", "--work", work, "--json")
+    chosen = ("-w", write_generator(tmp_path, "stylegan2"), *few)
+    semedit("invert", "--method", "optimize", *chosen)
+    semedit("edit", "--mask", tmp_path / "map.png", *chosen)
+    space = Workspace(work)
+    receipt = space.receipt("edit", "a/01-mask")
+    assert receipt["figures"]["parser"] == "builtin" and "faces" in receipt["weights"]
+    assert space.path("edits", "a/01-mask", ".labels.png").is_file()

@@ -24,6 +24,7 @@ from semedit.generators import load_generator
 from semedit.generators.stylegan3.filters import down, lowpass, up
 from semedit.generators.stylegan3.stylegan3 import StyleGAN3, StyleGAN3Config
 from semedit.latents import Latent
+from semedit.tasks import steps
 
 C = torch.zeros(1, 25)
 
@@ -153,10 +154,19 @@ def test_moves_add_up_and_none_is_none() -> None:
     torch.testing.assert_close(generator.synthesis(both.codes, C).image[1], still)
 
 
+def test_steps_say_what_they_do() -> None:
+    step = steps.placed((0.1, -0.05), 20.0, ["down=0.2"])
+    assert step.words == ("--shift", "0.1,-0.05", "--rotate", "20", "-o", "down=0.2")
+    assert step.task().method == Place(0.1, 0.2, 20.0)
+    assert steps.placed(None, 5.0).task().method == Place(turn_deg=5.0)
+    with pytest.raises(OptionError, match="a shift has two numbers"):
+        steps.placed((0.1,), None)
+
+
 def test_others_cannot_shift() -> None:
     generator = small_stylegan2()
     latent = Latent(generator.mean_codes(), C, "small", "", "optimize")
-    with pytest.raises(TraitError, match="place needs place, which small lacks"):
+    with pytest.raises(TraitError, match="place needs shift, which small lacks"):
         Place(right=0.1)(generator, latent)
 
 
@@ -305,3 +315,15 @@ def test_a_bare_state_dict_is_of_the_published_settings(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="where semedit's is of") as error:
         examine(tmp_path / "other.pt")
     assert "import the pickle" in str(error.value.hint)
+
+
+def test_one_class_of_several_is_chosen(nvidia: list[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generator = StyleGAN3(replace(small_stylegan3().config, c_dim=3))
+    path = nvidia_pickle(tmp_path / "classes.pkl", nvidia_tensors(generator))
+    with pytest.raises(WeightsError, match="3 classes"):
+        examine(path)
+    examine(path, 1).write("one")
+    found, z = load_generator("one"), torch.randn(2, 6)
+    wanted = generator.mapping(z, torch.tensor([[0.0, 1.0, 0.0]]).expand(2, 3))["ws"]
+    torch.testing.assert_close(found.mapping(z, C)["ws"], wanted, rtol=1e-4, atol=1e-5)

@@ -148,8 +148,8 @@ def edit(
     into_photo: IntoPhoto = False,
     seed: Seed = 0,
 ) -> None:
-    """Edit faces by an edited label map, along a direction, by regions of another face, or by the
-    style of a region.
+    """Edit faces by an edited label map, along a direction, by regions of another face, by the
+    style of a region, or by their place in the picture.
 
     A strip of strengths is only a picture, sweeps/NAME/DIRECTION.png; it does not become a step in
     the face's chain of edits. Pictures of edits keep the photograph where nothing changed;

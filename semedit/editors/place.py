@@ -28,7 +28,7 @@ class Place(Editor):
     """
 
     way: ClassVar[Way] = "place"
-    requires: ClassVar[frozenset[str]] = frozenset({"place"})
+    requires: ClassVar[frozenset[str]] = frozenset({"shift"})
     right: float = 0.0  # shift, as a share of the picture's width
     down: float = 0.0  # shift, as a share of the picture's height
     turn_deg: float = 0.0  # turn to the left about the picture's middle, degrees

@@ -12,7 +12,7 @@ synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions",
 "slices" (of a code's channels, each of which answers for a region: `region_logits`), "texture"
 (the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others),
 "field" (density and colour at points of the box: `field`, `sigma`), "borrow" (codes take a donor's
-regions: `borrow`), "place" (the code of that name shifts and turns the face in its picture).
+regions: `borrow`), "shift" (the code "place" shifts and turns a face within its picture).
 To add a generator: write its file, add its line to GENERATORS.
 """
 

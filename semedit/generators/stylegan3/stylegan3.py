@@ -122,7 +122,7 @@ def room(before: Stage, after: Stage) -> int:
 class StyleGAN3(Mapped):
     """StyleGAN3, from NVIDIA's checkpoints (`semedit weights import`)."""
 
-    traits: frozenset[str] = frozenset({"ws", "place"})
+    traits: frozenset[str] = frozenset({"ws", "shift"})
 
     def __init__(self, config: StyleGAN3Config, name: str = "stylegan3") -> None:
         super().__init__(config, config.layers + 2)
