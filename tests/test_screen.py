@@ -325,6 +325,24 @@ def test_sliders_views_and_textures_chain_with_undo(painting):
     edited(painting, 0)
 
 
+def test_many_faces_are_found_by_their_names(browser, server):
+    page = browser.new_page()
+    page.set_default_timeout(WAIT_MS)
+
+    def as_if_many(route):
+        offers = route.fetch().json()
+        offers["faces"] += [f"holiday/Ana {i}" for i in range(30)]
+        route.fulfill(json=offers)
+
+    page.route("**/faces", as_if_many)
+    page.goto(server[0])
+    page.locator("#faces button").nth(31).wait_for()
+    page.get_by_label("Find a face by its name").fill("ana 2")
+    shown = page.locator("#faces button:visible").all_inner_texts()
+    assert shown == ["holiday/Ana 2", *(f"holiday/Ana {i}" for i in range(20, 30))]
+    page.close()
+
+
 def test_finish_tells_of_its_progress_and_is_cancelled(painting, work):
     x, y, half = mouth_of(work)
     choose(painting, "mouth inside")

@@ -22,7 +22,7 @@ from rich.console import Console
 from semedit.batch.holdings import Event, Holding, holding, holdings, numbers
 from semedit.batch.status import status
 from semedit.batch.workspace import FORMAT, Workspace
-from semedit.errors import InputError, MaskError, NothingMatchedError, OptionError
+from semedit.errors import InputError, MaskError, NothingMatchedError, OptionError, SemeditError
 from semedit.faces import photo_of
 from semedit.media.files import write_bytes
 from semedit.media.labels import LABELS
@@ -394,8 +394,36 @@ def test_maps_must_be_maps_of_the_faces_size(studio, work, tmp_path):
     for wrong in (small, photo):
         with pytest.raises(MaskError):
             studio.keep_map("face", wrong.read_bytes())
-    with pytest.raises(InputError, match="the map that was sent"):
+    for suffix in ("BMP", "GIF"):  # of the right colours and size
+        file = io.BytesIO()
+        Image.open(io.BytesIO(painted(work)[0])).save(file, suffix)
+        with pytest.raises(InputError, match="no PNG file"):
+            studio.keep_map("face", file.getvalue())
+    with pytest.raises(InputError, match="no PNG file"):
         studio.keep_map("face", b"<svg onload=alert(1)>")
+
+
+def test_a_map_of_another_size_is_not_even_decoded(studio, work, monkeypatch):
+    data = bytearray(painted(work)[0])
+    data[16:24] = struct.pack(">II", 30_000, 30_000)
+    monkeypatch.setattr("semedit.web.studio.read_labels", lambda path: pytest.fail("decoded"))
+    monkeypatch.setattr(studio, "_own", lambda name: np.zeros((256, 256), np.int64))
+    with pytest.raises(MaskError, match="30000 x 30000 pixels, the face 256 x 256"):
+        studio.keep_map("face", bytes(data))
+
+
+@pytest.mark.parametrize("folder", ["drawn", "drawn/face", "edits"])
+def test_nothing_is_saved_through_a_link_that_leads_out(own, tmp_path, folder):
+    from semedit.web.studio import Studio
+
+    (tmp_path / "elsewhere").mkdir()
+    (own / folder).parent.mkdir(exist_ok=True)
+    (own / folder).symlink_to(tmp_path / "elsewhere")
+    studio = Studio(Workspace(own))
+    chain = [{"kind": "mask", "map": studio.keep_map("face", painted(own)[0])}]
+    with pytest.raises(SemeditError, match="leads out of"):
+        studio.save("face", "latents", chain, silent)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 # Server ------------------------------------------------------------------------------------------
@@ -440,6 +468,9 @@ def test_nothing_is_answered_without_the_token(address):
     [
         {"host": "evil.example"},
         {"host": "evil.example:80"},
+        {"host": ""},
+        {"host": "127.0.0.1"},
+        {"host": "127.0.0.1:1"},
         {"origin": "http://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:1"},
@@ -448,8 +479,29 @@ def test_nothing_is_answered_without_the_token(address):
     ],
 )
 def test_another_host_or_origin_is_refused(address, headers):
-    for method, path, body in (("GET", "faces", None), ("POST", "faces/0/edit", b"{}")):
-        assert ask(address, path, method, body, **JSON, **headers)[:2] == (403, b"")
+    for method, path, body in (
+        ("GET", "", None),
+        ("GET", "faces", None),
+        ("POST", "faces/0/edit", b"{}"),
+        ("POST", "faces/0/save", b"{}"),
+        ("OPTIONS", "faces/0/save", None),
+    ):
+        status, said, told = ask(address, path, method, body, **JSON, **headers)
+        assert (status, said) == (403, b"")
+        assert not [name for name in told if name.startswith("access-control")]
+
+
+@pytest.mark.localhost
+def test_only_this_machine_reaches_the_page(address):
+    """The kernel's list of listening sockets has the port at 127.0.0.1, and nowhere else."""
+    lists = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    if not lists[0].is_file():
+        pytest.skip("needs Linux")
+    rows = [row.split() for one in lists if one.is_file() for row in one.open()]
+    port, listens = f":{urlsplit(address).port:04X}", "0A"
+    found = [row[1] for row in rows if row[1].endswith(port) and row[3] == listens]
+    assert found == [f"0100007F{port}"]
+    assert len(urlsplit(address).path.strip("/")) >= 32  # 24 random bytes
 
 
 @pytest.mark.localhost
@@ -497,6 +549,8 @@ def test_uploads_are_maps_of_a_size(address, work):
         status, body, _ = ask(address, to, "POST", wrong)
         assert status == 422 and b"the map that was sent" in body
     assert ask(address, to, "POST", b"0" * (9 << 20))[0] == 413
+    assert ask(address, to, "POST", iter([b"0" * (1 << 20)] * 9))[0] == 413  # of untold length
+    assert ask(address, "faces/0/edit", "POST", iter([b"0" * (1 << 20)] * 9), **JSON)[0] == 413
     assert ask(address, to, "GET")[0] == 405
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import shlex
+import struct
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ import torch
 
 from semedit import cameras, latents, weights
 from semedit.batch import Outcome
+from semedit.batch.places import check_folder
 from semedit.batch.workspace import Workspace, step_number
 from semedit.directions.directions import directions_for
 from semedit.editors import EDITORS
@@ -44,6 +46,7 @@ from semedit.tasks.steps import Step
 
 STATES = 12  # chains whose outcome is remembered
 MAPS = 64  # drawn maps that are remembered
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # how such files begin; width and height follow
 LONGEST = 40  # steps of a chain
 DRAWN = "drawn"  # folder of the workspace for maps that were drawn on the page
 WIDEST_DEG = (45.0, 25.0)  # yaw and pitch that the page offers at most
@@ -180,8 +183,10 @@ class Studio:
         """Remember a drawn label map; returns what it is called in a chain.
 
         Args:   data: a PNG file of the size of the face's own map, in the colours of the labels.
-        Raises: InputError, MaskError: it is not one.
+        Raises: InputError, MaskError: it is not one; that of another size is not decoded at all.
         """
+        own = self._own(name).shape
+        _check_size(data, own)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "map.png")
             path.write_bytes(data)
@@ -190,10 +195,6 @@ class Studio:
             except SemeditError as error:
                 told = error.message.removeprefix(f"{path}: ")
                 raise type(error)(f"the map that was sent: {told}", error.hint) from error
-        own = self._own(name).shape
-        if drawn.shape != own:
-            wrong, right = (f"{shape[1]} x {shape[0]}" for shape in (drawn.shape, own))
-            raise MaskError(f"the map is {wrong} pixels, the face {right}")
         digest = hashlib.sha256(drawn.astype(np.uint8).tobytes()).hexdigest()[:16]
         self._maps[digest] = drawn
         self._maps.move_to_end(digest)
@@ -334,12 +335,14 @@ class Studio:
     def save(self, name: str, start: str, chain: Chain, progress: Progress) -> list[Outcome]:
         """Do a chain of edits as the command line does: drawn maps, steps, receipts.
 
-        Raises: SemeditError: a step failed, or another run holds the workspace.
+        Raises: SemeditError: a step failed, a folder leads elsewhere, or another run holds the
+            workspace.
         """
         found, at = [], start
         with self.space.locked():
             for given, path in zip(chain, self.places(name, chain), strict=True):
                 if path is not None and not path.is_file():
+                    check_folder(self.space.root, path.parent)
                     write_labels(path, self._map(given["map"]))
                 task = self._task(self.step(given, path), name, at, progress)
                 found.append(self._performed(task))
@@ -405,6 +408,18 @@ class Studio:
         )
         with self.space.locked():
             return self._performed(task)
+
+
+def _check_size(data: bytes, shape: tuple[int, ...]) -> None:
+    """Raise unless the head of a PNG file tells this shape, [H,W]."""
+    if not data.startswith(PNG) or len(data) < len(PNG) + 8:
+        raise InputError("the map that was sent is no PNG file", "reload the page")
+    width, height = struct.unpack_from(">II", data, len(PNG))
+    if (height, width) != shape:
+        raise MaskError(
+            f"the map that was sent is {width} x {height} pixels, the face {shape[1]} x {shape[0]}",
+            "reload the page",
+        )
 
 
 def _silent(done: int, total: int) -> None:
