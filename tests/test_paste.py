@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import semedit, statuses
+from command_line import FAST_EDIT, FAST_INVERT, semedit, statuses
 from PIL import Image, ImageCms, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
@@ -29,6 +29,7 @@ from semedit.media.pixels import to_tensor
 from semedit.media.rewriting import rewrite, written_suffix
 from semedit.renders.pasting import changed_weight, newness, paste
 from semedit.tasks import paste as pasting_task
+from semedit.tasks.demo import examples
 
 MARK = b"compositeWithTrainedAlgorithmicMedia"
 
@@ -135,7 +136,7 @@ def test_the_likeness_of_structure_is_that_of_ssim() -> None:
 
     covariance = mean(c * e) - mean(c) * mean(e)
     variances = mean(c * c) - mean(c) ** 2 + mean(e * e) - mean(e) ** 2
-    share = np.clip((0.9 - (2 * covariance + 16) / (variances + 16)) / 0.5, 0, 1)
+    share = np.clip((0.8 - (2 * covariance + 16) / (variances + 16)) / 0.6, 0, 1)
     assert found[20, 17] == pytest.approx(share**2 * (3 - 2 * share), abs=2e-3)
 
 
@@ -424,13 +425,23 @@ class Folder:
         latent.write_bytes(b"inverted")
         return crop
 
-    def edit(self, face: str, step: str, pixels: np.ndarray, of: Path | None = None) -> Path:
+    def edit(
+        self,
+        face: str,
+        step: str,
+        pixels: np.ndarray,
+        of: Path | None = None,
+        latent_: Latent | None = None,
+    ) -> Path:
         """A finished step, made from the inversion or another step's latent."""
         picture = self.space.path("edits", f"{face}/{step}", ".png")
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(picture)
         latent = picture.with_suffix(".safetensors")
-        latent.write_bytes(step.encode())
+        if latent_ is None:
+            latent.write_bytes(step.encode())
+        else:
+            latent_.save(latent)
         source = of or self.space.path("latents", face, ".safetensors")
         self.receipt("attr", f"{face}/{step}", {"latent": source}, [picture, latent])
         return latent
@@ -651,10 +662,8 @@ def test_an_edit_is_drawn_again_at_the_photographs_own_size(
     codes, c = generator.sample(1)
     latent = Latent(codes, c, "tiny", latents.fingerprint(generator), "hybrid")
     latent.save(folder.space.path("latents", "a", ".safetensors"))
-    step = folder.edit("a", "01-smiling", brighter(crop, blot(48, 10, 10, 4, 60)))
-    latent.save(step)
-    before = {"latent": folder.space.path("latents", "a", ".safetensors")}
-    folder.receipt("attr", "a/01-smiling", before, [step.with_suffix(".png"), step])
+    drawing = brighter(crop, blot(48, 10, 10, 4, 60))
+    step = folder.edit("a", "01-smiling", drawing, latent_=latent)
     (line, _) = folder.paste()
     assert seen == [(1, 3, 120, 120)] and line["figures"]["scale"] == [1.0]
     x, y = QUAD.mean(0).astype(int)
@@ -688,3 +697,29 @@ def test_status_and_sheet_know_what_is_pasted(folder: Folder) -> None:
     crop = np.asarray(Image.open(folder.space.path("faces", "süb/a", ".png")))
     folder.edit("süb/a", "02-old", brighter(crop, blot(64, 20, 20, 5, 60)))
     assert told() == "stale"
+    sheet = ("sheet", "--work", folder.space.root, "--columns", "photograph,pasted,edit")
+    semedit(*sheet, "--output", folder.raw / "sheet.png")
+    cells = np.split(read_photo(folder.raw / "sheet.png").pixels, 3, 1)
+    assert cells[1].std() > 5  # it is not left empty
+
+
+def test_edits_chain_it_and_recipes_know_it(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    shutil.copyfile(examples()[0], raw / "a.png")
+    work = ("--work", tmp_path / "work", "--json")
+    semedit("align", raw, *work)
+    semedit("invert", *FAST_INVERT, *work)
+    lines = semedit("attr", "--smiling", "--into-photo", *FAST_EDIT, *work)
+    assert [line["command"] for line in lines] == ["attr", "attr", "paste", "paste"]
+    path = tmp_path / "work" / "pasted" / "a.png"
+    photo, found = (read_photo(one).pixels for one in (raw / "a.png", path))
+    assert photo.shape == found.shape
+    strip = ("edit", "--direction", "smiling", "--strength", "-1:1:3", "--into-photo")
+    assert "needs a step" in semedit(*strip, "--work", tmp_path / "work", code=2)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'work = "{tmp_path / "work"}"\n[[step]]\ncommand = "attr"\nsmiling = true\n'
+        'into_photo = true\n[[step]]\ncommand = "paste"\nfrom = "01-smiling"\n'
+    )
+    assert "2 of 2, paste" in semedit("run", recipe, "--dry-run")

@@ -24,7 +24,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue: ITU-R
 FEATHER = 0.02  # of the crop's side: over so much an edit fades out around what it changed
 EDGE = 0.03  # the same towards the crop's own border
 STEADY = 4.0  # levels of 255: structure weaker than that is none
-ALIKE, OTHER = 0.9, 0.4  # likeness of structure from which nothing is new, to which all is
+ALIKE, OTHER = 0.8, 0.2  # likeness of structure from which nothing is new, to which all is
 RING = 0.15  # of the crop's side: so far around the change grain is looked at
 SEED = 0  # of the grain
 
