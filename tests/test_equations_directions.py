@@ -505,7 +505,7 @@ def test_what_a_published_file_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     path = path.with_suffix(".npz")
     assert read()[0][1] is arrays["w"]
     arrays["w"] = torch.ones(4, dtype=torch.int64)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"file.npz: w holds int64"):
         read()
     for wrong in (torch.zeros(304), torch.full((304,), torch.nan), torch.ones(4)):
         with pytest.raises((InputError, LatentError)):
