@@ -79,10 +79,12 @@ def _show(found: list[FaceStatus]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("face", "photograph", "map", "inverted", "edits", "turntable", "next")
+    table = Table("face", "photograph", "map", "inverted", "edits", "turntable", "pasted", "next")
     for one in found:
         edits = ", ".join(one.edits)
-        cells = (one.name, one.photograph, one.map, one.inverted, edits, one.turntable, one.next)
+        inverted = ", ".join(filter(None, (one.inverted, *one.labels)))
+        first = (one.name, one.photograph, one.map, inverted, edits)
+        cells = (*first, one.turntable, one.pasted, one.next)
         table.add_row(*(escape(printable(cell)) for cell in cells))
     stdout.print(table)
     for one in found:

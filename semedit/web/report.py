@@ -162,7 +162,10 @@ def _one(face: Holding, side: int) -> dict[str, Any]:
         Shown("crop", _photo(face.crop, side)),
         Shown("map", _map(face.map, side)),
         Shown("inversion", _photo(face.inversion, side)),
+        Shown("pasted", _photo(face.pasted, side)),
     ]
+    named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
+    pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
     return {
         "face": face,
         "figures": _figures(face),

@@ -29,10 +29,11 @@ from semedit.batch.workspace import Workspace, step_number
 from semedit.directions.directions import directions_for
 from semedit.editors import EDITORS
 from semedit.errors import InputError, MaskError, OptionError, SemeditError, WeightsError
+from semedit.faces.attributes import known_attributes
 from semedit.inverters import INVERTERS
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
-from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.labels import REGIONS
 from semedit.media.masks import write_labels
 from semedit.media.pixels import to_uint8
 from semedit.options import build_method
@@ -40,6 +41,7 @@ from semedit.tasks import load_generator, read_face, run_task, steps
 from semedit.tasks.donors import read_donor
 from semedit.tasks.edit import Edit
 from semedit.tasks.invert import Invert
+from semedit.tasks.original import Original, original_inputs, read_original
 from semedit.tasks.steps import Step
 
 STATES = 12  # chains whose outcome is remembered
@@ -59,7 +61,8 @@ class State:
     """What a chain of edits comes to.
 
     Attributes:
-        pixels: uint8 [R,R,3] in the face's own view.
+        pixels: uint8 in the face's own view, as `semedit edit` writes them: [R,R,3], or behind an
+            edit at the photograph's size [S,S,3].
         now: int64 [S,S], its label map at the size of the photograph's own.
         told: figures of the last step; warnings: remarks on it.
     """
@@ -96,14 +99,14 @@ class Studio:
         generator_name: str = "heads-128",
         device: str = "cpu",
         mark: bool = True,
-        seed: int = 0,
     ) -> None:
         """Raises: NothingMatchedError: there is no face, or a name matches none."""
         self.space, self.generator_name = space, generator_name
-        self.device, self.mark, self.seed = device, mark, seed
+        self.device, self.mark = device, mark
         self.names = space.faces(names)
         self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
         self._states: OrderedDict[str, State] = OrderedDict()
+        self._kept: tuple[Any, Original | None] | None = None
 
     @cached_property
     def generator(self) -> Any:
@@ -120,13 +123,13 @@ class Studio:
             "generator": self.generator_name,
             "view_deg": turning if "camera" in traits else None,
             "directions": self._directions(),
-            "attributes": list(ATTRIBUTES),
+            "attributes": list(known_attributes()),
             "regions": [name for name in REGIONS if name not in ("face", "background")],
-            "draws": self._editor is not None or "seg" in traits,
+            "draws": True,
             "live": self._editor is not None,
-            "finishes": "seg" in traits,
+            "finishes": True,
             "textures": EDITORS["texture"].requires <= traits,
-            "transfers": bool({"seg", "regions"} & traits),
+            "transfers": True,
         }
 
     def _directions(self) -> list[str]:
@@ -153,12 +156,13 @@ class Studio:
         inverted = self.space.path("latents", name, ".safetensors").is_file()
         newest = self.space.source(name) if inverted else None
         base = self.space.path("latents", name, ".safetensors")
+        others = [f"latents@{label}" for label in self.space.inversions(name) if label]
         short = [step.removeprefix(f"{name}/") for step in self.space.steps(name)]
         return {
             "name": name,
             "size": len(own),
             "inverted": inverted,
-            "starts": ["latents", *short] if inverted else [],
+            "starts": ["latents", *others, *short] if inverted else [],
             "newest": "latents" if newest in (None, base) else newest.stem,
             "attributes": record.attributes or {},
         }
@@ -255,7 +259,7 @@ class Studio:
         key = self._key(name, start, chain)
         if key not in self._states:
             before = self.state(name, start, chain[:-1], _silent)
-            self._remember(key, self._after(name, before, chain[-1], progress))
+            self._remember(key, self._after(name, start, before, chain[-1], progress))
         self._states.move_to_end(key)
         return self._states[key]
 
@@ -283,7 +287,7 @@ class Studio:
         return self._states[key]
 
     def _after(
-        self, name: str, before: State, given: Mapping[str, Any], progress: Progress
+        self, name: str, start: str, before: State, given: Mapping[str, Any], progress: Progress
     ) -> State:
         """A state with one step more."""
         task = self._task(self.step(given), name, None, progress)
@@ -293,8 +297,16 @@ class Studio:
             donor = read_donor(self.space.source(task.donor), self.generator)
         source = task.source(before.latent, self._own(name), before.now, drawn, donor=donor)
         ((latent, told),) = task.edited([source])
-        pixels, now = task.shown(source, latent)
-        return State(latent, pixels, before.now if now is None else now, told, source.warnings)
+        pixels, now = task.shown(latent, source.size, self._original(name, start))
+        return State(latent, pixels, now, told, source.warnings)
+
+    def _original(self, name: str, start: str) -> Original | None:
+        """What the face's edits take their detail from; of the last face it is kept."""
+        inputs = original_inputs(self.space, name, start)
+        key = [(str(path), path.stat().st_mtime_ns) for path in inputs.values()]
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, read_original(inputs, self.generator)[0]
+        return self._kept[1]
 
     def _task(self, step: Step, name: str, start: str | None, progress: Progress) -> Edit:
         return step.task(
@@ -390,7 +402,6 @@ class Studio:
             build_method(INVERTERS[kind]),
             generator_name=self.generator_name,
             names=(name,),
-            seed=self.seed,
             device=self.device,
             mark=self.mark,
             progress=progress,

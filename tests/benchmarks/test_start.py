@@ -19,14 +19,12 @@ from semedit.tasks.demo import examples
 TORCH = ("-c", "import torch")
 # A command up to where it first reads a picture or a latent.
 UP_TO_WORK = """
-import os, sys
+import os
+from semedit import latents
 from semedit.media import decoding
 def stop(*arguments, **options):
     os._exit(0)
-decoding._pool.call = stop
-if sys.argv[1] == "turntable":
-    from semedit import latents
-    latents.load = stop
+decoding._pool.call = latents.load = stop
 from semedit.cli import main
 main()
 """
