@@ -330,6 +330,18 @@ def test_what_the_critic_is_told_and_its_gradient_penalty(monkeypatch: pytest.Mo
             assert torch.allclose(a, b, atol=1e-5), penalised
 
 
+def test_crops_in_which_nothing_changed_teach_nothing_and_spoil_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, batch = task(critic_from=0.0), pairs()
+    monkeypatch.setattr(torch, "rand", lambda *size: torch.tensor(0.0))  # with the penalty
+    nothing = Pairs(**{**vars(batch), "region": 0 * batch.region})
+    told = one.step(nothing, 0.5)
+    assert all(value == 0 for value in told.values())
+    for module in one.modules.values():
+        assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
 def test_a_network_that_is_taught_does_not_move_its_critic_and_fools_it_more() -> None:
     one, batch = task(), pairs()
     nn.init.normal_(one.network.last.weight, std=0.05)

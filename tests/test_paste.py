@@ -25,6 +25,7 @@ from semedit.faces import Face, align
 from semedit.latents import Latent
 from semedit.media import colours
 from semedit.media.photographs import read_photo
+from semedit.media.pixels import to_tensor
 from semedit.media.rewriting import rewrite, written_suffix
 from semedit.renders.pasting import changed_weight, newness, paste
 from semedit.tasks import paste as pasting_task
@@ -652,7 +653,8 @@ def test_an_edit_is_drawn_again_at_the_photographs_own_size(
     def drawn(_generator: Any, original: Any, _after: Any, _device: str) -> np.ndarray:
         seen.append(tuple(original.photo.shape))
         crop = np.rint((original.photo[0].permute(1, 2, 0).numpy() + 1) * 127.5)
-        return brighter(crop, blot(len(crop), len(crop) / 2, len(crop) / 2, 6, 60))
+        found = brighter(crop, blot(len(crop), len(crop) / 2, len(crop) / 2, 6, 60))
+        return to_tensor(found), None
 
     monkeypatch.setattr(pasting_task, "with_detail", drawn)
     folder.photograph("a", scenery())

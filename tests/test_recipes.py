@@ -17,7 +17,7 @@ from semedit.tasks.demo import examples
 
 RECIPE = """
 inputs = ["raw"]
-seed = 3
+batch = 2
 
 [[step]]
 command = "align"
@@ -88,11 +88,11 @@ def test_a_recipe_runs_its_steps_and_loads_models_once(here, monkeypatch):
     space = Workspace(here / "semedit-work")
     assert space.receipt("attr", "head/01-smiling")["inputs"]["latent"][0].startswith("latents/")
     assert space.receipt("turntable-gif", "head")["parameters"]["mark"] is False
-    assert space.receipt("invert", "head")["parameters"]["seed"] == 3
     assert (space.root / "recipes" / "smile.toml").read_text() == RECIPE
     resolved = tomllib.loads((space.root / "recipes" / "smile.resolved.toml").read_text())
     assert [step["command"] for step in resolved["step"]] == list(sums)[:4]
     assert resolved["step"][0]["size"] == 256 and resolved["step"][3]["frames"] == 4
+    assert [step.get("batch") for step in resolved["step"]] == [None, 2, 2, None]
     # Again, and by what was resolved: all is up to date.
     for again in (recipe, space.root / "recipes" / "smile.resolved.toml"):
         lines = semedit("run", again, "--json", code=3)
@@ -102,9 +102,24 @@ def test_a_recipe_runs_its_steps_and_loads_models_once(here, monkeypatch):
 def test_a_plan_of_a_recipe_does_nothing(here):
     recipe = write(here / "r.toml", RECIPE)
     lines = semedit("run", recipe, "--dry-run", "--json")
-    assert [(line["command"], line["todo"]) for line in lines] == [("align", 1)]
+    plans = [line for line in lines if "todo" in line]
+    assert [(line["command"], line["todo"]) for line in plans] == [("align", 1)]
+    assert lines[-1]["command"] == "run" and lines[-1]["plan"] is True
     assert "have yet to make" in semedit("run", recipe, "--dry-run")
     assert not (here / "semedit-work").exists()
+
+
+def test_a_plan_of_what_is_not_there_is_an_error(here):
+    """No photographs; or faces that no step before it makes."""
+    recipe = write(here / "r.toml", 'inputs = ["nowhere"]\n' + RECIPE.partition("\n\n")[2])
+    *_, summary = semedit("run", recipe, "--dry-run", "--json", code=4)
+    assert summary["command"] == "run" and summary["interrupted"]
+    shutil.copyfile(examples()[0], here / "raw" / "head.png")
+    semedit("align", "raw")
+    for name, code in (("head", 0), ("nobody", 4)):
+        steps = f'[[step]]\ncommand = "pose"\n[[step]]\ncommand = "parse"\nnames = ["{name}"]\n'
+        told = semedit("run", write(recipe, steps), "--dry-run", code=code)
+        assert ("no face matches 'nobody'" in told) == (code == 4)
 
 
 def test_what_is_typed_overrules_a_recipe(here):

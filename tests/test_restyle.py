@@ -129,7 +129,7 @@ def test_the_command_line(space: Workspace) -> None:
     common = ["--work", str(space.root), "-w", str(space.root.parent / "small.safetensors")]
 
     def semedit(*arguments: str, code: int = 0) -> str:
-        result = CliRunner().invoke(app, [*arguments, *common])
+        result = CliRunner().invoke(app, [arguments[0], *common, *arguments[1:]])
         assert result.exit_code == code, result.output
         return result.output
 
@@ -138,7 +138,9 @@ def test_the_command_line(space: Workspace) -> None:
     semedit("edit", "a", "--structure-noise", "0.5", "--region", "nose", "--seed", "2")
     assert space.steps("a") == ["a/01-hair-style", "a/02-lips-style-from-b", "a/03-nose-structure"]
     receipt = space.receipt("edit", "a/02-lips-style-from-b")
-    assert receipt is not None and receipt["inputs"].keys() == {"latent", "face", "reference"}
+    assert receipt is not None
+    assert receipt["inputs"].keys() == {"latent", "picture", "face", "reference"}
+    assert receipt["inputs"]["picture"][0] == "edits/a/01-hair-style.png"
     for wrong, told in (
         (("--region", "hair"), "nothing to do"),
         (("--style-noise", "1"), "no region is given"),
@@ -149,5 +151,12 @@ def test_the_command_line(space: Workspace) -> None:
         (("--layers", "0-3"), "no edit is given"),
         (("--region", "hair", "--style-noise", "-1"), "from 0 to"),
         (("--region", "hair", "--style-from", "nobody"), "neither"),
+        (("--region", "hair", "--style-noise", "1", "-w", "heads-128"), "heads-128 lacks"),
     ):
         assert told in semedit("edit", "a", *wrong, code=OptionError.exit_code)
+
+
+def test_a_generator_that_stands_in_is_named(space: Workspace) -> None:
+    edit = ["edit", "a", "--region", "hair", "--style-noise", "1", "--work", str(space.root)]
+    result = CliRunner().invoke(app, [*edit, "--dry-run"])
+    assert result.exit_code == 0 and "generator: heads-l2sae-128" in result.stderr

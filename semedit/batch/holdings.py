@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from semedit.batch.workspace import STEPS, Workspace
+from semedit.batch.places import labelled, unlabelled
+from semedit.batch.workspace import STEPS, Workspace, parameters_in
 from semedit.errors import InputError, NothingMatchedError
 from semedit.faces import Face, photo_of
 from semedit.media import reading
@@ -29,6 +30,7 @@ class Event:
         status: done, skipped or error.
         figures: name -> number, see `numbers`.
         message: what went wrong, with what to do about it.
+        label: what the user called the result.
     """
 
     command: str
@@ -37,6 +39,7 @@ class Event:
     figures: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     message: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,12 @@ class Edited:
 
 @dataclass(frozen=True)
 class Holding:
-    """One face, or a photograph without one. Files are None where they are not there; pasted is the
-    photograph with its faces' edits."""
+    """One face, or a photograph without one. Files are None where they are not there.
+
+    Attributes:
+        labelled: "inversion@LABEL" and "turntable@LABEL" -> their files.
+        pasted: the photograph with its faces' edits.
+    """
 
     name: str
     photograph: Path | None = None
@@ -62,6 +69,7 @@ class Holding:
     edits: tuple[Edited, ...] = ()
     turntable: Path | None = None
     pasted: Path | None = None
+    labelled: Mapping[str, Path] = field(default_factory=dict)
     attributes: Mapping[str, float] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
 
@@ -102,9 +110,16 @@ def holdings(space: Workspace, names: Sequence[str] = (), select: str = "") -> l
     chosen = space.faces(names) if names else sorted(known)
     events: dict[str, list[Event]] = {}
     photographs: dict[str, str] = {}
-    for receipt in _receipts(space):
+    faces_of: dict[str, list[str]] = {}
+    for name in known:
+        faces_of.setdefault(photo_of(name), []).append(name)
+    for receipt in receipts(space):
         event = _event(receipt)
-        for owner in _owners(event.item, event.command, known):
+        if event.command in ("align", "paste"):
+            owners = faces_of.get(event.item, [event.item])
+        else:
+            owners = _owners(event.item, known)
+        for owner in owners:
             events.setdefault(owner, []).append(event)
         if event.command == "align":
             photographs[event.item] = str(dict(receipt["inputs"]).get("photo", [""])[0])
@@ -123,7 +138,7 @@ def _selected(one: Holding, parts: Iterable[str]) -> bool:
     return any(one.status == part or fnmatch(one.name, part) for part in parts)
 
 
-def _receipts(space: Workspace) -> Iterator[dict[str, Any]]:
+def receipts(space: Workspace) -> Iterator[dict[str, Any]]:
     """All receipts that can be read; those of an older form count as none, as for commands."""
     folder = space.root / "receipts"
     for path in sorted(folder.rglob("*.json")):
@@ -147,6 +162,7 @@ def _event(receipt: Mapping[str, Any]) -> Event:
         numbers(receipt["figures"]),
         tuple(map(str, receipt["warnings"])),
         (f"{said} ({hint})" if hint else str(said)) if said else "",
+        str(parameters_in(receipt).get("label", "")),
     )
 
 
@@ -175,14 +191,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _owners(item: str, command: str, known: set[str]) -> list[str]:
-    """The faces a receipt is about; the item itself where it came to none."""
-    if command in ("align", "paste"):
-        return [name for name in known if photo_of(name) == item] or [item]
+def _owners(item: str, known: set[str]) -> list[str]:
+    """The face a receipt of a face or a step is about; none where it is gone."""
     if item in known:
         return [item]
-    parent = item.rpartition("/")[0]
-    return [parent] if parent in known else []
+    others = (unlabelled(item)[0], item.rpartition("/")[0])
+    return [next(name for name in others if name in known)] if known & set(others) else []
 
 
 def holding(
@@ -202,7 +216,11 @@ def holding(
         attributes = record.attributes or {}
     except InputError as error:
         events = [*events, Event("align", name, "error", message=str(error))]
-    animations = [space.path("turntables", name, suffix) for suffix in ANIMATIONS]
+    labels = space.inversions(name), space.labels("turntables", name, ANIMATIONS)
+    inversions = {n: space.path("latents", labelled(name, n), ".png") for n in labels[0]}
+    turntables = {n: _animations(space, labelled(name, n))[0] for n in labels[1]}
+    named = {labelled("inversion", n): path for n, path in inversions.items() if n}
+    named |= {labelled("turntable", n): path for n, path in turntables.items() if n}
     return Holding(
         name,
         _there(Path(photographs.get(photo_of(name), ""))),
@@ -210,11 +228,18 @@ def holding(
         _there(space.path("masks", name, ".png")),
         _there(space.path("latents", name, ".png")),
         tuple(_edits(space, name, events)),
-        next((path for path in animations if path.is_file()), None),
+        turntables.get(""),
         _pasted(space, name),
+        named,
         attributes,
         tuple(events),
     )
+
+
+def _animations(space: Workspace, name: str) -> list[Path]:
+    """The turntables of that name, one for each format."""
+    paths = (space.path("turntables", name, suffix) for suffix in ANIMATIONS)
+    return [path for path in paths if path.exists()]
 
 
 def _lost(name: str, photographs: Mapping[str, str], events: list[Event]) -> Holding:

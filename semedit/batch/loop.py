@@ -22,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from semedit.batch.origins import remark
+from semedit.batch.places import STEPS
 from semedit.batch.receipts import (
     InputDigests,
     Item,
@@ -110,6 +112,7 @@ class _Ready:
         settled: the receipt by which it need not be done; kept: what then is told of it.
         before: the receipt it had, of whatever fingerprint.
         loaded: its inputs; error: why there are none.
+        remarks: what its face's photograph has come to; told, but no matter of its receipt.
     """
 
     item: Item
@@ -120,6 +123,11 @@ class _Ready:
     before: Receipt | None = None
     loaded: Any = None
     error: BaseException | None = None
+    remarks: tuple[str, ...] = ()
+
+    def noted(self, outcome: Outcome) -> Outcome:
+        """What became of it, with its remarks."""
+        return replace(outcome, warnings=(*self.remarks, *outcome.warnings))
 
 
 class Loop:
@@ -165,7 +173,12 @@ class Loop:
             yield [future.result() for future in coming.popleft()]
 
     def _look(self, item: Item) -> _Ready:
-        """Whether an item is to be done; if so, load it."""
+        """Whether an item is to be done; if so, load it; and whether its photograph is the same."""
+        run, one = self.run, self._looked(item)
+        told = None if run.command == "align" else remark(run.workspace, item.face or item.name)
+        return one if told is None else replace(one, remarks=(told,))
+
+    def _looked(self, item: Item) -> _Ready:
         run, started = self.run, time.perf_counter()
         seen = InputDigests.of(item)
         if obstacle := run.workspace.obstacle(run.command, item.name):
@@ -214,7 +227,7 @@ class Loop:
         for one in chunk:
             if one.kept is not None:
                 with interrupts.held():
-                    self._count(one.kept)
+                    self._count(one.noted(one.kept))
             elif one.error is not None:
                 self._hand_over(self._fail, one, one.error)
             else:
@@ -290,10 +303,10 @@ class Loop:
         else:
             self._hand_over(self._done, one, result, batch)
 
-    def _hand_over(self, write: Callable[..., Outcome], *arguments: Any) -> None:
+    def _hand_over(self, write: Callable[..., Outcome], one: _Ready, *given: Any) -> None:
         """Let a writer do it; waits while too much is still unwritten."""
         with interrupts.held():
-            self._written.append(self._writers.submit(write, *arguments))
+            self._written.append(self._writers.submit(lambda: one.noted(write(one, *given))))
         self._report(2 * WRITERS)
 
     def _report(self, most: int) -> None:
@@ -319,6 +332,7 @@ class Loop:
         try:
             # An old receipt goes first: it must never vouch for a mixture of old and new files.
             with _writing():
+                kept = self._aside(one)
                 space.receipt_path(self.run.command, item.name).unlink(missing_ok=True)
                 outputs = {space.relative(path): reading.digest(path) for path in result.write()}
         except SemeditError as error:
@@ -326,8 +340,16 @@ class Loop:
                 raise
             return self._fail(one, error)
         seconds = one.seconds + time.perf_counter() - begun
-        told = (tuple(outputs), tuple(result.warnings), result.figures, None, seconds)
+        told = (tuple(outputs), (*kept, *result.warnings), result.figures, None, seconds)
         return self._write(one, Outcome(item.name, "done", *told), outputs, batch)
+
+    def _aside(self, one: _Ready) -> list[str]:
+        """Set aside what was made by hand and is to be made anew; returns what to say of it."""
+        if not self.run.overwrite:
+            return []
+        made = self.run.hand_made(one.item, one.before)
+        keep = self.run.workspace.keep_by_hand
+        return [f"{path} was changed by hand, kept as {keep(path)}" for path in made]
 
     def _fail(self, one: _Ready, error: BaseException, warnings: Sequence[str] = ()) -> Outcome:
         if isinstance(error, SemeditError):
@@ -352,6 +374,8 @@ class Loop:
                 write_bytes(run.workspace.receipt_path(run.command, item.name), text)
                 if outcome.status != "error" and one.before:
                     run.workspace.remove(run.command, item.name, one.before, outputs)
+                if outcome.status == "done" and run.command in STEPS:
+                    run.workspace.forget(run.command, item.face)
         except InputError as error:  # then the failure is told, and left to the next run
             told = {"code": error.code, "message": error.message, "hint": error.hint}
             return replace(outcome, status="error", outputs=(), error=outcome.error or told)

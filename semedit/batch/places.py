@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from semedit.errors import PlaceError
+from semedit.errors import OptionError, PlaceError
 from semedit.media.files import is_temporary
 
 # The folders that a command writes to; of turntable-gif, those of turntable.
@@ -35,6 +35,37 @@ FOLDERS = {
 EVERY = tuple(dict.fromkeys(folder for folders in FOLDERS.values() for folder in folders))
 STEPS = ("edit", "attr")  # commands whose outputs are steps of a chain of edits
 STEP = re.compile(r"([0-9]{2,9})-", re.ASCII)  # how names of steps begin, in their face's folder
+
+# A label, as the user calls a result of another setting; behind a face's name, with @. Numbers
+# are none: photo@2 is a face.
+LABEL = re.compile(r"[^\W\d][\w+-]*")
+LONGEST_LABEL = 80  # characters of what a step is called
+
+
+def check_label(label: str | None) -> str:
+    """A label as a user gives it; "" for None.
+
+    Raises: OptionError: it could not be part of a file's name, or would be a number.
+    """
+    if label is None:
+        return ""
+    if not LABEL.fullmatch(label) or len(label) > LONGEST_LABEL or label in ("latents", "none"):
+        raise OptionError(
+            f"a result cannot be called {label[:LONGEST_LABEL]!r}",
+            "take letters, numbers, - and _, a letter first, like --label strong",
+        )
+    return label
+
+
+def labelled(face: str, label: str) -> str:
+    """The name of what a face has under a label; "": without one."""
+    return f"{face}@{label}" if label else face
+
+
+def unlabelled(name: str) -> tuple[str, str]:
+    """A face's name and the label behind it: inverse of `labelled`."""
+    face, at, label = name.rpartition("@")
+    return (face, label) if at and LABEL.fullmatch(label) else (name, "")
 
 
 def folders_of(command: str) -> tuple[str, ...]:

@@ -201,15 +201,33 @@ class Run:
         return self.retry_failed and receipt["status"] == "error"
 
     def by_hand(self, item: Item) -> str | None:
-        """A file that this command makes of the item, as another command left it but changed by
-        hand since; None: there is none."""
-        other = self.workspace.receipt("align", photo_of(item.name))
+        """The label map that this command makes of a face, where another command left it but it
+        was changed by hand since, or no command made it; None: there is none.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         path = f"masks/{item.name}.png"
-        if other is None or self.command != "parse" or path not in other["outputs"]:
+        if self.command != "parse" or not reading.there(self.workspace.root / path):
             return None
-        there = reading.there(self.workspace.root / path)
-        changed = there and self.workspace.fate(path, other["outputs"][path]) == "edited"
-        return path if changed else None
+        return path if self.workspace.fate(path, "") == "edited" else None
+
+    def hand_made(self, item: Item, before: Receipt | None) -> list[str]:
+        """All files of an item that were made or changed by hand, or cannot be read.
+
+        Args: before: the item's receipt.
+        """
+        paths = [] if before is None else list(before["outputs"])
+        paths += [f"masks/{item.name}.png"] if self.command == "parse" else []
+        return [path for path in dict.fromkeys(paths) if self._is_by_hand(path)]
+
+    def _is_by_hand(self, path: str) -> bool:
+        if not reading.there(self.workspace.root / path):
+            return False
+        try:
+            return self.workspace.fate(path, "") == "edited"
+        except InputError:
+            return True
 
     def edited(self, receipt: Receipt) -> Iterator[str]:
         """Outputs of a receipt that were changed by hand since.
@@ -289,7 +307,13 @@ def _times(item: Item) -> dict[str, tuple[int, int]]:
 
 
 def next_step(
-    run: Run, face: str, label: str, item: Item, chosen: str | None = None, photo: bool = False
+    run: Run,
+    face: str,
+    label: str,
+    item: Item,
+    chosen: str | None = None,
+    photo: bool = False,
+    beside: Callable[[Path], Mapping[str, Path]] = lambda latent: {},
 ) -> Item:
     """Turn an item into the next step of a face's chain of edits.
 
@@ -301,6 +325,7 @@ def next_step(
         label: what the step is called behind its number.
         item: the edit's other inputs, parameters and data; its name is not used.
         chosen, photo: source of the edit, as Workspace.source takes them.
+        beside: what the edit reads that lies beside its source: role -> file.
     """
     space = run.workspace
     source = space.source(face, chosen, photo)
@@ -309,9 +334,11 @@ def next_step(
     for step in reversed(steps):
         parent = space.parent(step)
         if parent and (parent == source if chosen else step in lineage):
-            again = replace(item, name=step, inputs={"latent": parent, **item.inputs}, face=face)
+            inputs = {"latent": parent, **item.inputs, **beside(parent)}
+            again = replace(item, name=step, inputs=inputs, face=face)
             if run.settled(again, InputDigests.of(again).sha256):
                 return again
     number = step_number(steps[-1]) + 1 if steps else 1
     name = f"{face}/{number:02d}-{label}"
-    return replace(item, name=name, inputs={"latent": source, **item.inputs}, face=face)
+    inputs = {"latent": source, **item.inputs, **beside(source)}
+    return replace(item, name=name, inputs=inputs, face=face)

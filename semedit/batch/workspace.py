@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
+import json
 import logging
 import os
+import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +32,10 @@ from semedit.batch.places import (
     check_folder,
     check_receipt,
     folders_of,
+    labelled,
     leftovers,
     own,
+    unlabelled,
 )
 from semedit.errors import (
     InputError,
@@ -38,6 +43,7 @@ from semedit.errors import (
     NothingMatchedError,
     OptionError,
     PlaceError,
+    WeightsError,
     WorkspaceError,
 )
 from semedit.faces import photo_of
@@ -73,6 +79,11 @@ RECEIPT = {
     "error": reading.Maybe({"code": str, "message": str, "hint": reading.Maybe(str)}),
     "batch": [(str, str)],
 }
+
+
+CROP = "crop_sha256"  # of the picture that was inverted, in a latent's meta
+# What set_aside and keep_by_hand add to names.
+ASIDE = re.compile(r"~(before-[1-9][0-9]*|by-hand(-[1-9][0-9]*)?)$", re.ASCII)
 
 
 log = logging.getLogger(__name__)
@@ -262,6 +273,12 @@ class Workspace:
             return None
         return found
 
+    def forget(self, command: str, face: str) -> None:
+        """Delete the receipt of a face for which no step could be planned; now one was made."""
+        receipt = self.receipt(command, face) if face else None
+        if receipt is not None and receipt["status"] == "error":
+            self.receipt_path(command, face).unlink(missing_ok=True)
+
     def fate(self, path: str, sha256: str) -> Literal["kept", "replaced", "edited"]:
         """What became of an output: "replaced" by another command's, or "edited" by hand.
 
@@ -290,6 +307,21 @@ class Workspace:
                     found.add(receipt["outputs"][path])
         return found
 
+    def keep_by_hand(self, path: str) -> str:
+        """Set a file aside that was made by hand, because a command is to make it anew.
+
+        Args: path: relative to the workspace. Returns: where it is now, likewise.
+        """
+        place = self.root / path
+        read = ".kept" if place.suffix == ".json" else ""  # or it would be a face's record
+        for number in itertools.count(1):
+            more = f"-{number}" if number > 1 else ""
+            aside = place.with_name(f"{place.stem}~by-hand{more}{place.suffix}{read}")
+            if not os.path.lexists(aside):
+                break
+        place.replace(aside)
+        return self.relative(aside)
+
     def relative(self, path: Path) -> str:
         """A path as receipts show it: relative inside the workspace, else as it is."""
         return (
@@ -309,71 +341,131 @@ class Workspace:
         """The latent that an edit of a face starts from.
 
         Args:
-            chosen: "latents" for the inversion itself, or a step's name or number ("01-smiling",
-                "1"); None takes the newest: the last step, unless the face was inverted anew
-                since.
+            chosen: "latents" for the inversion itself, "latents@LABEL" or LABEL for one with a
+                label, or a step's name or number ("01-smiling", "1"); None takes the newest: the
+                last step, unless the face was inverted anew since.
             photo: where no step is, start from the aligned face instead of its inversion.
 
         Raises:
-            InputError: the face has no latent.
-            OptionError: it has no such step.
+            InputError: the face has no latent, or one of another picture than it is now.
+            OptionError: it has no such step or inversion.
         """
-        base = self.path("latents", face, ".safetensors")
-        if photo:
-            base = self.path("faces", face, ".png")
-        elif not reading.there(base):
-            raise InputError(f"{face} has no latent", "run `semedit invert` first")
-        elif self.stale(face):
-            raise InputError(
-                f"{face} was inverted from another picture than it is now",
-                f"run `semedit invert {face}` first",
-            )
-        steps = self.steps(face)
+        steps, labels = self.steps(face), self.inversions(face)
+        if chosen is None:
+            latents = (self.path("edits", step, ".safetensors") for step in reversed(steps))
+            whole = (path for path in latents if self.lineage(path) is not None)
+            newest = next((path for path in whole if self.same(face, path)), None)
+            return newest or self._base(face, "", photo)
+        for step in steps:
+            short = step.removeprefix(f"{face}/")
+            if chosen in (short, short.split("-", 1)[1]) or (
+                chosen.isdecimal() and int(chosen) == step_number(step)
+            ):
+                found = self.path("edits", step, ".safetensors")
+                if not self.same(face, found):
+                    raise InputError(
+                        f"the step {short} of {face} is of another picture than it is now",
+                        f"run `semedit invert {face}` first",
+                    )
+                return found
         if chosen == "latents":
-            return base
-        if chosen is not None:
-            for step in steps:
-                short = step.removeprefix(f"{face}/")
-                if chosen in (short, short.split("-", 1)[1]) or (
-                    chosen.isdecimal() and int(chosen) == step_number(step)
-                ):
-                    return self.path("edits", step, ".safetensors")
-            known = ["latents", *(step.removeprefix(f"{face}/") for step in steps)]
-            raise OptionError(
-                f"there is no step {chosen!r} to start from", suggestion(chosen, known)
-            )
-        latents = [self.path("edits", step, ".safetensors") for step in reversed(steps)]
-        return next((path for path in latents if self.lineage(path) is not None), base)
+            return self._base(face, "", photo)
+        for label in labels:
+            if chosen in (label, labelled("latents", label)):
+                return self._base(face, label, photo)
+        known = [labelled("latents", label) for label in labels]
+        known = [*known, *(step.removeprefix(f"{face}/") for step in steps)]
+        raise OptionError(f"there is no step {chosen!r} to start from", suggestion(chosen, known))
 
-    def stale(self, face: str) -> bool:
+    def _base(self, face: str, label: str, photo: bool) -> Path:
+        """The inversion of a face, or its picture.
+
+        Raises: InputError: there is none, or it is of another picture.
+        """
+        if photo and not label:
+            return self.path("faces", face, ".png")
+        base = self.path("latents", labelled(face, label), ".safetensors")
+        if not reading.there(base):
+            others = ", ".join(self.inversions(face))
+            hint = f"say --from and one of {others}" if others else "run `semedit invert` first"
+            raise InputError(f"{face} has no latent", hint)
+        if self.stale(face, label):
+            raise InputError(
+                f"{labelled(face, label)} was inverted from another picture than it is now",
+                f"run `semedit invert {face}{f' --label {label}' if label else ''}` first",
+            )
+        return base
+
+    def inversions(self, face: str) -> list[str]:
+        """The labels of a face's inversions, "" for the one without."""
+        return self.labels("latents", face, (".safetensors",))
+
+    def labels(self, folder: str, face: str, suffixes: Sequence[str]) -> list[str]:
+        """The labels, sorted, of a face's files in a folder of the workspace; "" for no label."""
+        own = self.path(folder, face, "")
+        files = (path for path in _listed(own.parent) if path.suffix in suffixes)
+        pairs = (unlabelled(path.stem) for path in files)
+        found = {label for name, label in pairs if name == own.name}
+        # A face of its own may be called like that.
+        return sorted(
+            label
+            for label in found
+            if not label or not self.path("faces", labelled(face, label), ".json").exists()
+        )
+
+    def _crop(self, face: str) -> str | None:
+        """sha256 of a face's crop; None where there is none."""
+        crop = self.path("faces", face, ".png")
+        return reading.digest(crop) if reading.there(crop) else None
+
+    def stale(self, face: str, label: str = "") -> bool:
         """Whether a face's crop is another than the one it was inverted from; False where nothing
         tells."""
-        receipt, crop = self.receipt("invert", face), self.path("faces", face, ".png")
-        if receipt is None or "crop" not in receipt["inputs"] or not reading.there(crop):
+        receipt, crop = self.receipt("invert", labelled(face, label)), self._crop(face)
+        if receipt is None or "crop" not in receipt["inputs"] or crop is None:
             return False
-        return receipt["inputs"]["crop"][1] != reading.digest(crop)
+        return bool(receipt["inputs"]["crop"][1] != crop)
 
-    def set_aside(self, face: str) -> str | None:
-        """Move the finished steps of a face and their receipts out of its chain of edits, say
+    def same(self, face: str, step: Path) -> bool:
+        """Whether a step's latent is of the picture that the face is now, as far as anything
+        tells."""
+        made, crop = self.made_of(step), self._crop(face)
+        return not self.stale(face) if made is None else crop in (made, None)
+
+    def made_of(self, latent: Path) -> str | None:
+        """sha256 of the crop that a latent of the workspace was made of, as it tells itself, or as
+        the receipts of the steps do that led to it; None where nothing tells."""
+        told = crop_told(latent)
+        seen: set[Path] = set()
+        while told is None and latent.is_relative_to(self.root / "edits") and latent not in seen:
+            seen.add(latent)
+            made = self._made_from(_name_of(latent, self.root / "edits"))
+            if made is None:
+                return None
+            latent, sha256 = made
+            told = sha256 if latent.suffix == ".png" else crop_told(latent)
+        return told
+
+    def set_aside(self, face: str, steps: Sequence[str]) -> str | None:
+        """Move some finished steps of a face and their receipts out of its chain of edits, say
         because it is another person now; nothing is deleted.
 
+        Args: steps: as `steps` names them.
         Returns: the folder that they are in, relative to the workspace; None: there were none.
         """
-        folder = self.root / "edits" / face
-        own = [path for path in folder.glob("*") if STEP.match(path.name) and path.is_file()]
-        if not own:
+        if not steps:
             return None
         number = 1
         while (self.root / "edits" / f"{face}~before-{number}").exists():
             number += 1
-        aside = f"{face}~before-{number}"
+        aside = f"{face}~before-{number}"  # as ASIDE has it
+        own = {step.rpartition("/")[2] for step in steps}
         receipts = [self.root / "receipts" / command for command in STEPS]
-        places = [(folder, self.root / "edits" / aside)]
-        places += [(one / face, one / aside) for one in receipts]
-        for place, other in places:
-            for path in [p for p in place.glob("*") if STEP.match(p.name) and p.is_file()]:
-                other.mkdir(parents=True, exist_ok=True)
-                path.replace(other / path.name)
+        for place in (self.root / "edits", *receipts):
+            for path in _listed(place / face):
+                if path.is_file() and path.name.partition(".")[0] in own:
+                    (place / aside).mkdir(parents=True, exist_ok=True)
+                    path.replace(place / aside / path.name)
         return f"edits/{aside}"
 
     def parent(self, step: str) -> Path | None:
@@ -404,6 +496,18 @@ class Workspace:
             latent = made[0]
         return found
 
+    def origin(self, latent: Path) -> Path:
+        """The inversion that a latent was made from, by its steps: itself, if it is one. As far as
+        receipts tell."""
+        seen: set[Path] = set()
+        while latent.is_relative_to(self.root / "edits") and latent not in seen:
+            seen.add(latent)
+            made = self._made_from(_name_of(latent, self.root / "edits"))
+            if made is None:
+                break
+            latent = made[0]
+        return latent
+
     def _made_from(self, step: str) -> tuple[Path, str] | None:
         """The latent that a finished step was made from, and its digest then."""
         for command in STEPS:
@@ -412,6 +516,30 @@ class Workspace:
                 path, sha256 = receipt["inputs"]["latent"]
                 return self.root / path, sha256
         return None
+
+
+def parameters_in(receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The parameters that a receipt tells of; none where it is none, or tells nothing."""
+    found = receipt.get("parameters") if receipt else None
+    return found if isinstance(found, dict) else {}
+
+
+def crop_told(latent: Path) -> str | None:
+    """sha256 of the crop that a latent was made of, as the latent itself tells; None where it does
+    not, or is not there."""
+    from semedit.weights import metadata
+
+    try:
+        meta = json.loads(metadata(latent).get("meta", "{}"))
+    except (WeightsError, ValueError):
+        return None
+    found = meta.get(CROP) if isinstance(meta, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing where it is none."""
+    return sorted(folder.iterdir()) if os.path.isdir(folder) else []  # noqa: PTH112  as above
 
 
 def _lock(path: Path, timeout: float) -> Any:

@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from semedit.cli import edits
-from semedit.cli.common import Common, Drawn, From, Made, Mark, OnFaces, command, run, say
+from semedit.cli.common import (
+    Common,
+    Drawn,
+    Label,
+    Made,
+    Mark,
+    OnFaces,
+    Start,
+    command,
+    label_of,
+    refuse,
+    run,
+    say,
+)
 from semedit.media.photographs import MAX_PIXELS
 
 PARSE = ("auto", "builtin", "bisenet", "parsenet", "facexlib")
@@ -147,8 +160,13 @@ def invert(
             "--coarse", help="Take the first steps at 256 pixels: faster for large generators."
         ),
     ] = False,
+    label: Label = None,
 ) -> None:
-    """Find the codes of aligned faces: hybrid, optimize or pivotal inversion."""
+    """Find the codes of aligned faces: hybrid, optimize or pivotal inversion.
+
+    An inversion with a label stands beside the one without; --from LABEL starts from it.
+    """
+    called = label_of(label)
 
     def make(device: str, progress: Any) -> Any:
         from semedit.generators import traits_of
@@ -164,10 +182,10 @@ def invert(
             build_method(kind, settings),
             generator_name=common.generator,
             names=common.names or (),
-            seed=common.seed,
             batch=common.batch,
             device=device,
             mark=common.mark,
+            label=called,
             progress=progress,
         )
 
@@ -185,10 +203,14 @@ def turntable(
     ] = "swing",
     fps: Annotated[float, typer.Option(min=1, max=60, help="Frames per second.")] = 24.0,
     seg: Annotated[bool, typer.Option("--seg", help="Show the label map beside the face.")] = False,
-    start: From = None,
+    start: Start = None,
+    label: Label = None,
     mark: Mark = True,
 ) -> None:
     """Render a seamless loop of each face turning."""
+    called = label_of(label)
+    if path == "orbit":
+        refuse("an orbit goes all the way around", "yaw_deg")
 
     def make(device: str, progress: Any) -> Any:
         from semedit.tasks.turntable import Turntable
@@ -206,6 +228,7 @@ def turntable(
             names=common.names or (),
             device=device,
             mark=mark,
+            label=called,
             progress=progress,
         )
         if task.note:

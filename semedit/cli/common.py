@@ -13,12 +13,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from semedit.cli.report import Reporter, StepBar, data, say, show_plan, stdout, to_stdout
+from semedit.cli.report import (
+    Reporter,
+    StepBar,
+    data,
+    say,
+    show_plan,
+    speaking,
+    stdout,
+    summed,
+    to_stdout,
+)
+from semedit.cli.settings import USAGE
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
@@ -60,18 +71,36 @@ Detail = Annotated[
         help="Edit at the photograph's own size, with its detail; or show the generator's picture.",
     ),
 ]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=2,
+        help="Largest drift from the photograph's person: 1 minus the likeness that receipts tell. "
+        "Edits that drift farther are done by a part of their way.",
+    ),
+]
 From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Start from `latents` or from a step, like 01-smiling; default: the newest. With "
-        "--mask, `none` makes a face from the map alone.",
+        help="Start from `latents`, the label of an inversion, or a step, like 01-smiling; "
+        "default: the newest step. With --mask, `none` makes a face from the map alone.",
     ),
 ]
 Start = Annotated[
     str | None,
     typer.Option(
-        "--from", help="Start from `latents` or from a step, like 01-smiling; default: the newest."
+        "--from",
+        help="Start from `latents`, the label of an inversion, or a step, like 01-smiling; "
+        "default: the newest step.",
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name the result, so that it stands beside those of other settings.",
     ),
 ]
 GeneratorName = Annotated[
@@ -80,6 +109,42 @@ GeneratorName = Annotated[
 ]
 Fresh = Annotated[
     int, typer.Option("-n", min=0, help="Number of new heads to render; 0: use the shipped set.")
+]
+
+
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", rich_help_panel=RUN)]
+Jobs = Annotated[
+    int,
+    typer.Option("--jobs", "-j", min=0, help="Number of CPU threads; 0: all.", rich_help_panel=RUN),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Write JSON lines to stdout, ending with a summary.", rich_help_panel=RUN
+    ),
+]
+Work = Annotated[
+    Path, typer.Option(envvar="SEMEDIT_WORK", help="Workspace folder.", rich_help_panel=WORKSPACE)
+]
+Names = Annotated[list[str] | None, typer.Argument(help="Names or globs of faces; default: all.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Redo even what is up to date.", rich_help_panel=WORKSPACE),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=WORKSPACE
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say only what goes wrong.", rich_help_panel=RUN)
+]
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Also write all that is said to a file.", rich_help_panel=RUN
+    ),
 ]
 
 
@@ -95,35 +160,23 @@ class Shared:
             rich_help_panel=RUN,
         ),
     ] = "auto"
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.", rich_help_panel=RUN)] = 0
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", "-j", min=0, help="Number of CPU threads; 0: all.", rich_help_panel=RUN
-        ),
-    ] = 0
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Write JSON lines to stdout, ending with a summary.", rich_help_panel=RUN
-        ),
-    ] = False
+    jobs: Jobs = 0
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class Seeded(Shared):
+    """Options of commands that draw random numbers."""
+
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class Common(Shared):
     """Options that every command has that works on a folder."""
 
-    work: Annotated[
-        Path,
-        typer.Option(envvar="SEMEDIT_WORK", help="Workspace folder.", rich_help_panel=WORKSPACE),
-    ] = Path("semedit-work")
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Redo even what is up to date.", rich_help_panel=WORKSPACE
-        ),
-    ] = False
+    work: Work = Path("semedit-work")
+    overwrite: Overwrite = False
     retry_failed: Annotated[
         bool,
         typer.Option(
@@ -138,12 +191,9 @@ class Common(Shared):
             rich_help_panel=WORKSPACE,
         ),
     ] = 0
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=WORKSPACE
-        ),
-    ] = False
+    dry_run: DryRun = False
+    quiet: Quiet = False
+    log: Log = None
     shard: Annotated[
         str,
         typer.Option(
@@ -171,9 +221,7 @@ class Common(Shared):
 class OnFaces(Common):
     """Options that every command has that works on aligned faces."""
 
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Names or globs of faces; default: all.")
-    ] = None
+    names: Names = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +268,10 @@ def command(
             common = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
             if extra:
                 given["extra"] = {parameter.name: given.pop(parameter.name) for parameter in extra}
-            function(common, **given)
+            as_json = getattr(common, "json", False)
+            quiet, log = getattr(common, "quiet", False), getattr(common, "log", None)
+            with summed(name, as_json), speaking(quiet, log):
+                function(common, **given)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -230,7 +281,10 @@ def command(
 
 
 def _signature(of: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(of, eval_str=True).parameters.values())
+    """Parameters with their types; those of a class may be named in other modules."""
+    hints = get_type_hints(of, include_extras=True)
+    found = inspect.signature(of).parameters.values()
+    return [parameter.replace(annotation=hints[parameter.name]) for parameter in found]
 
 
 def _from_environment(parameter: inspect.Parameter, *prefixes: str) -> inspect.Parameter:
@@ -262,6 +316,7 @@ class Given:
     """What a recipe gives a command: parameter -> value with its type, in the place of words."""
 
     values: Mapping[str, Any]
+    shared: frozenset[str] = frozenset()  # parameters that the recipe gives all its steps
 
     def parse_args(self, args: list[str]) -> tuple[dict[str, Any], list[str], list[Any]]:
         """As a parser of a command line answers: values, words left, the order of options."""
@@ -279,9 +334,38 @@ class Command(TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
+        given = list(args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except USAGE as error:
+            if "--json" in given:  # who reads that is told here, too
+                wrong = {"code": "option", "message": error.format_message(), "hint": None}
+                data(summary=True, command=self.name, interrupted=True, ended_by=wrong)
+            raise
         ctx.params.update({name: _expanded(name, value) for name, value in ctx.params.items()})
+        shared = ctx.obj.shared if isinstance(ctx.obj, Given) else ()
+        sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+        _typed.clear()
+        _typed.update(n for n, s in sources.items() if s and s.name == "COMMANDLINE")
+        _typed.difference_update(shared)
         return rest
+
+
+_typed: set[str] = set()
+
+
+def typed(name: str) -> bool:
+    """Whether a parameter of the command at work was given for it: on the command line, or by its
+    step of a recipe; not by what counts for several commands."""
+    return name in _typed
+
+
+def refuse(why: str, *names: str) -> None:
+    """Raise OptionError if one of some options was given, which have nothing to say: why."""
+    for name in names:
+        if typed(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise OptionError(f"{flag} has no effect: {why}", f"leave out {flag}")
 
 
 def _expanded(name: str, value: Any) -> Any:
@@ -401,6 +485,16 @@ def device(common: Shared) -> str:
     return common.device
 
 
+def label_of(given: str | None) -> str:
+    """A label as it was given, "" for none.
+
+    Raises: OptionError: it cannot be one.
+    """
+    from semedit.batch.places import check_label
+
+    return check_label(given)
+
+
 def run(
     common: Common,
     name: str,
@@ -419,22 +513,29 @@ def run(
     """
     from semedit.batch.workspace import Workspace
 
+    if common.engine == "local":
+        refuse("it goes with --engine ray", "address")
     space, settings = Workspace(common.work), _settings(common)
     if common.dry_run:
         from semedit.tasks import plan_of
 
         task = make(device(common), lambda *_: None)
-        show_plan(name, plan_of(task, space, **settings), common.json)
+        found = plan_of(task, space, **settings)
+        show_plan(name, found, common.json, getattr(task, "left_out", ()))
         return
-    with space.locked(make=new, shard=str(settings["shard"])):
+    with (
+        Reporter(name, common.json, space.root) as reporter,
+        space.locked(make=new, shard=str(settings["shard"])),
+    ):
         from semedit.tasks import run_task
 
         chosen, cluster = device(common), _cluster(common)
+        reporter.device = "Ray" if cluster else chosen
         if common.device == "auto":
             say("device", chosen)
-        with Reporter(name, common.json, space.root, "Ray" if cluster else chosen) as reporter:
-            task = make(chosen, reporter.step)
-            run_task(task, space, reporter, cluster, **settings)
+        task = make(chosen, reporter.step)
+        reporter.left_out = getattr(task, "left_out", ())
+        run_task(task, space, reporter, cluster, **settings)
     if reporter.failed:
         raise typer.Exit(3)
 

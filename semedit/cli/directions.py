@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import GeneratorName, Shared, StepBar, command, data, device, say, stdout
+from semedit.cli.common import (
+    GeneratorName,
+    Seeded,
+    Shared,
+    StepBar,
+    command,
+    data,
+    device,
+    refuse,
+    say,
+    stdout,
+)
 from semedit.errors import LatentError, OptionError
 
 if TYPE_CHECKING:
@@ -36,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
-    common: Shared,
+    common: Seeded,
     attributes: Annotated[
         list[str] | None, typer.Argument(help="Attributes; default: all.")
     ] = None,
@@ -77,6 +88,8 @@ def fit(
     """
     from semedit.generators import load_generator
 
+    if heads is not None:
+        refuse("with --data attributes are known", "classifier", "share")
     loaded = load_generator(generator, device(common))
     names = tuple(a.replace("-", "_") for a in attributes or ())
     apart = tuple(a.replace("-", "_") for a in condition or ())
@@ -113,7 +126,7 @@ def _boundaries(
     share: float,
     samples: int,
     region: str,
-    common: Shared,
+    common: Seeded,
     steps: StepBar,
 ) -> Directions:
     """Boundaries between samples of the generator; of one region's codes, if one is given."""
@@ -131,14 +144,16 @@ def _boundaries(
         cut=fitting.shared if own is None else own.cut,
         progress=steps,
     )
+    known = classify.names
+    usual = names or [name for name in ATTRIBUTES if name in known]
     found = fitting.fit_boundaries(
-        generator, codes, scores, names or ATTRIBUTES, apart, fitting.Boundary(share)
+        generator, codes, scores, usual, apart, fitting.Boundary(share), known
     )
     return found if own is None else own.whole(found, region)
 
 
 def pca(
-    common: Shared,
+    common: Seeded,
     components: Annotated[
         int, typer.Option(min=1, help="Number of components, the largest first.")
     ] = 20,
@@ -204,7 +219,8 @@ def _keep(
             found = before.joined(found)
         except LatentError as error:
             say("warning", f"{error.message}; they are replaced")
-    facts = {"command": told, "seed": str(common.seed), "data": made_of, "licence": licence}
+    seed = common.seed if isinstance(common, Seeded) else 0
+    facts = {"command": told, "seed": str(seed), "data": made_of, "licence": licence}
     with weights.writing() if out is None else nullcontext():
         found.save(path, **facts)
     if common.json:

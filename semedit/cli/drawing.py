@@ -9,7 +9,7 @@ from semedit.cli.common import Made, run
 from semedit.errors import OptionError
 
 
-def draw_faces(common: Made, mask: Path) -> None:
+def draw_faces(common: Made, mask: Path, seed: int) -> None:
     """Make faces of the workspace from drawn label maps alone: `edit --mask FILE --from none`."""
     if common.names:
         raise OptionError(
@@ -23,7 +23,7 @@ def draw_faces(common: Made, mask: Path) -> None:
 
         return Draw(
             mask,
-            build_method(Drawing, common.options or (), seed=common.seed),
+            build_method(Drawing, common.options or (), seed=seed),
             generator_name=common.generator,
             device=device,
             mark=common.mark,

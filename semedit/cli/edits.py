@@ -5,16 +5,32 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semedit.cli.common import Detail, From, Made, Method, command, run
+from semedit.cli.common import (
+    Detail,
+    From,
+    Label,
+    Made,
+    MaxDrift,
+    Method,
+    Seed,
+    Start,
+    command,
+    label_of,
+    refuse,
+    run,
+    say,
+    typed,
+)
 from semedit.cli.drawing import draw_faces
 from semedit.cli.paste import IntoPhoto, pasted_after
 from semedit.errors import OptionError
-from semedit.media.labels import ATTRIBUTES, attribute_flag
+from semedit.media.labels import CELEBA, attribute_flag
 from semedit.options import Setting, typed_value
 
 if TYPE_CHECKING:
@@ -22,6 +38,17 @@ if TYPE_CHECKING:
 
 REGION: dict[str, Any] = {"rich_help_panel": "Regions"}  # of options
 Strength = float | str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step starts in a face's chain (--from), what it is called (--label; "": as it calls
+    itself), and how it keeps to the photograph; see tasks.edit.Edit."""
+
+    start: str | None
+    label: str
+    detail: bool = True
+    max_drift: float | None = None
 
 
 def strength_of(given: Any) -> Strength:
@@ -104,12 +131,25 @@ def edit(
             "--as-published", help="Also smooth the whole picture, as published.", **REGION
         ),
     ] = False,
+    shift: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RIGHT,DOWN",
+            help="Shift the face by shares of the picture, like 0.1,-0.05 (StyleGAN3).",
+        ),
+    ] = None,
+    rotate: Annotated[
+        float | None, typer.Option(help="Turn the face to the left by degrees (StyleGAN3).")
+    ] = None,
     start: From = None,
+    label: Label = None,
     detail: Detail = True,
+    max_drift: MaxDrift = None,
     into_photo: IntoPhoto = False,
+    seed: Seed = 0,
 ) -> None:
-    """Edit faces by an edited label map, along a direction, by regions of another face, or by the
-    style of a region.
+    """Edit faces by an edited label map, along a direction, by regions of another face, by the
+    style of a region, or by their place in the picture.
 
     A strip of strengths is only a picture, sweeps/NAME/DIRECTION.png; it does not become a step in
     the face's chain of edits. Pictures of edits keep the photograph where nothing changed;
@@ -129,6 +169,8 @@ def edit(
             "--transfer-from": transfer_from,
             "--texture-from": texture_from,
             "--texture-seed": texture_seed,
+            "--shift": shift,
+            "--rotate": rotate if shift is None else None,
         },
         styled,
         {
@@ -136,9 +178,13 @@ def edit(
             "--strength": strength,
             "--layers": layers,
             "--no-detail": None if detail else True,
+            "--max-drift": max_drift,
         },
         region,
     )
+    place = Place(start, label_of(label), detail, max_drift)
+    if way != "--region" and not (way == "--mask" and start == "none"):
+        refuse("only edits of a region and faces made from a map alone are random", "seed")
     if into_photo and (start == "none" or isinstance(strength, str)):
         raise OptionError(
             "--into-photo needs a step of a photograph's face",
@@ -146,25 +192,30 @@ def edit(
         )
     with pasted_after(common, into_photo):
         if way == "--transfer-from":
-            _transfer(common, str(transfer_from), region, start, detail)
+            _transfer(common, str(transfer_from), region, place)
         elif way.startswith("--texture"):
-            _texture(common, texture_from, texture_seed, region, start, detail)
+            _texture(common, texture_from, texture_seed, region, place)
         elif way == "--region":
             noise = {"style_noise": style_noise, "structure_noise": structure_noise}
-            _restyle(common, {"region": region, **noise}, as_published, style_from, start)
+            options = {"region": region, **noise, "as_published": as_published, "seed": seed}
+            _restyle(common, options, style_from, place)
+        elif way in ("--shift", "--rotate"):
+            _moved(common, shift, rotate, place)
         elif way == "--mask":
-            _mask(common, Path(str(mask)), method, start, detail)
+            _mask(common, Path(str(mask)), method, place, seed)
         else:
-            _direction(common, str(direction), region, strength, layers, start, detail)
+            _direction(common, str(direction), region, strength, layers, place)
 
 
 # What goes with each way to edit, besides --from.
 GOES_WITH = {
-    "--mask": ("--method", "--no-detail"),
-    "--direction": ("--region", "--strength", "--layers", "--no-detail"),
-    "--transfer-from": ("--region", "--no-detail"),
-    "--texture-from": ("--region", "--no-detail"),
-    "--texture-seed": ("--region", "--no-detail"),
+    "--mask": ("--method", "--no-detail", "--max-drift"),
+    "--direction": ("--region", "--strength", "--layers", "--no-detail", "--max-drift"),
+    "--transfer-from": ("--region", "--no-detail", "--max-drift"),
+    "--texture-from": ("--region", "--no-detail", "--max-drift"),
+    "--texture-seed": ("--region", "--no-detail", "--max-drift"),
+    "--shift": ("--rotate",),
+    "--rotate": (),
     "--region": ("--style-noise", "--style-from", "--structure-noise", "--as-published"),
 }
 
@@ -199,20 +250,21 @@ def _way(
     return way
 
 
-def _mask(common: Made, mask: Path, method: str | None, start: str | None, detail: bool) -> None:
+def _mask(common: Made, mask: Path, method: str | None, place: Place, seed: int) -> None:
     """A drawn label map, or a folder of them."""
     if not mask.exists():
         raise OptionError(f"no mask at {mask}")
     if mask.is_dir() and not os.access(mask, os.R_OK | os.X_OK):
         raise OptionError(f"the folder {mask} cannot be read", "change its permissions")
-    if start == "none":
-        if not detail:
-            raise OptionError("a drawn face has no photograph", "leave out --no-detail")
-        draw_faces(common, mask)
+    if place.start == "none":
+        why = "a face made from a map alone has a method of its own, and the map's name"
+        refuse(why, "method", "batch", "label")
+        refuse("a face made from a map alone has no photograph", "detail", "max_drift")
+        draw_faces(common, mask, seed)
         return
     from semedit.tasks import steps
 
-    _edit(common, steps.by_mask(mask, method, common.options or ()), start, detail)
+    _edit(common, steps.by_mask(mask, method, common.options or ()), place)
 
 
 def _direction(
@@ -221,8 +273,7 @@ def _direction(
     region: str | None,
     strength: Strength | None,
     layers: str | None,
-    start: str | None,
-    detail: bool,
+    place: Place,
 ) -> None:
     """Along a direction, by one strength or a strip of them."""
     from semedit.tasks import steps
@@ -230,43 +281,44 @@ def _direction(
     one = None if isinstance(strength, str) else strength
     step = steps.along(name, one, region, layers, common.options or ())
     if isinstance(strength, str):
-        _sweep(common, strength, step.settings, start, detail)
+        _sweep(common, strength, step.settings, place)
     else:
-        _edit(common, step, start, detail)
+        _edit(common, step, place)
 
 
-def _transfer(
-    common: Made, donor: str, region: str | None, start: str | None, detail: bool
-) -> None:
+def _moved(common: Made, shift: str | None, rotate: float | None, place: Place) -> None:
+    """Shifted and turned within the picture, which the photograph's pixels do not follow."""
+    from semedit.tasks import steps
+
+    moved = None if shift is None else typed_value(shift, tuple[float, ...], "shift")
+    still = replace(place, detail=False)
+    _edit(common, steps.placed(moved, rotate, common.options or ()), still)
+
+
+def _transfer(common: Made, donor: str, region: str | None, place: Place) -> None:
     """Regions of one face for others."""
     from semedit.tasks import steps
 
-    _edit(common, steps.transfer(donor, region, common.options or ()), start, detail)
+    _edit(common, steps.transfer(donor, region, common.options or ()), place)
 
 
 def _texture(
-    common: Made,
-    donor: str | None,
-    seed: int | None,
-    region: str | None,
-    start: str | None,
-    detail: bool,
+    common: Made, donor: str | None, seed: int | None, region: str | None, place: Place
 ) -> None:
     """Another texture for regions, in 3D."""
     from semedit.tasks import steps
 
-    _edit(common, steps.texture(region, donor, seed, common.options or ()), start, detail)
+    _edit(common, steps.texture(region, donor, seed, common.options or ()), place)
 
 
 def _restyle(
     common: Made,
     options: dict[str, Any],
-    as_published: bool,
     reference: str | None,
-    start: str | None,
+    place: Place,
 ) -> None:
-    """Edit a region; the default generator knows none, so that another stands in for it."""
-    options |= {"as_published": as_published, "seed": common.seed}
+    """Edit a region; the default generator knows none, so that another stands in for it where
+    none is asked for."""
     settings = [options, *(common.options or ())]
 
     def make(device: str, progress: Any) -> Any:
@@ -274,25 +326,30 @@ def _restyle(
         from semedit.options import build_method
         from semedit.tasks.restyle import Restyle
 
-        own = {} if common.generator == "heads-128" else {"generator_name": common.generator}
+        generator = common.generator
+        if generator == Made.generator and not typed("generator"):
+            generator = Restyle.generator_name
+            say("generator", generator)
         return Restyle(
             build_method(Roi, settings),
             reference,
-            **own,
-            start=start,
+            generator_name=generator,
+            start=place.start,
             names=common.names or (),
             batch=common.batch,
             device=device,
             mark=common.mark,
+            called=place.label,
             progress=progress,
         )
 
     run(common, "edit", make)
 
 
-def _sweep(
-    common: Made, strengths: str, settings: Sequence[Setting], start: str | None, detail: bool
-) -> None:
+def _sweep(common: Made, strengths: str, settings: Sequence[Setting], place: Place) -> None:
+    refuse("strips are made one by one", "batch")
+    refuse("a strip shows every strength that is asked for", "max_drift")
+
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
         from semedit.options import build_method
@@ -302,11 +359,12 @@ def _sweep(
             build_method(Direction, settings),
             strengths_of(strengths),
             generator_name=common.generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             device=device,
             mark=common.mark,
-            detail=detail,
+            detail=place.detail,
+            label=place.label,
             progress=progress,
         )
 
@@ -320,33 +378,37 @@ def attr(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of descent steps; default: the method's own.")
     ] = None,
-    start: From = None,
+    start: Start = None,
+    label: Label = None,
     detail: Detail = True,
+    max_drift: MaxDrift = None,
     into_photo: IntoPhoto = False,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
-    wanted = {name: value for name, value in extra.items() if value is not None}
+    wanted = {name.lstrip("_"): value for name, value in extra.items() if value is not None}
     if not wanted:
         raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     from semedit.tasks.steps import attributes
 
     settings = [{"steps": steps}, *(common.options or ())]
+    place = Place(start, label_of(label), detail, max_drift)
     with pasted_after(common, into_photo):
-        _edit(common, attributes(wanted, method, settings), start, detail)
+        _edit(common, attributes(wanted, method, settings), place)
 
 
-def _edit(common: Made, step: Step, start: str | None, detail: bool) -> None:
+def _edit(common: Made, step: Step, place: Place) -> None:
     """Do a step of each face's chain."""
 
     def make(device: str, progress: Any) -> Any:
-        return step.task(
+        return step.called(place.label).task(
             generator_name=common.generator,
-            start=start,
+            start=place.start,
             names=common.names or (),
             batch=common.batch,
             device=device,
             mark=common.mark,
-            detail=detail,
+            detail=place.detail,
+            max_drift=place.max_drift,
             progress=progress,
         )
 
@@ -356,7 +418,7 @@ def _edit(common: Made, step: Step, start: str | None, detail: bool) -> None:
 def _attribute_flags() -> list[inspect.Parameter]:
     return [
         inspect.Parameter(
-            name,
+            name if name.isidentifier() else f"_{name}",
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
@@ -368,5 +430,5 @@ def _attribute_flags() -> list[inspect.Parameter]:
                 ),
             ],
         )
-        for name in ATTRIBUTES
+        for name in CELEBA
     ]

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from semedit.cli.common import Common, Drawn, GeneratorName, Mark, command, data, run, say, stdout
+from semedit.cli.common import (
+    Common,
+    DryRun,
+    GeneratorName,
+    Json,
+    Log,
+    Mark,
+    Names,
+    Overwrite,
+    Quiet,
+    Start,
+    Work,
+    command,
+    data,
+    run,
+    say,
+    stdout,
+)
 from semedit.errors import InputError
 
-From = Annotated[
-    str | None,
-    typer.Option("--from", help="`latents` or a step, like 01-smiling; else the newest."),
-]
+
+@dataclass(frozen=True)
+class Exported:
+    """Options of `export`, which computes nothing."""
+
+    names: Names = None
+    work: Work = Path("semedit-work")
+    overwrite: Overwrite = False
+    dry_run: DryRun = False
+    quiet: Quiet = False
+    log: Log = None
+    json: Json = False
 
 
 def register(app: typer.Typer) -> None:
@@ -52,19 +78,20 @@ def import_(
 
 
 def export(
-    common: Drawn,
+    common: Exported,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("codes"),
     format: Annotated[
         Literal["pt", "npz", "npy"], typer.Option(help="File format; npz has the key w.")
     ] = "pt",
-    start: From = None,
+    start: Start = None,
 ) -> None:
     """Write codes of faces as [1,L,W] for other tools, OUT/NAME.pt."""
+    from semedit.batch.origins import remark
     from semedit.batch.workspace import Workspace
     from semedit.latents import load
     from semedit.tasks.codes import export_codes, lost
 
-    space = Workspace(common.work)
+    space, files = Workspace(common.work), list[str]()
     with space.locked():
         for name in space.faces(common.names or ()):
             latent = load(space.source(name, start))
@@ -75,10 +102,12 @@ def export(
                 say("plan", str(path))
                 continue
             export_codes(latent, path, format)
-            warning = lost(latent)
-            if warning is not None:
+            for warning in filter(None, (remark(space, name), lost(latent))):
                 say("warning", f"{name}: {warning}")
+            files.append(str(path))
             if common.json:
                 data(name=name, file=str(path), generator=latent.generator)
             else:
                 stdout.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)
+    if common.json:
+        data(summary=True, command="export", files=files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +11,21 @@ import typer
 from rich.table import Column, Table
 
 from semedit.cli import directions, evaluations, latents
-from semedit.cli.common import Command, Options, Shared, StepBar, command, data, device, say, stdout
+from semedit.cli.common import (
+    Command,
+    Jobs,
+    Json,
+    Options,
+    Seed,
+    Seeded,
+    StepBar,
+    command,
+    data,
+    device,
+    refuse,
+    say,
+    stdout,
+)
 from semedit.errors import OptionError, SemeditError
 
 if TYPE_CHECKING:
@@ -42,8 +56,17 @@ def _group(app: typer.Typer, name: str, text: str) -> typer.Typer:
     return group
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """Options of `heads`, which renders on CPUs."""
+
+    jobs: Jobs = 0
+    seed: Seed = 0
+    json: Json = False
+
+
 def heads(
-    common: Shared,
+    common: Rendered,
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Number of heads.")] = 1000,
     size: Annotated[
@@ -81,7 +104,7 @@ def heads(
 
 
 def train(
-    common: Shared,
+    common: Seeded,
     name: Annotated[str, typer.Argument(help="What to train; see `semedit methods`.")],
     data_folder: Annotated[
         Path,
@@ -109,8 +132,10 @@ def train(
     from semedit.trainers.loop import train as train_loop
 
     kind = pick_method(TRAINERS, name, "trainer")
-    device(common)
     placed = any(option.name == "device" for option in options_of(kind))
+    if not placed and common.device not in ("auto", "cpu"):
+        refuse(f"{name} is trained on CPUs", "device")
+    device(common)
     given = {"device": common.device} if placed and common.device != "auto" else {}
     settings = [{"preset": preset}, *(options or ())]
     trainer = build_method(kind, settings, **given)
@@ -124,7 +149,7 @@ def train(
     _tell(common, f"{folder}: {text}", command="train", name=name, folder=str(folder), **figures)
 
 
-def _tell(common: Shared, text: str, **values: Any) -> None:
+def _tell(common: Rendered | Seeded, text: str, **values: Any) -> None:
     """The result of a command that has just one."""
     if common.json:
         data(**values)
@@ -188,28 +213,47 @@ def _show(
 
 
 def list_weights(as_json: AsJson = False) -> None:
-    """List all weight files that semedit knows, and whether they are on this disk."""
+    """List all weight files that semedit knows, by what one wants to do with them, and whether
+    they are on this disk."""
     from semedit import weights
 
     rows = weights.table().values()
     if as_json:
         for row in rows:
             place = str(weights.resolve(row.name)) if weights.on_disk(row.name) else None
-            data(name=row.name, kind=row.kind, file=place, licence=row.licence, use=row.use)
+            data(
+                name=row.name,
+                kind=row.kind,
+                file=place,
+                licence=row.licence,
+                use=row.use,
+                group=row.group,
+            )
         for name, facts in weights.imported().items():
             place, use = str(weights.resolve(name)), _origin(facts)
             data(name=name, kind="imported", file=place, licence=facts.get("licence", "?"), use=use)
         return
+    for group in dict.fromkeys(row.group for row in rows):
+        _listed(
+            group,
+            {row.name: (row.licence, row.use, row.size) for row in rows if row.group == group},
+        )
+    own = {k: (v.get("licence", "?"), _origin(v), "?") for k, v in weights.imported().items()}
+    if own:
+        _listed("your own", own)
+
+
+def _listed(title: str, rows: dict[str, tuple[str, str, str]]) -> None:
+    """A table of weights: name -> licence, use, size where it is not on the disk."""
+    from semedit import weights
+
     short = (Column(name, no_wrap=True) for name in ("name", "here", "size"))
-    table = Table(*short, "licence", "what for")
-    for row in rows:
-        here = "yes" if weights.on_disk(row.name) else ""
-        size = weights.resolve(row.name).stat().st_size if here else 0
-        shown = f"{size / 1e6:.1f} MB" if size else row.size
-        table.add_row(row.name, here, shown, row.licence, row.use)
-    for name, facts in weights.imported().items():
-        shown = f"{weights.resolve(name).stat().st_size / 1e6:.1f} MB"
-        table.add_row(name, "yes", shown, facts.get("licence", "?"), _origin(facts))
+    table = Table(*short, "licence", "what for", title=title, title_justify="left")
+    for name, (licence, use, size) in rows.items():
+        here = weights.on_disk(name)
+        if here and (held := weights.resolve(name).stat().st_size):
+            size = f"{held / 1e6:.1f} MB"
+        table.add_row(name, "yes" if here else "", size, licence, use)
     stdout.print(table)
 
 

@@ -74,9 +74,11 @@ class RecipeStep:
     place: str
 
     @property
-    def reads_inputs(self) -> bool:
-        """Whether it works on what the user has, not on what other steps make."""
-        return any(parameter.name == "inputs" for parameter in self.command.params)
+    def makes_faces(self) -> bool:
+        """Whether it works on what the user has, photographs or drawn maps, not on what other
+        steps make."""
+        takes_photographs = any(parameter.name == "inputs" for parameter in self.command.params)
+        return takes_photographs or self.given.values.get("start") == "none"
 
     def resolved(self) -> dict[str, Any]:
         """All its options.
@@ -122,15 +124,24 @@ def run_steps(recipe: Path, common: Common, given: dict[str, Any], group: Any) -
     resolved = [{"command": step.name, **step.resolved()} for step in steps]
     space = Workspace(Path(str(resolved[0]["work"])))
     if common.dry_run:
-        _follow(steps, planning=True)
+        failed = _follow(steps, planning=True)
+        _tell(common, recipe, steps, failed, plan=True)
         return
     with space.locked(make=True, shard=str(common.shard)):
         _keep(space, recipe, text, resolved)
         failed = _follow(steps, planning=False)
-    if common.json:
-        data(summary=True, command="run", recipe=str(recipe), steps=len(steps), failed=failed)
+    _tell(common, recipe, steps, failed)
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _tell(
+    common: Common, recipe: Path, steps: list[RecipeStep], failed: bool, **more: bool
+) -> None:
+    """The summary of the whole."""
+    if common.json:
+        told = {"recipe": str(recipe), "steps": len(steps), "failed": failed}
+        data(summary=True, command="run", **told, **more)
 
 
 def _follow(steps: list[RecipeStep], planning: bool) -> bool:
@@ -139,7 +150,8 @@ def _follow(steps: list[RecipeStep], planning: bool) -> bool:
     for number, step in enumerate(steps, 1):
         say("step", f"{number} of {len(steps)}, {step.name}")
         code = step.run()
-        if planning and code == NOTHING and number > 1 and not step.reads_inputs:
+        to_come = any(before.makes_faces for before in steps[: number - 1])
+        if planning and code == NOTHING and to_come and not step.makes_faces:
             say("plan", f"{step.name} works on what the steps before it have yet to make")
         elif code not in (0, SOME_FAILED):
             raise typer.Exit(code)
@@ -181,7 +193,9 @@ def _steps(
         if name == "align":
             options.setdefault("inputs", inputs)
         values_ = parameter_values(where, name, own, {**shared, **options}, given)
-        yield RecipeStep(name, own, Given(values_), defaults.get(name, {}), where("command"))
+        own_keys = {takes[settings.bare_name(k)].name for k in options}
+        given_ = Given(values_, frozenset(values_.keys() - own_keys))
+        yield RecipeStep(name, own, given_, defaults.get(name, {}), where("command"))
     for key in values:
         if settings.bare_name(key) not in known:
             raise OptionError(

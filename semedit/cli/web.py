@@ -13,21 +13,19 @@ import typer
 
 from semedit.cli.common import (
     RUN,
-    WORKSPACE,
     GeneratorName,
     Mark,
+    Names,
     Shared,
+    Work,
     command,
     data,
     device,
+    refuse,
     say,
 )
 from semedit.errors import NothingMatchedError, OptionError
 
-Work = Annotated[
-    Path, typer.Option(envvar="SEMEDIT_WORK", help="Workspace folder.", rich_help_panel=WORKSPACE)
-]
-Names = Annotated[list[str] | None, typer.Argument(help="Names or globs of faces; default: all.")]
 Select = Annotated[
     str,
     typer.Option(
@@ -94,7 +92,6 @@ def paint(
         common.generator,
         device(common),
         common.mark,
-        common.seed,
     )
 
     def ready(address: str) -> None:
@@ -158,12 +155,14 @@ def sheet(
     common: Told,
     select: Select = "",
     columns: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="photograph, crop, map, inversion, edit (the newest), left, front, right (of a "
-            "turntable), or the name of a step, like smiling; a|b: the first that exists."
+            "turntable), the name of a step, like smiling, or, of what has a label, "
+            "inversion@LABEL or left@LABEL; a|b: the first that exists. Default: crop, map, "
+            "inversion, edit, and all that has a label."
         ),
-    ] = "crop,map,inversion,edit",
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="File to write, .png, .jpg, .webp or .pdf; default: WORK/sheet.png."),
@@ -177,14 +176,17 @@ def sheet(
     """Put faces side by side on a contact sheet."""
     from semedit.batch.holdings import holdings
     from semedit.batch.workspace import Workspace
-    from semedit.tasks.sheet import write_sheet
+    from semedit.tasks.sheet import default_columns, write_sheet
 
     every = holdings(Workspace(common.work), common.names or (), select)
     faces = [one for one in every if one.crop is not None]
     if not faces:
         raise NothingMatchedError(f"no faces in {common.work}", "run `semedit align` first")
     path = output or common.work / "sheet.png"
-    chosen = [column.strip() for column in columns.split(",") if column.strip()]
+    if path.suffix.lower() != ".pdf":
+        refuse("only a PDF has pages", "rows")
+    given = default_columns(faces) if columns is None else columns.split(",")
+    chosen = [column.strip() for column in given if column.strip()]
     if not chosen:
         raise OptionError("no columns are given", "for example --columns crop,map,edit")
     write_sheet(path, faces, chosen, cell, rows, mark)

@@ -4,6 +4,7 @@
     FaceNet       aligned crop       -> label map and camera
     TraitNet      aligned crop       -> attributes
     JudgeNet      aligned crop       -> attributes; a second opinion, for evaluation only
+    IdentityNet   aligned crop       -> embedding; see identity.py
 
 All take float32 [N,3,R,R], sRGB in [-1,1], of any R and resize to their own `size`. Layers are
 plain convolutions with batch normalisation, which both train and run fastest on a CPU.
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import weights
+from semedit.faces.identity import IdentityNet
 from semedit.faces.layers import Pyramid, TopDown, convolution, fit
 from semedit.faces.singleshot import DetectorNet
 from semedit.media.labels import ATTRIBUTES, LABELS
@@ -284,6 +286,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "faces": FaceNet,
     "traits": TraitNet,
     "judge": JudgeNet,
+    "identity": IdentityNet,
 }
 
 

@@ -18,6 +18,7 @@ from semedit.generators.contract import Generator
 from semedit.generators.l2sae.l2sae import L2SAE, L2SAEConfig
 from semedit.generators.parts.encoder import load_encoder
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.generators.stylegan3.stylegan3 import StyleGAN3, StyleGAN3Config
 from semedit.generators.surfaces.gram import GRAM, GRAMConfig
 from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig
 from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
@@ -27,6 +28,7 @@ from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 GENERATORS: dict[str, type[Generator]] = {
     "triplane": Triplane,
     "stylegan2": StyleGAN2,
+    "stylegan3": StyleGAN3,
     "l2sae": L2SAE,
     "cnerf": CNeRF,
     "eg3d": EG3D,
@@ -39,6 +41,7 @@ GENERATORS: dict[str, type[Generator]] = {
 CONFIGS: dict[str, Callable[..., Any]] = {
     "triplane": TriplaneConfig,
     "stylegan2": StyleGAN2Config,
+    "stylegan3": StyleGAN3Config,
     "l2sae": L2SAEConfig,
     "cnerf": CNeRFConfig,
     "eg3d": EG3DConfig,

@@ -46,7 +46,6 @@ class Optimize:
         labels: Tensor,
         c: Tensor,
         progress: Progress | None = None,
-        seed: int = 0,
     ) -> Latent:
         """
         Args:    images float32 [N,3,R,R] in [-1,1], R = generator.resolution; labels int64

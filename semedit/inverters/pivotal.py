@@ -57,7 +57,6 @@ class Pivotal:
         labels: Tensor,
         c: Tensor,
         progress: Progress | None = None,
-        seed: int = 0,
     ) -> Latent:
         """
         Args:    as Optimize's.

@@ -17,9 +17,10 @@ import torch
 
 from semedit import cameras, generators, latents, weights
 from semedit.batch import Item, Observer, Result, Run, Tally, for_each
+from semedit.batch.places import labelled
 from semedit.batch.plan import Plan, plan
 from semedit.batch.ray import Cluster, for_each_on_ray
-from semedit.batch.workspace import Workspace
+from semedit.batch.workspace import Workspace, parameters_in
 from semedit.errors import InputError, LatentError, SemeditError
 from semedit.faces import Face
 from semedit.generators import files_of
@@ -166,6 +167,24 @@ def planned(name: str, plan: Callable[[], Item]) -> Item:
         return plan()
     except SemeditError as error:
         return Item(name, {}, error=error)
+
+
+def named(label: str) -> dict[str, str]:
+    """A label that the user gave, as parameters have it: a result of that name is another one."""
+    return {"label": label} if label else {}
+
+
+def free_name(space: Workspace, command: str, face: str, label: str) -> str:
+    """The name of what a command makes of a face under a label.
+
+    Raises: InputError: it is a face's, or under such a label the result of a face of that name.
+    """
+    name = labelled(face, label)
+    receipt = space.receipt(command, name)
+    taken = bool(label) and space.path("faces", name, ".json").is_file()
+    if taken or (receipt and parameters_in(receipt).get("label", "") != label):
+        raise InputError(f"{name} would be the name of two things", "give another --label")
+    return name
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,8 +28,16 @@ from semedit.latents import LARGEST, Latent
 from semedit.media.files import atomic_path
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
-from semedit.tasks import face_inputs, latent_bytes, load_generator, planned, read_face, used_by
-from semedit.tasks.made import MadeFace
+from semedit.tasks import (
+    face_inputs,
+    latent_bytes,
+    load_generator,
+    planned,
+    read_face,
+    used,
+    used_by,
+)
+from semedit.tasks.made import MADE, MadeFace
 
 Format = Literal["pt", "npz", "npy"]
 
@@ -74,7 +82,7 @@ class ImportCodes:
         return {"generator": self.generator_name, "key": self.key, "mark": self.mark}
 
     def weights(self) -> dict[str, str]:
-        return used_by(self.generator_name)
+        return used_by(self.generator_name) | used(*MADE)
 
     def items(self, run: Run) -> list[Item]:
         return [

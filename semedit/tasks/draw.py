@@ -19,9 +19,9 @@ from semedit.errors import InputError, NothingMatchedError
 from semedit.media.masks import fit_labels
 from semedit.media.pixels import resize
 from semedit.options import parameters_of
-from semedit.tasks import OnGenerator, latent_bytes, planned, used_by
+from semedit.tasks import OnGenerator, latent_bytes, planned, used, used_by
 from semedit.tasks.drawn import every_map, read_map
-from semedit.tasks.made import MadeFace
+from semedit.tasks.made import MADE, MadeFace
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Draw(OnGenerator):
         return {"generator": self.generator_name, "options": options, "mark": self.mark}
 
     def weights(self) -> dict[str, str]:
-        return used_by(self.generator_name)
+        return used_by(self.generator_name) | used(*MADE)
 
     def items(self, run: Run) -> list[Item]:
         """Raises: NothingMatchedError: there are no maps."""

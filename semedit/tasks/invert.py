@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,8 +13,8 @@ import torch
 
 from semedit import metrics
 from semedit.batch import Item, Result, Run
-from semedit.batch.workspace import Workspace
-from semedit.errors import LatentError, WeightsError
+from semedit.batch.workspace import CROP, Workspace, crop_told
+from semedit.errors import LatentError
 from semedit.latents import Latent, picture
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
@@ -26,14 +25,16 @@ from semedit.tasks import (
     cameras_of,
     check_finite,
     face_inputs,
+    free_name,
     latent_bytes,
     load_face,
+    named,
+    planned_each,
     used,
     used_by,
 )
-from semedit.weights import file_sha256, metadata
+from semedit.weights import file_sha256
 
-CROP = "crop_sha256"  # of the picture that was inverted, in a latent's meta
 PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distance is used
 
 
@@ -45,6 +46,7 @@ class Invert(OnGenerator):
         name: the inverter's name; method: the inverter with its options.
         generator_name: weights of the generator.
         names: names or globs of faces; empty means all.
+        label: what the inversion is called, so that it stands beside others; "": the first.
         progress: told the steps done and in all, of the batch at work.
     """
 
@@ -52,10 +54,10 @@ class Invert(OnGenerator):
     method: Any
     generator_name: str = "heads-128"
     names: Sequence[str] = ()
-    seed: int = 0
     batch: int = 4
     device: str = "cpu"
     mark: bool = True
+    label: str = ""
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     command = "invert"
@@ -69,8 +71,9 @@ class Invert(OnGenerator):
             "generator": self.generator_name,
             "method": self.name,
             "options": parameters_of(self.method),
-            "seed": self.seed,
+            "seed": 0,  # as receipts have always had it; nothing here is random
             "mark": self.mark,
+            **named(self.label),
         }
 
     def weights(self) -> dict[str, str]:
@@ -79,9 +82,11 @@ class Invert(OnGenerator):
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
-        return [
-            Item(name, face_inputs(space, name), data=space) for name in space.faces(self.names)
-        ]
+        return planned_each(space.faces(self.names), partial(self._item, space))
+
+    def _item(self, space: Workspace, face: str) -> Item:
+        name = free_name(space, self.command, face, self.label)
+        return Item(name, face_inputs(space, face), data=space, face=face)
 
     def load(self, item: Item) -> Aligned:
         aligned = load_face(item, "camera" in self.generator.traits)
@@ -91,9 +96,7 @@ class Invert(OnGenerator):
         images = torch.cat([one.image for one in loaded]).to(self.device)
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
         c = cameras_of(loaded).to(self.device)
-        latent = self.method(
-            self.generator, images, labels, c, progress=self.progress, seed=self.seed
-        )
+        latent = self.method(self.generator, images, labels, c, progress=self.progress)
         return [self._result(item, latent[i], images[i : i + 1]) for i, item in enumerate(items)]
 
     def _result(self, item: Item, latent: Latent, image: torch.Tensor) -> Result:
@@ -109,30 +112,32 @@ class Invert(OnGenerator):
         }
         warnings = [] if warning is None else [warning]
         latent = replace(latent, meta=latent.meta | {CROP: file_sha256(item.inputs["crop"])})
-        before = inverted_from(item.data.path("latents", item.name, ".safetensors"))
-        another = before is not None and before != latent.meta[CROP]
-        if another and item.data.steps(item.name):
-            warnings.append(f"edits of the picture before are kept in edits/{item.name}~before-...")
-        write = partial(self._write, item, latent, to_uint8(shown)[0], another)
+        others = self._others(item, latent)
+        if others:
+            warnings.append(f"edits of the picture before are kept in edits/{item.face}~before-...")
+        write = partial(self._write, item, latent, to_uint8(shown)[0], others)
         return Result(write, warnings, figures)
 
-    def _write(self, item: Item, latent: Latent, preview: np.ndarray, another: bool) -> list[Path]:
+    def _others(self, item: Item, latent: Latent) -> list[str]:
+        """Steps of the face that are of another picture than this inversion."""
+        space, steps = item.data, item.data.steps(item.face)
+        before = crop_told(space.path("latents", item.name, ".safetensors"))
+        another = before not in (None, latent.meta[CROP])
+        told = {step: space.made_of(space.path("edits", step, ".safetensors")) for step in steps}
+        # Those that do not tell are of the inversion that this one replaces.
+        return [
+            s
+            for s, made in told.items()
+            if (another if made is None else made != latent.meta[CROP])
+        ]
+
+    def _write(
+        self, item: Item, latent: Latent, preview: np.ndarray, others: list[str]
+    ) -> list[Path]:
         """Picture and latent; edits of another picture of that name are set aside first."""
         space: Workspace = item.data
-        if another:
-            space.set_aside(item.name)
+        space.set_aside(item.face, others)
         picture, path = (space.path("latents", item.name, s) for s in (".png", ".safetensors"))
         write_image(picture, preview, mark=self.mark)
         latent.save(path)
         return [picture, path]
-
-
-def inverted_from(latent: Path) -> str | None:
-    """sha256 of the crop that a latent was made from, as the latent tells; None where it does not
-    or is not there."""
-    try:
-        meta = json.loads(metadata(latent).get("meta", "{}"))
-    except (WeightsError, ValueError):
-        return None
-    found = meta.get(CROP) if isinstance(meta, dict) else None
-    return found if isinstance(found, str) else None

@@ -20,6 +20,8 @@ from semedit.media.photographs import write_image
 from semedit.media.pixels import resize, to_uint8
 from semedit.weights import file_sha256
 
+MADE = ("landmarks", "faces")  # weights that describe a face that is made
+
 
 @dataclass(frozen=True, eq=False)
 class MadeFace:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from semedit import detail, weights
@@ -16,7 +15,7 @@ from semedit.errors import LatentError
 from semedit.generators import Output
 from semedit.latents import Latent
 from semedit.media.decoding import read_photo
-from semedit.media.pixels import to_tensor, to_uint8
+from semedit.media.pixels import to_tensor
 from semedit.tasks import read_latent
 
 PHOTOGRAPH, INVERSION = "photograph", "inversion"  # roles of input files
@@ -31,10 +30,13 @@ class Original:
     inversion: Latent
 
 
-def original_inputs(space: Workspace, name: str) -> dict[str, Path]:
-    """The files of a face's photograph and inversion, role -> path; {} where there is none: faces
-    that were drawn or imported have no photograph."""
-    crop, latent = space.path("faces", name, ".png"), space.path("latents", name, ".safetensors")
+def original_inputs(space: Workspace, name: str, start: str | None = None) -> dict[str, Path]:
+    """The files of a face's photograph and of the inversion that its edits come from, role -> path;
+    {} where there is none: faces that were drawn or imported have no photograph.
+
+    Args: start: where an edit starts from, as Workspace.source takes it.
+    """
+    crop, latent = space.path("faces", name, ".png"), space.origin(space.source(name, start))
     there = crop.is_file() and latent.is_file() and weights.on_disk(WEIGHTS)
     return {PHOTOGRAPH: crop, INVERSION: latent} if there else {}
 
@@ -54,9 +56,10 @@ def read_original(inputs: Mapping[str, Path], generator: Any) -> tuple[Original 
     return Original(to_tensor(read_photo(inputs[PHOTOGRAPH]).pixels), inversion), None
 
 
-def with_detail(generator: Any, original: Original, after: Output, device: str) -> np.ndarray:
+def with_detail(
+    generator: Any, original: Original, after: Output, device: str
+) -> tuple[Tensor, Tensor]:
     """An edit as the generator draws it, one face in its own view, with the photograph's detail:
-    uint8 [S,S,3] at the photograph's size."""
+    float32 [1,3,S,S] at the photograph's size, and the soft mask [1,1,S,S] of what changed."""
     photo, inversion = original.photo.to(device), original.inversion.to(device)
-    image, _ = detail.edited_photo(detail.load(device), generator, photo, inversion, after)
-    return to_uint8(image)[0]
+    return detail.edited_photo(detail.load(device), generator, photo, inversion, after)

@@ -19,7 +19,7 @@ from semedit.faces.align import cut
 from semedit.media import reading
 from semedit.media.decoding import read_photo
 from semedit.media.photographs import MAX_PIXELS, Photo
-from semedit.media.pixels import to_tensor
+from semedit.media.pixels import to_tensor, to_uint8
 from semedit.media.rewriting import rewrite, written_suffix
 from semedit.renders.pasting import paste
 from semedit.tasks import OnGenerator, planned, read_face, read_latent, used, used_by
@@ -217,7 +217,8 @@ class Paste(OnGenerator):
         inversion, latent = (own.to(self.device) for own in one.finer)
         after = latents.picture(self.generator, latent)
         original = Original(to_tensor(before), inversion)
-        return before, with_detail(self.generator, original, after, self.device)
+        image, _ = with_detail(self.generator, original, after, self.device)
+        return before, to_uint8(image)[0]
 
     def _write(
         self, item: Item, one: EditedPhoto, pixels: np.ndarray, warnings: list[str]

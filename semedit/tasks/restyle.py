@@ -14,13 +14,14 @@ from torch import Tensor
 
 from semedit import cameras, latents
 from semedit.batch import Item, Result, Run, next_step
+from semedit.batch.places import LONGEST_LABEL
 from semedit.batch.workspace import Workspace
 from semedit.editors import Roi
 from semedit.latents import Latent
 from semedit.media.photographs import write_image
 from semedit.media.pixels import resize, to_tensor, to_uint8
 from semedit.options import parameters_of
-from semedit.tasks import OnGenerator, latent_bytes, planned_each, read_face, used_by
+from semedit.tasks import OnGenerator, latent_bytes, named, planned_each, read_face, used_by
 from semedit.tasks.donors import donor_file, read_aligned, receivers
 
 
@@ -43,6 +44,7 @@ class Restyle(OnGenerator):
             aligned face, whose style the region of the others gets.
         start: where to start from, as Workspace.source takes it; "latents" is the aligned face.
         names: names or globs of faces; empty means all.
+        called: what the user calls the step; "": like its region and what is done to it.
     """
 
     method: Roi
@@ -53,6 +55,7 @@ class Restyle(OnGenerator):
     batch: int = 4
     device: str = "cpu"
     mark: bool = True
+    called: str = ""
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     command = "edit"
@@ -68,10 +71,12 @@ class Restyle(OnGenerator):
     @property
     def label(self) -> str:
         """What the step is called."""
+        if self.called:
+            return self.called
         parts = [f"style-from-{Path(self.reference).stem}"] if self.reference is not None else []
         parts += ["style"] if self.method.style_noise else []
         parts += ["structure"] if self.method.structure_noise else []
-        return "-".join([self.method.region, *parts])[:80]
+        return "-".join([self.method.region, *parts])[:LONGEST_LABEL]
 
     def parameters(self) -> dict[str, Any]:
         return {
@@ -79,6 +84,7 @@ class Restyle(OnGenerator):
             "method": "roi",
             "options": parameters_of(self.method),
             "mark": self.mark,
+            **named(self.called),
         }
 
     def weights(self) -> dict[str, str]:
@@ -96,12 +102,10 @@ class Restyle(OnGenerator):
     def _item(self, run: Run, name: str, inputs: dict[str, Path]) -> Item:
         face = {"face": run.workspace.path("faces", name, ".json")}
         item = Item(name, {**inputs, **face}, data=run.workspace)
-        return next_step(run, name, self.label, item, self.start, photo=True)
+        return next_step(run, name, self.label, item, self.start, True, _picture_beside)
 
     def load(self, item: Item) -> RestyleInput:
-        source = item.inputs["latent"]
-        # A step's latent has its picture beside it.
-        image = read_aligned(source.with_suffix(".png"))
+        image = read_aligned(item.inputs.get("picture", item.inputs["latent"]))
         c = torch.from_numpy(np.array(read_face(item.inputs["face"]).c, np.float32))[None]
         reference = item.inputs.get("reference")
         return RestyleInput(
@@ -143,3 +147,8 @@ class Restyle(OnGenerator):
         write_image(picture, pixels, mark=self.mark)
         latent.save(path)
         return [picture, path]
+
+
+def _picture_beside(latent: Path) -> dict[str, Path]:
+    """The picture of a step or an inversion; an aligned face is one itself."""
+    return {} if latent.suffix == ".png" else {"picture": latent.with_suffix(".png")}

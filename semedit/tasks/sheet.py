@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from semedit.batch.holdings import Holding
+from semedit.batch.places import unlabelled
 from semedit.errors import OptionError, SemeditError
 from semedit.media import decoding
 from semedit.media.decoding import read_labels, read_photo
@@ -20,22 +21,35 @@ from semedit.version import __version__
 
 COLUMNS = ("photograph", "crop", "map", "inversion", "edit", "pasted", "left", "front", "right")
 QUARTERS = {"front": 0, "right": 1, "left": 3}  # of a turntable's loop
-DEFAULT = ("crop", "map", "inversion", "edit")
+STRIP = ("crop", "map", "inversion", "edit")  # what `status --pictures` shows
 LONGEST_NAME = 28  # characters before a row
 DPI = 200  # of a PDF
 
 
+def default_columns(faces: Sequence[Holding]) -> list[str]:
+    """What a sheet shows where nothing is asked for: what has a label stands beside what has
+    none, or, of edits, in place of the newest."""
+    named = {name: None for face in faces for name in face.labelled}
+    turned = [f"left@{unlabelled(name)[1]}" for name in named if name.startswith("turntable")]
+    inverted = [name for name in named if name.startswith("inversion")]
+    events = (edit.event for face in faces for edit in face.edits)
+    edits = list(dict.fromkeys(event.label for event in events if event.label))
+    plain = ["left"] if any(face.turntable is not None for face in faces) else []
+    left = [*plain, *turned] if turned else []
+    return ["crop", "map", "inversion", *inverted, *(edits or ["edit"]), *left]
+
+
 def sheet(
     faces: Sequence[Holding],
-    columns: Sequence[str] = DEFAULT,
+    columns: Sequence[str],
     captions: Sequence[str] | None = None,
     cell: int = 192,
 ) -> Pixels:
     """One row a face: uint8 [H,W,3]; what is not there, or cannot be read, is left empty.
 
-    Args:   columns: of COLUMNS ("edit": the newest), or what a step is called, like "smiling";
-            "smiling|no-smiling": the first that is there. captions: above them; None: their names.
-            cell: px.
+    Args:   columns: of COLUMNS ("edit": the newest), "inversion@LABEL", "left@LABEL", or what a
+            step is called, like "smiling"; "smiling|no-smiling": the first that is there.
+            captions: above them; None: their names. cell: px.
     Raises: OptionError: the picture would be too large.
     """
     if len(faces) * (len(columns) + 1) * cell**2 > MAX_PIXELS:
@@ -47,10 +61,16 @@ def sheet(
     return contact_sheet(rows, columns if captions is None else captions, names, cell)
 
 
+def strip(face: Holding, columns: Sequence[str] = STRIP, cell: int = 128) -> Pixels | None:
+    """What there is of a face's pictures side by side, uint8 [H,W,3]; None: nothing."""
+    found = [pixels for column in columns if (pixels := _cell(face, column)) is not None]
+    return contact_sheet([found], cell=cell, margin=4) if found else None
+
+
 def write_sheet(
     path: Path,
     faces: Sequence[Holding],
-    columns: Sequence[str] = DEFAULT,
+    columns: Sequence[str],
     cell: int = 192,
     rows: int = 8,
     mark: bool = True,
@@ -89,7 +109,15 @@ def write_sheet(
 
 def _check(faces: Sequence[Holding], columns: Sequence[str]) -> None:
     steps = {edit.label for face in faces for edit in face.edits}
-    known = [*COLUMNS, *sorted(steps | {_label(step) for step in steps})]
+    labels = {name for face in faces for name in face.labelled}
+    sides = {
+        f"{side}@{unlabelled(name)[1]}"
+        for name in labels
+        for side in QUARTERS
+        if name.startswith("turntable")
+    }
+    labels = {name for name in labels if name.startswith("inversion")} | sides
+    known = [*COLUMNS, *sorted(labels), *sorted(steps | {_label(step) for step in steps})]
     for column in columns:
         if not any(part in known for part in column.split("|")):
             raise OptionError(f"no face has a column {column!r}", f"there is {', '.join(known)}")
@@ -107,11 +135,13 @@ def _cell(face: Holding, column: str) -> Pixels | None:
 
 
 def _picture(face: Holding, column: str) -> Pixels | None:
-    if column in QUARTERS:
-        if face.turntable is None:
+    plain, label = unlabelled(column)
+    if plain in QUARTERS:
+        turntable = face.labelled.get(f"turntable@{label}") if label else face.turntable
+        if turntable is None:
             return None
-        frames: np.ndarray = decoding.call(read_frames, face.turntable, most=4)
-        return frames[QUARTERS[column] * len(frames) // 4]
+        frames: np.ndarray = decoding.call(read_frames, turntable, most=4)
+        return frames[QUARTERS[plain] * len(frames) // 4]
     if column == "map":
         return None if face.map is None else colorize(read_labels(face.map))
     own = {
@@ -120,8 +150,8 @@ def _picture(face: Holding, column: str) -> Pixels | None:
         "inversion": face.inversion,
         "pasted": face.pasted,
     }
-    if column in own:
-        path = own[column]
+    if column in own or column in face.labelled:
+        path = own[column] if column in own else face.labelled[column]
     else:
         fitting = (e for e in face.edits if column in ("edit", e.label, _label(e.label)))
         path = next((edit.picture for edit in reversed(list(fitting))), None)

@@ -20,7 +20,7 @@ from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.renders import contact_sheet
-from semedit.tasks import OnGenerator, planned_each, read_latent, used, used_by
+from semedit.tasks import OnGenerator, named, planned_each, read_latent, used, used_by
 from semedit.tasks.edit import directions_read
 from semedit.tasks.original import (
     WEIGHTS,
@@ -57,6 +57,7 @@ class Sweep(OnGenerator):
         start: where to start from, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all.
         detail: as of tasks.edit.Edit.
+        label: what the strip is called; "": like the direction.
     """
 
     method: Direction
@@ -67,6 +68,7 @@ class Sweep(OnGenerator):
     device: str = "cpu"
     mark: bool = True
     detail: bool = True
+    label: str = ""
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     command = "sweep"
@@ -83,6 +85,7 @@ class Sweep(OnGenerator):
             "strengths": list(self.strengths),
             "mark": self.mark,
             "detail": self.detail,
+            **named(self.label),
         }
 
     def weights(self) -> dict[str, str]:
@@ -95,8 +98,8 @@ class Sweep(OnGenerator):
         def plan(name: str) -> Item:
             inputs = {"latent": space.source(name, self.start)}
             if self.detail:
-                inputs |= original_inputs(space, name)
-            return Item(f"{name}/{self.method.name}", inputs, data=space, face=name)
+                inputs |= original_inputs(space, name, self.start)
+            return Item(f"{name}/{self.label or self.method.name}", inputs, data=space, face=name)
 
         return planned_each(space.faces(self.names), plan)
 
@@ -121,7 +124,8 @@ class Sweep(OnGenerator):
             if original is None:
                 pictures.append(to_uint8(output.image)[0])
             else:
-                pictures.append(with_detail(self.generator, original, output, self.device))
+                image, _ = with_detail(self.generator, original, output, self.device)
+                pictures.append(to_uint8(image)[0])
             if self.progress is not None:
                 self.progress(i + 1, len(self.strengths))
         captions = [f"{self.method.name} {strength:+g}" for strength in self.strengths]

@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from semedit import renders, weights
+from semedit import renders
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
+from semedit.faces.pipeline import parser_weights
+from semedit.generators import traits_of
 from semedit.latents import Latent
-from semedit.tasks import OnGenerator, planned_each, read_latent, used
+from semedit.tasks import OnGenerator, free_name, named, planned_each, read_latent, used, used_by
 
 ALL_ROUND = (180.0, 90.0)  # yaw and pitch known to a generator that declares no limit, degrees
 
@@ -32,6 +34,7 @@ class Turntable(OnGenerator):
         seg: put the label map beside.
         start: which latent, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all.
+        label: what the turntable is called, so that it stands beside others; "": the first.
     """
 
     frames: int = 72
@@ -46,6 +49,7 @@ class Turntable(OnGenerator):
     names: Sequence[str] = ()
     device: str = "cpu"
     mark: bool = True
+    label: str = ""
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
     batch = 1
@@ -87,11 +91,15 @@ class Turntable(OnGenerator):
     def parameters(self) -> dict[str, Any]:
         shown = ("frames", "format", "path", "fps", "seg", "mark")
         given = {name: getattr(self, name) for name in shown}
-        return {"generator": self.generator_name, "angles_deg": list(self.angles_deg)} | given
+        given |= {} if self.start is None else {"start": self.start}  # `status` asks for it
+        given |= {"angles_deg": list(self.angles_deg), **named(self.label)}
+        return {"generator": self.generator_name} | given
 
     def weights(self) -> dict[str, str]:
-        weights.resolve(self.generator_name)
-        return used(self.generator_name)
+        read = used_by(self.generator_name)
+        if self.seg and "seg" not in traits_of(self.generator_name):
+            read |= used(*parser_weights())
+        return read
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
@@ -102,8 +110,9 @@ class Turntable(OnGenerator):
             )
         return planned_each(space.faces(self.names), partial(self._item, space))
 
-    def _item(self, space: Workspace, name: str) -> Item:
-        return Item(name, {"latent": space.source(name, self.start)}, data=space)
+    def _item(self, space: Workspace, face: str) -> Item:
+        name = free_name(space, self.command, face, self.label)
+        return Item(name, {"latent": space.source(face, self.start)}, data=space, face=face)
 
     def load(self, item: Item) -> Latent:
         return read_latent(item.inputs["latent"], self.generator).to(self.device)

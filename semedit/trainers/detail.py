@@ -256,7 +256,9 @@ class DetailTask:
         loss = (apart * counts).sum() / counts.sum().clamp(min=1)
         told = loss.detach()
         if penalised:
-            slope = r1((logits * counts).flatten(1).sum(1) / counts.flatten(1).sum(1), real).mean()
+            # A crop may hold nothing that changed: it has no verdict, and no gradient.
+            each = counts.flatten(1).sum(1).clamp(min=1e-6)
+            slope = r1((logits * counts).flatten(1).sum(1) / each, real).mean()
             loss = loss + 0.5 * self.trainer.r1 * R1_EVERY * slope
         optimiser = self.optimisers["critic"]
         optimiser.zero_grad(set_to_none=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -28,6 +31,7 @@ PAGE = Path(__file__).parent / "page"
 FRAMES = 24  # of a turntable, at most
 FPS = 12
 QUALITY = 82
+HEAD = 4096  # bytes of a page that tell which report it is of
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ def write_report(
     path: Path, faces: Sequence[Holding], title: str, per_page: int, side: int, sort: str = ""
 ) -> list[Path]:
     """Write a report, REPORT.html and, for many faces, REPORT-2.html and so on.
+
+    Pages of an earlier report of this name that had more of them are deleted.
 
     Args:   per_page: faces of a page. side: pixels of its pictures. sort: a figure, largest first
             (with "-" before it: smallest); "": by name.
@@ -58,12 +64,33 @@ def write_report(
         "version": __version__,
         "counts": Counter(face.status for face in faces),
         "total": len(faces),
-        "links": [one.name for one in paths],
+        "links": [_link(one) for one in paths],
     }
     for i, (part, one) in enumerate(zip(parts, paths, strict=True)):
         text = template.render(**told, **_page(part, side), number=i, first=i * per_page + 1)
         write_bytes(one, text.encode("utf-8", "replace"))
+    _delete_further(path, len(paths))
     return paths
+
+
+def _delete_further(path: Path, count: int) -> None:
+    """Delete further pages of a report, no other file of such a name: each names the first."""
+    number = re.compile(rf"{re.escape(path.stem)}-([1-9]\d*){re.escape(path.suffix)}")
+    ours = f'<meta name="first-page" content="{_link(path)}">'.encode()
+    for one in list(path.parent.iterdir()):
+        found = number.fullmatch(one.name)
+        if found and int(found[1]) > count and one.is_file() and ours in _head(one):
+            one.unlink()
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _link(path: Path) -> str:
+    """A page as one beside it links to it."""
+    return quote(os.fsencode(path.name))
 
 
 def _numbered(path: Path, index: int) -> Path:
@@ -129,6 +156,8 @@ def _shown(faces: Sequence[Holding], side: int) -> Iterator[dict[str, Any]]:
             Shown("inversion", _photo(face.inversion, side)),
             Shown("pasted", _photo(face.pasted, side)),
         ]
+        named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
+        pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
         yield {
             "face": face,
             "figures": _figures(face),

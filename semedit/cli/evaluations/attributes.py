@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, data, device, stdout
+from semedit.cli.common import Fresh, GeneratorName, Options, Seeded, StepBar, data, device, stdout
 
 
 def eval_attributes(
-    common: Shared,
+    common: Seeded,
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     attributes: Annotated[

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, device
+from semedit.cli.common import Fresh, GeneratorName, Options, Seeded, StepBar, device, refuse
 from semedit.cli.evaluations.tables import show_figures
 
 
 def eval_detail(
-    common: Shared,
+    common: Seeded,
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     edits: Annotated[int, typer.Option(min=1, help="Most edits of each head.")] = 1,
@@ -27,6 +27,8 @@ def eval_detail(
     from semedit.heads.truth import first_seed, read_truths, render_truths
     from semedit.options import build_method
 
+    if not n:
+        refuse("the shipped heads are rendered already (-n renders new ones)", "seed")
     chosen = device(common)
     evaluation = DetailEvaluation(edits, editor=build_method(Mask, options or ()))
     with StepBar("eval detail") as steps:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from semedit.cli.common import GeneratorName, Shared, StepBar, data, device, stdout
+from semedit.cli.common import GeneratorName, Seeded, StepBar, data, device, stdout
 
 Folder = Annotated[
     Path,
@@ -24,7 +24,7 @@ Features = Annotated[
 
 
 def eval_fid(
-    common: Shared,
+    common: Seeded,
     data_folder: Folder,
     n: Count = 1000,
     generator: GeneratorName = "heads-128",

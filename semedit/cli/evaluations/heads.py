@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from semedit.cli.common import Fresh, GeneratorName, Shared, StepBar, device
+from semedit.cli.common import Fresh, GeneratorName, Seeded, StepBar, device, refuse
 from semedit.cli.evaluations.tables import show_figures
 
 
 def eval_heads(
-    common: Shared,
+    common: Seeded,
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     parts: Annotated[
@@ -33,6 +33,8 @@ def eval_heads(
     from semedit.generators import load_generator
     from semedit.heads.truth import first_seed, read_truths, render_truths
 
+    if not n:
+        refuse("the shipped heads are rendered already (-n renders new ones)", "seed")
     chosen = device(common)
     with StepBar("eval heads") as steps:
         truths = render_truths(n, first_seed(common.seed), progress=steps) if n else read_truths()

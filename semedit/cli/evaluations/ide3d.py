@@ -12,10 +12,11 @@ from semedit.cli.common import (
     Fresh,
     GeneratorName,
     Options,
-    Shared,
+    Seeded,
     StepBar,
     data,
     device,
+    refuse,
     setting,
     stdout,
 )
@@ -23,7 +24,7 @@ from semedit.errors import OptionError
 
 
 def eval_ide3d(
-    common: Shared,
+    common: Seeded,
     n: Fresh = 0,
     generator: GeneratorName = "heads-128",
     parts: Annotated[
@@ -67,6 +68,10 @@ def eval_ide3d(
     from semedit.inverters import Hybrid
     from semedit.options import build_method
 
+    if not n:
+        refuse("the shipped heads are rendered already (-n renders new ones)", "side_deg")
+    if "canonical" not in parts.split(","):
+        refuse("figure 4 is of the part canonical", "plot")
     chosen = device(common)
     shipped = read_truths()
     # The shipped heads teach the built-in embedding, so that fresh ones are others.

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli.common import Options, Shared, StepBar, data, device
+from semedit.cli.common import Options, Seeded, StepBar, data, device, refuse
 from semedit.cli.evaluations.fid import Count, Features, Folder, show_distances
 
 
 def eval_semfaceedit(
-    common: Shared,
+    common: Seeded,
     data_folder: Folder,
     kimg: Annotated[
         float, typer.Option(help="Thousands of pictures to train each variant on.")
@@ -33,6 +33,8 @@ def eval_semfaceedit(
     from semedit.options import build_method
     from semedit.trainers.semfaceedit import SemFaceEditTrainer
 
+    if common.device not in ("auto", "cpu"):
+        refuse("the variants are trained on CPUs", "device")
     device(common)
     trainer = build_method(SemFaceEditTrainer, options or ())
     ablation = Ablation(kimg, trainer, FidEvaluation(n, features, seed=common.seed), common.seed)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli.common import Fresh, GeneratorName, Options, Shared, StepBar, device
+from semedit.cli.common import Fresh, GeneratorName, Options, Seeded, StepBar, device, refuse
 from semedit.cli.evaluations.tables import show_figures
 
 
 def eval_transfer(
-    common: Shared,
+    common: Seeded,
     n: Fresh = 0,
     heads: Annotated[int, typer.Option(min=2, help="Most heads to use of the shipped set.")] = 8,
     generator: GeneratorName = "heads-128",
@@ -30,6 +30,10 @@ def eval_transfer(
     from semedit.heads.truth import first_seed, read_truths, render_truths
     from semedit.options import build_method
 
+    if n:
+        refuse("new heads are rendered", "heads")
+    else:
+        refuse("the shipped heads are rendered already (-n renders new ones)", "seed")
     chosen = device(common)
     evaluation = TransferEvaluation(
         tuple(name.strip() for name in region.split(",")), build_method(Transfer, options or ())

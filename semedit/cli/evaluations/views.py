@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from semedit.cli.common import GeneratorName, Shared, StepBar, data, device, stdout
+from semedit.cli.common import GeneratorName, Seeded, StepBar, data, device, stdout
 
 
 def eval_views(
-    common: Shared,
+    common: Seeded,
     generator: GeneratorName = "heads-cnerf-64",
     faces: Annotated[
         int, typer.Option(min=2, help="Number of random faces to measure views and diversity on.")
