@@ -11,6 +11,7 @@ from semedit.batch.origins import photograph
 from semedit.batch.places import unlabelled
 from semedit.batch.workspace import ASIDE, STEPS, Workspace, parameters_in
 from semedit.errors import InputError, OptionError
+from semedit.faces import photo_of
 from semedit.media import reading
 from semedit.media.files import is_temporary
 
