@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from semedit.batch.origins import place_of
 from semedit.batch.receipts import Item, Shard
 from semedit.batch.workspace import Workspace
 from semedit.errors import NothingMatchedError, PlaceError, SemeditError
@@ -77,6 +78,6 @@ def _check_place(target: Path, own: set[str | None], overwrite: bool) -> None:
 
 def _originals(space: Workspace) -> Iterator[Path]:
     for photo in {photo_of(name) for name in space.faces()}:
-        receipt = space.receipt("align", photo)
-        if receipt and "photo" in receipt["inputs"]:
-            yield Path(receipt["inputs"]["photo"][0])
+        path = place_of(space, photo)
+        if path is not None:
+            yield path

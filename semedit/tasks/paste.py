@@ -12,6 +12,7 @@ import numpy as np
 
 from semedit import latents, weights
 from semedit.batch import Item, Result, Run
+from semedit.batch.origins import place_of
 from semedit.batch.workspace import STEPS, Workspace
 from semedit.errors import InputError, LatentError, NothingMatchedError, OptionError
 from semedit.faces import Face, photo_of
@@ -84,7 +85,7 @@ class Paste(OnGenerator):
     item_bytes = 3_000_000
 
     def parameters(self) -> dict[str, Any]:
-        return {"generator": self.generator_name, "mark": self.mark}
+        return {"generator": self.generator_name, "start": self.start, "mark": self.mark}
 
     def weights(self) -> dict[str, str]:
         return used(WEIGHTS) | used_by(self.generator_name)
@@ -106,11 +107,10 @@ class Paste(OnGenerator):
 
     def _item(self, space: Workspace, photo: str, faces: Sequence[str]) -> Item:
         """Raises: NothingMatchedError: no face of the photograph was edited, or there is none."""
-        receipt = space.receipt("align", photo)
-        source = receipt["inputs"].get("photo") if receipt else None
+        source = place_of(space, photo)
         if source is None:
             raise NothingMatchedError(f"{photo} was not cut from a photograph")
-        inputs, edited = {PHOTO: Path(source[0])}, []
+        inputs, edited = {PHOTO: source}, []
         for face in faces:
             if latent := self._edit(space, face):
                 edited.append(face)
@@ -123,20 +123,13 @@ class Paste(OnGenerator):
     def _edit(self, space: Workspace, face: str) -> Path | None:
         """The latent of the edit that counts; None: there is none.
 
-        Raises: InputError: the face was inverted from another picture than it is now.
+        Raises: InputError: the step is of another picture than the face is now.
         """
         try:
             latent = space.source(face, self.start, photo=True)
         except OptionError:  # this face has no such step
             return None
-        if not latent.is_relative_to(space.root / "edits"):
-            return None
-        if space.stale(face):
-            raise InputError(
-                f"{face} was edited as another picture than it is now",
-                f"run `semedit invert {face}`, and edit it again",
-            )
-        return latent
+        return latent if latent.is_relative_to(space.root / "edits") else None
 
     def load(self, item: Item) -> EditedPhoto:
         path, (space, names) = item.inputs[PHOTO], item.data
@@ -236,8 +229,10 @@ def _files(space: Workspace, face: str, latent: Path) -> Iterator[tuple[str, Pat
     yield CROP, space.path("faces", face, ".png")
     yield EDIT, latent.with_suffix(".png")
     yield LATENT, latent
-    inversion = space.path("latents", face, ".safetensors")
-    if reading.there(inversion) and weights.on_disk(WEIGHTS):
+    inversion = space.origin(latent)
+    if not inversion.is_relative_to(space.root / "latents"):  # edited without one
+        return
+    if weights.on_disk(WEIGHTS):
         yield INVERSION, inversion
     if reading.there(inversion.with_suffix(".png")):
         yield DRAWN, inversion.with_suffix(".png")
