@@ -27,6 +27,7 @@ from semedit.media import colours
 from semedit.media.photographs import read_photo
 from semedit.media.pixels import to_tensor
 from semedit.media.rewriting import rewrite, written_suffix
+from semedit.renders import pasting
 from semedit.renders.pasting import changed_weight, newness, paste
 from semedit.tasks import paste as pasting_task
 from semedit.tasks.demo import examples
@@ -118,6 +119,45 @@ def test_where_something_else_is_drawn_the_old_detail_goes_and_grain_stands_ther
     smooth = paste(np.clip(ndimage.gaussian_filter(lines, (3, 3, 0)), 0, 255).astype(np.uint8),
                    crop, other, quad)  # fmt: skip
     assert smooth.grain < 1.0  # a photograph without grain gets none
+
+
+def test_old_detail_goes_softly_towards_the_edge_of_the_change() -> None:
+    photo = scenery(480, 640, grain=25)
+    quad = align.square_quad(np.array([320.0, 240.0]), 400)
+    crop = align.cut(photo, quad, 100)
+    other = crop.copy()
+    other[30:70, 30:70] = np.clip(128 + 90 * np.sin(np.arange(40) * 1.9), 0, 255)[None, :, None]
+    found = paste(photo, crop, other, quad).pixels
+    weight = ndimage.zoom(changed_weight(crop.astype(float), other.astype(float)), 4, order=1)
+    apart = np.abs(found.astype(int) - photo).mean(-1)[40:440, 120:520]
+    rim = (weight > 0) & (weight < 0.1)
+    assert rim.sum() > 500 and apart[rim].mean() < 3 and apart[weight == 1].mean() > 20
+
+
+def test_grain_is_what_the_drawn_lacks_and_finer_than_the_crop() -> None:
+    photo = scenery(grain=10)
+    quad = align.square_quad(np.array([160.0, 120.0]), 200)
+    crop = align.cut(photo, quad, 200)
+    other = crop.copy()
+    other[60:140, 60:140] = scenery(80, 80, grain=10, seed=3)  # another place, as grainy
+    assert paste(photo, crop, other, quad).grain < 4
+    other[60:140, 60:140] = scenery(80, 80, grain=0, seed=3)
+    of_luma = 10 * np.linalg.norm(pasting.LUMA)  # of noise that channels do not share
+    assert paste(photo, crop, other, quad).grain == pytest.approx(of_luma, rel=0.15)
+    noise = pasting._noise((160, 160, 3), 2.0, equal=False)
+    assert noise.std() == pytest.approx(1, abs=1e-3)
+    coarse = noise.reshape(20, 8, 20, 8, 3).mean((1, 3))
+    assert coarse.std() < 0.06  # white noise has 0.125
+    assert np.ptp(pasting._noise((9, 9, 3), 2.0, equal=True), -1).max() < 1e-6
+
+
+def test_a_crop_finer_than_the_photograph_is_averaged() -> None:
+    photo = np.full((120, 120, 3), 100, np.uint8)
+    quad = align.square_quad(np.array([60.0, 60.0]), 64)
+    crop = align.cut(photo, quad, 256)
+    checks = np.indices((256, 256)).sum(0) % 2 * 2 - 1  # as much brighter as darker
+    found = paste(photo, crop, (crop + 40 * checks[..., None]).astype(np.uint8), quad)
+    assert np.abs(found.pixels[40:80, 40:80].astype(int) - 100).max() <= 2
 
 
 def test_the_likeness_of_structure_is_that_of_ssim() -> None:
