@@ -169,6 +169,9 @@ def test_networks_take_any_resolution_and_pass_gradients(name: str) -> None:
         assert out.attributes.shape == (2, len(ATTRIBUTES))
         assert out.seg is None
         loss = out.attributes.sum()
+    elif name == "identity":
+        assert out.shape == (2, 128)
+        loss = out[:, 0].sum()
     else:
         assert out.shape == (2, len(ATTRIBUTES))
         loss = out.sum()

@@ -845,11 +845,13 @@ def test_the_demo_writes_through_no_link(tmp_path, outside):
     first = demo.examples()[0].name
     (folder / "photographs" / first).symlink_to(outside / "x")
     with untouched(outside):
-        demo.photographs(folder / "photographs")
+        demo.write_photographs(folder / "photographs")
     assert (folder / "photographs" / first).read_bytes() == demo.examples()[0].read_bytes()
     (folder / "masks-drawn").symlink_to(outside)
     with untouched(outside), pytest.raises(PlaceError):
-        demo.run(folder, Workspace(folder / "work"), lambda task: None, 4, "cpu", lambda *_: None)
+        demo.run_chain(
+            folder, Workspace(folder / "work"), lambda task: None, 4, "cpu", lambda *_: None
+        )
 
 
 @pytest.mark.parametrize("name", [".lock", ".lock-1-of-2", ".lock-9-of-9"])

@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -308,7 +309,8 @@ class Workspace:
         return found
 
     def keep_by_hand(self, path: str) -> str:
-        """Set a file aside that was made by hand, because a command is to make it anew.
+        """Keep a file that was made by hand, because a command is to make it anew, which may read
+        it first: the command's new file takes its place, and leaves what is kept alone.
 
         Args: path: relative to the workspace. Returns: where it is now, likewise.
         """
@@ -319,7 +321,10 @@ class Workspace:
             aside = place.with_name(f"{place.stem}~by-hand{more}{place.suffix}{read}")
             if not os.path.lexists(aside):
                 break
-        place.replace(aside)
+        try:
+            os.link(place, aside, follow_symlinks=False)
+        except OSError:  # a disk that knows no links
+            shutil.copyfile(place, aside, follow_symlinks=False)
         return self.relative(aside)
 
     def relative(self, path: Path) -> str:

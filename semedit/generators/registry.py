@@ -66,9 +66,9 @@ def files_of(name: str) -> list[Path]:
     named = weights.metadata(path).get("encoder", f"{path.stem}-encoder")
     try:
         encoder = path.with_name(named + ".safetensors")
-    except ValueError as error:
+        return [path, encoder] if encoder.is_file() else [path]
+    except (ValueError, OSError) as error:
         raise WeightsError(f"{name} names an encoder that cannot be: {named[:60]!r}") from error
-    return [path, encoder] if encoder.is_file() else [path]
 
 
 def traits_of(name: str) -> frozenset[str]:

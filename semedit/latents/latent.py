@@ -394,7 +394,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise LatentError(f"{path} is not a file")
     try:
         with reading.opened(path, reading.MAX_BYTES) as (start, _):
-            if int.from_bytes(start.read(8), "little") > HEADER_BYTES:
+            if int.from_bytes(start.read(8) or b"", "little") > HEADER_BYTES:
                 raise LatentError(f"{path.name} is not a latent: too long a header")
         with safe_open(str(path), "pt") as file:
             yield file

@@ -41,7 +41,7 @@ from semedit.tasks import load_generator, read_face, run_task, steps
 from semedit.tasks.donors import read_donor
 from semedit.tasks.edit import Edit
 from semedit.tasks.invert import Invert
-from semedit.tasks.original import Original, original_inputs, read_original
+from semedit.tasks.original import Original, original_inputs, read_original, with_detail
 from semedit.tasks.steps import Step
 
 STATES = 12  # chains whose outcome is remembered
@@ -61,8 +61,8 @@ class State:
     """What a chain of edits comes to.
 
     Attributes:
-        pixels: uint8 in the face's own view, as `semedit edit` writes them: [R,R,3], or behind an
-            edit at the photograph's size [S,S,3].
+        pixels: uint8 in the face's own view, as `semedit edit` writes them: [S,S,3] at the size of
+            the photograph, [R,R,3] where there is none.
         now: int64 [S,S], its label map at the size of the photograph's own.
         told: figures of the last step; warnings: remarks on it.
     """
@@ -281,7 +281,12 @@ class Studio:
             map_ = path.with_suffix(".labels.png")
             now = read_labels(map_) if map_.is_file() else self._own(name)
             with torch.no_grad():
-                pixels = to_uint8(latents.picture(self.generator, latent).image)[0]
+                output = latents.picture(self.generator, latent)
+            original = self._original(name, start)
+            image = output.image
+            if original is not None:
+                image, _ = with_detail(self.generator, original, output, self.device)
+            pixels = to_uint8(image)[0]
             self._remember(key, State(latent, pixels, now))
         self._states.move_to_end(key)
         return self._states[key]

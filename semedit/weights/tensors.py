@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from semedit.errors import WeightsError
+from semedit.errors import SemeditError, WeightsError
 from semedit.media.files import is_temporary, write_bytes
 from semedit.weights.files import refuse_impostors, resolve
 from semedit.weights.rows import _check_path, folder, table
@@ -134,6 +134,7 @@ DAMAGED = (  # what building a network raises whose configuration cannot be
     AssertionError,
     RuntimeError,
     MemoryError,
+    SemeditError,
 )
 
 
