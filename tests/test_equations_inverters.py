@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import formulas
@@ -13,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from descents import Descents, falls, slope_along
 from formulas import close
+from safetensors.torch import save_file
 from tiny import Painter, Pixels
 from torch import Tensor
 
 from semedit import cameras, losses
 from semedit.errors import OptionError, ShapeError, TraitError
-from semedit.generators import Output
+from semedit.generators import GENERATORS, Output
 from semedit.inverters import Hybrid, Optimize, Pivotal, codes, descent, pivotal, tuning
 from semedit.inverters.coarse import coarse_steps, phases
-from semedit.inverters.codes import Offsets, check_faces, layer_axis, spread
+from semedit.inverters.codes import Offsets, check_faces, known_traits, layer_axis, spread
 from semedit.inverters.descent import Steps, descend, marks, schedule
 from semedit.inverters.tuning import Tuning
 from semedit.latents import Latent
@@ -423,6 +425,23 @@ def test_entries_that_never_vary_can_move(generator: Painter) -> None:
     assert found.shape == (1, 2, 304)
     assert close(found, hand_spread(generator, torch.zeros(1, 25)), rtol=1e-3)
     assert 0 < float(found[0, 0, 0]) < 0.011 * float(found.mean())
+    generator.matrix.zero_()
+    assert (spread(generator, torch.zeros(1, 25))["ws"] > 0).all()
+
+
+def test_traits_of_what_is_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Generators whose encoder lies beside can encode."""
+    for name, facts in {
+        "seeing": {"kind": "triplane", "encoder": "beside"},
+        "blind": {"kind": "triplane", "encoder": "missing"},
+        "beside": {"kind": "encoder"},
+    }.items():
+        save_file({"x": torch.zeros(1)}, str(tmp_path / f"{name}.safetensors"), facts)
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
+    monkeypatch.setattr(codes.weights.rows, "DATA", tmp_path)
+    monkeypatch.setattr(codes.weights, "files", lambda: ())
+    own = frozenset(GENERATORS["triplane"].traits)
+    assert known_traits() == {"seeing": own | {"encode"}, "blind": own} and "encode" not in own
 
 
 def test_faces_must_suit(generator: Painter) -> None:
