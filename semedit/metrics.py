@@ -22,6 +22,25 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
     return (10 * torch.log10(4 / error.clamp(min=1e-12))).clamp(max=100)
 
 
+def psnr_within(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """`psnr` [N] over the pixels of a soft mask [N,1,R,R]; of an empty one 100."""
+    squares = (image.clamp(-1, 1) - target).square().mean(1, keepdim=True) * mask
+    error = squares.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1e-6)
+    return (10 * torch.log10(4 / error.clamp(min=1e-12))).clamp(max=100)
+
+
+def sharpness(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean |gradient| of a picture over that of the target, in a soft mask [N,1,R,R]: [N]; 1: as
+    sharp, less: blurred, more: grainy."""
+
+    def slopes(picture: Tensor) -> Tensor:
+        right, below = picture.diff(dim=-1).abs().mean(1), picture.diff(dim=-2).abs().mean(1)
+        sides = right * mask[:, 0, :, 1:], below * mask[:, 0, 1:]
+        return sum((side.flatten(1).sum(1) for side in sides), torch.zeros(len(picture)))
+
+    return slopes(image.clamp(-1, 1)) / slopes(target).clamp(min=1e-6)
+
+
 def mean_change(image: Tensor, other: Tensor, mask: Tensor) -> Tensor:
     """Mean absolute difference [N] where mask [N,1,R,R] is set, as a fraction of the range.
 

@@ -17,17 +17,21 @@ from tiny import (
     small_l2sae,
     small_manifolds,
     small_stylegan2,
+    small_stylegan3,
     small_triplane,
 )
 
-from semedit import cameras
+from semedit import cameras, latents
 from semedit.errors import OptionError, ShapeError
 from semedit.generators import GENERATORS
 from semedit.generators.parts.encoder import Encoder
+from semedit.latents import Latent
+from semedit.latents.interpolation import between
 
 TINY: dict[str, Callable[[], Any]] = {
     "triplane": lambda: small_triplane().attach(Encoder(SMALL_ENCODER)),
     "stylegan2": small_stylegan2,
+    "stylegan3": small_stylegan3,
     "l2sae": lambda: small_l2sae(),
     "cnerf": lambda: small_cnerf(),
     "eg3d": lambda: small_eg3d(),
@@ -205,3 +209,14 @@ def test_state_dict_round_trip(make: Callable[[], Any]) -> None:
     other.load_state_dict(generator.state_dict())
     codes, c = sample(generator)
     assert torch.equal(generator.synthesis(codes, c).image, other.synthesis(codes, c).image)
+
+
+@every
+def test_half_way_between_two_faces_is_the_mean_of_their_codes(make: Callable[[], Any]) -> None:
+    generator = make()
+    codes, c = sample(generator)
+    print_ = latents.fingerprint(generator)
+    both = Latent({k: v.detach() for k, v in codes.items()}, c, generator.name, print_, "hybrid")
+    here = between(generator, both[0], both[1], 0.5, "all")
+    for name, value in both.codes.items():
+        torch.testing.assert_close(here.codes[name], value.mean(0, keepdim=True))

@@ -1,11 +1,12 @@
 """Commands and files that the pages name exist; what they say of methods and weights is so.
 
-`python tests/test_docs.py` writes the generated parts anew.
+`python tests/test_docs.py` writes the generated parts anew; a name after it: that part.
 """
 
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,16 @@ def weights_table() -> str:
     return "\n".join(lines)
 
 
+def commands_table() -> str:
+    """The guide's table of commands and generators, each tried."""
+    from every_command import table
+
+    return table()
+
+
 SECTIONS = {
     "methods": (README, methods_table),
+    "commands": (ROOT / "examples" / "your-own-generator.md", commands_table),
     "weights": (ROOT / "examples" / "training.md", weights_table),
 }
 
@@ -170,7 +179,7 @@ def test_every_command_and_option_has_help():
 
 
 if __name__ == "__main__":
-    for name, (page, section) in SECTIONS.items():
-        begin, end = marks(name)
+    for name in sys.argv[1:] or SECTIONS:
+        (begin, end), (page, section) = marks(name), SECTIONS[name]
         before, rest = page.read_text("utf-8").split(begin)
         page.write_text(f"{before}{begin}\n\n{section()}\n\n{end}{rest.split(end)[1]}", "utf-8")

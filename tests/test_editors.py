@@ -20,10 +20,10 @@ from semedit.editors.parts.codes import descend_codes
 from semedit.editors.parts.tones import Tones
 from semedit.editors.parts.tuned import changed_area, fade_tuning
 from semedit.editors.transfer import seen_by
-from semedit.errors import LatentError, MaskError, OptionError, TraitError, WeightsError
+from semedit.errors import LatentError, MaskError, OptionError, WeightsError
 from semedit.faces import attributes, networks
 from semedit.latents import Latent
-from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.labels import CELEBA, REGIONS
 from semedit.options import options_of
 
 
@@ -345,13 +345,6 @@ def test_an_unchanged_map_is_refused(generator: TinyGenerator, latent: Latent) -
         Mask(perceptual="faces")(generator, latent, labels, labels)
 
 
-def test_a_mask_edit_needs_labels(generator: TinyGenerator, latent: Latent) -> None:
-    labels = labels_of(generator, latent)
-    generator.traits = frozenset({"camera"})
-    with pytest.raises(TraitError, match="seg"):
-        Mask(perceptual="faces")(generator, latent, labels, labels)
-
-
 # --- fast ------------------------------------------------------------------------------------
 
 
@@ -401,7 +394,7 @@ def test_unknown_attributes_are_refused(generator: TinyGenerator, latent: Latent
 
 
 def test_every_attribute_has_a_region() -> None:
-    assert tuple(ATTRIBUTE_REGIONS) == ATTRIBUTES
+    assert tuple(ATTRIBUTE_REGIONS) == CELEBA
     labels = torch.zeros(1, 100, 100, dtype=torch.long)
     labels[0, 60:64, 40:60] = REGIONS["lips"][0]
     mask = attribute_region(labels, ["wearing_lipstick"])

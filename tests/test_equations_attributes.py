@@ -31,7 +31,7 @@ from semedit.faces.components import COMPONENTS
 from semedit.inverters.codes import spread
 from semedit.inverters.descent import Descended
 from semedit.latents import Latent
-from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.labels import ATTRIBUTES, CELEBA, REGIONS
 from semedit.media.pixels import resize
 
 SKIN, HAIR, MOUTH = (REGIONS[name][0] for name in ("skin", "hair", "mouth"))
@@ -152,7 +152,7 @@ def test_questions_and_cross_entropy() -> None:
 
 
 def test_regions_and_components_of_attributes() -> None:
-    assert tuple(ATTRIBUTE_REGIONS) == tuple(ATTRIBUTE_COMPONENTS) == ATTRIBUTES
+    assert tuple(ATTRIBUTE_REGIONS) == tuple(ATTRIBUTE_COMPONENTS) == CELEBA
     labels = torch.zeros(2, 100, 100, dtype=torch.long)
     labels[0, 50:52, 40:60] = MOUTH
     labels[1, 20, 20] = REGIONS["nose"][0]
@@ -163,6 +163,15 @@ def test_regions_and_components_of_attributes() -> None:
     assert torch.equal(  # reach goes by the picture's side
         attribute_region(labels[:, ::2, ::2], ["big_nose"])[1].sum(), torch.tensor(25.0)
     )
+    reach: dict[int, str] = {
+        3: "black_hair blond_hair brown_hair gray_hair wearing_lipstick young",
+        4: "wearing_necklace",
+        5: "arched_eyebrows bald big_nose bushy_eyebrows narrow_eyes straight_hair wavy_hair",
+        6: "wearing_earrings", 7: "mouth_slightly_open", 8: "wearing_hat", 11: "smiling",
+        12: "eyeglasses", 14: "no_beard",
+    }  # fmt: skip
+    for px, names in reach.items():
+        assert [ATTRIBUTE_REGIONS[name][1] for name in names.split()] == [px] * len(names.split())
     assert freed_components(["smiling", "young", "no_beard"]) == ("mouth", "skin", "hair")
     for function in (lambda names: attribute_region(labels, names), freed_components):
         with pytest.raises(OptionError):

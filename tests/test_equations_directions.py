@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,11 @@ from tiny import Painter
 from torch import Tensor
 
 from semedit import cameras, latents
-from semedit.directions import fitting
+from semedit.directions import fitting, published
 from semedit.directions.directions import Directions, OfRegions, normal, regional
 from semedit.directions.fitting import Boundary
 from semedit.editors import Direction, direction
-from semedit.errors import OptionError, TraitError
+from semedit.errors import InputError, LatentError, OptionError, TraitError
 from semedit.latents import Latent
 from semedit.media.labels import ATTRIBUTES
 
@@ -358,8 +360,8 @@ def test_a_move_is_strength_by_deviation(monkeypatch: pytest.MonkeyPatch) -> Non
     none = Direction("young", 1.0, layers="0-1")(generator, latent)
     assert close(none.codes["ws"], latent.codes["ws"] + 3 * found.units["young"]["ws"])
     assert (Direction().name, Direction().strength, Direction().release) == ("smiling", 2.0, 1.0)
-    for wrong in ("2", "1-0", "x", "-1"):
-        with pytest.raises(OptionError):
+    for wrong, told in (("2", "0 to 1"), ("1-0", "0 to 1"), ("x", "like 0-5,8"), ("-1", "like")):
+        with pytest.raises(OptionError, match=told):
             Direction("young", layers=wrong)(generator, latent)
 
 
@@ -392,9 +394,177 @@ def test_a_move_takes_tuning_back_where_it_shows(monkeypatch: pytest.MonkeyPatch
     assert len(asked) == 2 and still.composite is box
 
 
+def test_moves_of_regions_and_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fitted to the region counts before the region's part of the whole one."""
+    generator = Painter()
+    generator.traits |= {"regions"}
+    generator.regions = ("skin", "hair", "nose")
+    generator.covering = lambda names: tuple(names)  # type: ignore[method-assign]
+    units = {name: {"ws": numbers(3, 4, 5, seed=i)} for i, name in enumerate(("a", "b", "a@hair"))}
+    found = Directions(units, "painter", "", {name: {"deviation": 2.0} for name in units})
+    monkeypatch.setattr(direction, "directions_for", lambda _: found)
+    face = Latent({"ws": numbers(2, 3, 4, 5, seed=9)}, torch.zeros(2, 25), "painter", "", "x")
+
+    def move(name: str, region: str, **options: Any) -> Tensor:
+        after = Direction(name, 1.5, region, **options)(generator, face)
+        return (after.codes["ws"] - face.codes["ws"]) / 3
+
+    assert close(move("a", "hair"), units["a@hair"]["ws"].expand(2, -1, -1, -1))
+    part = move("b", "hair, nose", layers="1-2")
+    expected = torch.zeros(2, 3, 4, 5)
+    expected[:, 1:, 1:3] = units["b"]["ws"][1:, 1:3]
+    assert close(part, expected)
+    asked: list[Any] = []
+
+    def read(source: Any) -> Directions:
+        asked.append(source)
+        return found
+
+    monkeypatch.setattr(direction, "read_directions", read)
+    monkeypatch.setattr(direction, "require_made_for", lambda *given: asked.append(given))
+    for source, given in (("x.safetensors", Path("x.safetensors")), ("x", "x")):
+        asked.clear()
+        move("a", "", directions=source)
+        assert asked == [given, (found, generator, Path(source))]
+
+
 def test_layers_of_codes_with_regions() -> None:
     move = numbers(3, 4, 5)  # regions, layers
     found = Direction(layers="1-2")._chosen(move, regions=True)
     assert found[:, [0, 3]].abs().max() == 0 and torch.equal(found[:, 1:3], move[:, 1:3])
     found = Direction(layers="0,2")._chosen(move)
     assert torch.equal(found[[0, 2]], move[[0, 2]]) and found[1].abs().max() == 0
+
+
+# --- published -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_how_far_codes_lie_along_a_published_direction(layers: int, rows: int) -> None:
+    """Of W+ codes of three layers, however codes and direction are kept."""
+    ws, unit = numbers(6, layers, 5), numbers(rows, 5, seed=1)
+    found = published._along(ws, unit)
+    for i in range(6):
+        whole = 0.0
+        for layer in range(3):
+            code, way = ws[i, layer % layers], unit[layer % rows]
+            whole += sum(float(a) * float(b) for a, b in zip(code, way, strict=True))
+        # A direction of one row is of unit length in one layer: the mean of the three counts.
+        assert float(found[i]) == pytest.approx(whole / (3 if rows == 1 else 1), rel=1e-4)
+
+
+def test_a_published_direction_is_measured_over_samples(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    generator = Painter()
+    ws = numbers(40, 2, 304, seed=3)
+    asked: list[Any] = []
+
+    def sample(*given: Any, **options: Any) -> Any:
+        asked.append((given, options))
+        return {"ws": ws}, torch.zeros(40, 0)
+
+    monkeypatch.setattr(published, "sample", sample)
+    value = 5 * numbers(1, 2, 304, seed=4)
+    path = tmp_path / "smile.npy"
+    np.save(path, value.numpy())
+    found = published.import_directions(generator, path, samples=40)
+    assert asked == [((generator, 40), {"batch": 500})]
+    unit = found.units["smile"]["ws"]
+    assert close(unit, value[0] / value.norm())
+    along = torch.einsum("nlw,lw->n", ws, value[0] / value.norm())
+    figures = found.figures["smile"]
+    assert figures["samples"] == 40
+    assert figures["deviation"] == pytest.approx(float(along.std()), rel=1e-4)
+    assert (found.generator, found.fingerprint) == ("painter", latents.fingerprint(generator))
+    published.import_directions(generator, path)
+    assert asked[1][0][1] == 10_000
+    assert list(published.import_directions(generator, path, "other").units) == ["other"]
+    generator.mean_codes = lambda: {"ws": torch.zeros(1, 304)}  # type: ignore[method-assign]
+    with pytest.raises(TraitError):
+        published.import_directions(generator, path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [
+        ((4,), True), ((1, 4), True), ((3, 4), True), ((1, 3, 4), True), ((12,), True),
+        ((1, 12), True), ((4, 3), False), ((2, 6), False), ((2, 2), False), ((8,), False),
+        ((), False), ((3, 3, 4), False),
+    ],
+)  # fmt: skip
+def test_shapes_of_published_directions(shape: tuple[int, ...], fits: bool) -> None:
+    value = torch.arange(math.prod(shape)).view(shape).float()
+    found = published._rows(value, (1, 3, 4))
+    if not fits:
+        assert found is None
+    else:
+        assert found is not None
+        assert torch.equal(found, value.reshape(value.numel() // 4, 4))
+
+
+def test_what_a_published_file_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Components by number, a direction beside its bias, no code of a face."""
+    line = torch.arange(1.0, 5)
+    arrays: dict[str, Tensor] = {}
+    monkeypatch.setattr(published, "read_arrays", lambda path: arrays)
+    path = tmp_path / "file.npz"
+
+    def read(key: str | None = None) -> list[tuple[str, Tensor]]:
+        return published._read(path, "smile", key, (1, 3, 4))
+
+    arrays |= {"comp": torch.stack([line, -line]).view(2, 1, 4), "std": torch.ones(2)}
+    parts = read()
+    assert [name for name, _ in parts] == ["smile-00", "smile-01"]
+    assert torch.equal(parts[0][1], line[None]) and torch.equal(parts[1][1], -line[None])
+    ((name, value),) = read("std")
+    assert name == "smile" and value is arrays["std"]
+    arrays.clear()
+    arrays |= {"bias": torch.ones(1), "boundary": line, "number": torch.ones(4, dtype=torch.int64)}
+    ((name, value),) = read()
+    assert name == "smile" and value is arrays["boundary"]
+    arrays["other"] = -line
+    with pytest.raises(InputError):
+        read()
+    assert read("other")[0][1] is arrays["other"]
+    arrays.clear()
+    arrays["w"] = torch.ones(1, 3, 4)
+    with pytest.raises(InputError):
+        read()
+    assert read("w")[0][1] is arrays["w"]
+    path = path.with_suffix(".pt")
+    assert read()[0][1] is arrays["w"]
+    arrays["w"] = torch.ones(3, 4)
+    path = path.with_suffix(".npz")
+    assert read()[0][1] is arrays["w"]
+    arrays["w"] = torch.ones(4, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"file.npz: w holds int64"):
+        read()
+    for wrong in (torch.zeros(304), torch.full((304,), torch.nan), torch.ones(4)):
+        with pytest.raises((InputError, LatentError)):
+            published._fitted(wrong, Painter(), path)
+    half = published._fitted(torch.ones(304).half(), Painter(), path)
+    assert half.dtype == torch.float32 and half.shape == (1, 304)
+
+
+def test_boundaries_of_other_spaces_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    digest = ""
+    monkeypatch.setattr(published.weights, "file_sha256", lambda path: digest)
+
+    def refused(name: str) -> str:
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(LatentError) as error:
+            published._refuse_foreign(tmp_path / name, Painter())
+        return str(error.value)
+
+    assert "PGGAN CELEBAHQ" in refused("pggan_celebahq_smile_boundary.npy")
+    assert "StyleGAN (2019) FFHQ" in refused("StyleGAN_ffhq_age_w_boundary.npy")
+    (tmp_path / "mine.npy").write_bytes(b"")
+    published._refuse_foreign(tmp_path / "mine.npy", Painter())
+    digest = next(iter(published.FOREIGN_SHA256))
+    assert "StyleGAN (2019) FFHQ" in refused("mine.npy")
+    with pytest.raises(InputError):
+        published._refuse_foreign(tmp_path / "none.npy", Painter())

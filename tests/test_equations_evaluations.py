@@ -66,6 +66,7 @@ def colour_logits(images: Tensor) -> Tensor:
 @pytest.fixture(autouse=True)
 def networks_of_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(evaluation, "BuiltinParser", ColourParser)
+    monkeypatch.setattr(evaluation, "judge", lambda _: ColourParser())
     monkeypatch.setattr(evaluation, "Judge", lambda: colour_logits)
     monkeypatch.setattr(evaluation, "traits", colour_logits)
     yield

@@ -199,62 +199,7 @@ def test_points_and_visibility_are_renamed_when_mirrored() -> None:
     assert torch.equal(pairs[1, :, 1], found[1])
 
 
-# --- augmentation ------------------------------------------------------------------------------
-
-
-def test_points_move_as_pictures_do() -> None:
-    view = turned(4)
-    points = 0.5 + 0.1 * torch.randn(4, 5, 2)
-    torch.testing.assert_close(augment.move(points, view), seen_in(points, view))
-    places = augment.grid(view, 8)
-    line = (torch.arange(8) + 0.5) / 8
-    out = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).view(1, 64, 2).expand(4, 64, 2)
-    back = seen_in((places.view(4, 64, 2) + 1) / 2, view)
-    torch.testing.assert_close(back, out, atol=1e-5, rtol=0)
-    bend = augment.bends(4)
-    assert float(bend.std()) > 0.005
-    bent = (augment.grid(view, 8, bend).view(4, 64, 2) + 1) / 2
-    moved = augment.sized(bend, 8).permute(0, 2, 3, 1).reshape(4, 64, 2)
-    torch.testing.assert_close(seen_in(bent, view), out + moved, atol=1e-5, rtol=0)
-    again = augment.grid(view, 64, bend).view(4, 64, 64, 2)[:, 20, 30:33]
-    near = augment.move((again + 1) / 2, view, bend)
-    expected = torch.stack([torch.arange(30.5, 33), torch.full((3,), 20.5)], 1) / 64
-    torch.testing.assert_close(near, expected.expand(4, 3, 2), atol=1e-3, rtol=0)
-
-
-def test_labels_of_mirrored_pictures() -> None:
-    labels = torch.arange(256).view(1, 16, 16).expand(2, 16, 16)
-    found = augment.mirrored_labels(labels, torch.tensor([True, False]))
-    table = list(range(256))
-    for left, right in ((4, 5), (6, 7), (8, 9)):
-        table[left], table[right] = right, left
-    assert found[0].flatten().tolist() == table and torch.equal(found[1], labels[1])
-
-
-def test_other_scenes_behind_heads_and_in_clothes() -> None:
-    images, scenes = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
-    scenes[1] = 3
-    labels = torch.full((2, 8, 8), 1)
-    labels[:, :3], labels[:, 6:] = 0, 18
-    found = augment.rescene(images, labels, scenes, 1.0)
-    for i, (behind, other) in enumerate(((1.0, 3.0), (3.0, 1.0))):
-        close(found[i, :, 1, 1:-1], torch.full((3, 6), behind))
-        close(found[i, :, 2, 1:-1], torch.full((3, 6), behind * 2 / 3))
-        close(found[i, :, 4:6], torch.zeros(3, 2, 8))
-        close(found[i, :, 6:], torch.full((3, 2, 8), 0.7 * other))
-    assert torch.equal(augment.rescene(images, labels, scenes, 0.0), images)
-
-
-def test_what_blobs_cover() -> None:
-    torch.manual_seed(0)
-    images = torch.rand(200, 3, 16, 16)
-    found, covered = augment.occlude(images, 0.5)
-    assert torch.equal(found.movedim(1, 3)[~covered], images.movedim(1, 3)[~covered])
-    assert (
-        float((found.movedim(1, 3)[covered] != images.movedim(1, 3)[covered]).float().mean()) > 0.9
-    )
-    assert 0.25 < float(covered.flatten(1).any(1).float().mean()) < 0.55
-    assert not augment.occlude(images, 0.0)[1].any()
+def test_masks_at_points() -> None:
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, 1, 2] = True
     points = torch.tensor([[[0.6, 0.3], [0.3, 0.6], [0.9, 0.9]]])

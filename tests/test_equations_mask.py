@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -371,6 +372,9 @@ def test_tuning_fades_by_its_share_of_the_masked_derivatives(generator: Painter)
         assert close(after.tuned["planes.colours"], added * (1 - share * part), atol=1e-6)
         assert torch.equal(after.tuned["gain"], face.tuned["gain"])
     assert release.fade_tuning(generator, face, mask, 0.0) is face
+    unseen = {"planes.labels": torch.ones(2, 19, 4, 4), **face.tuned}  # no pixel is of them
+    after = release.fade_tuning(generator, replace(face, tuned=unseen), mask)
+    assert torch.equal(after.tuned["planes.labels"], unseen["planes.labels"])
     bare = faces(generator)
     assert release.fade_tuning(generator, bare, mask) is bare
 
@@ -580,13 +584,16 @@ def test_donors_codes_of_regions_are_exchanged(
     generator.borrow = borrow
     generator.traits |= {"regions", "borrow"}
     latent, (_, labels) = faces(generator), maps()
+    labels[0, 7, 7] = HAIR  # 33 of 64 pixels: shares have four digits
     donor, _ = donor_labels(generator)
+    latent.codes["ws"].requires_grad_()
     told: list[tuple[int, int]] = []
     after = Swap(part="shape")(generator, latent, donor, labels, lambda *at: told.append(at))
     assert torch.equal(after.codes["ws"], latent.codes["ws"] - 2 * donor.codes["ws"])
     assert asked == [(("hair", "hat"), "shape")] and told == [(1, 1)]
     share = (labels == HAIR).float().mean((1, 2))
-    assert after.meta["region"] == [round(float(v), 4) for v in share]
+    assert after.meta["region"] == [round(float(v), 4) for v in share] == [0.5156, 0.5]
+    assert not after.codes["ws"].requires_grad
     after = Transfer(**TRANSFER)(generator, latent, donor, labels)
     assert torch.equal(after.codes["ws"], latent.codes["ws"] - 2 * donor.codes["ws"])
     assert asked[-1] == (("hair", "hat"), "both")

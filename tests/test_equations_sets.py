@@ -21,7 +21,7 @@ from semedit import cameras, losses, metrics
 from semedit.editors import Roi, Transfer
 from semedit.editors.roi import Restyled
 from semedit.errors import InputError, MaskError, OptionError
-from semedit.evaluations import fid, ide3d, styles, transfer
+from semedit.evaluations import fid, ide3d, semfaceedit, styles, transfer
 from semedit.evaluations import views as consistency
 from semedit.evaluations.heads import HeadAtSize
 from semedit.faces import networks
@@ -30,6 +30,7 @@ from semedit.latents import Composite, Latent
 from semedit.media.labels import REGIONS
 from semedit.media.pixels import resize
 from semedit.trainers.parts.region_losses import ROIS
+from semedit.trainers.semfaceedit import SemFaceEditTrainer
 
 SKIN, HAIR, NOSE = (REGIONS[name][0] for name in ("skin", "hair", "nose"))
 
@@ -48,8 +49,8 @@ class ColourParser:
 
 @pytest.fixture(autouse=True)
 def networks_of_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (styles, transfer):
-        monkeypatch.setattr(module, "BuiltinParser", ColourParser)
+    monkeypatch.setattr(styles, "BuiltinParser", ColourParser)
+    monkeypatch.setattr(transfer, "judge", lambda _: ColourParser())
     monkeypatch.setattr(losses, "perceptual", lambda name, device="cpu": Pixels())
     yield
 
@@ -505,6 +506,42 @@ def test_fid_and_kid_by_hand(
 
 
 # --- eval ide3d ------------------------------------------------------------------------------
+
+
+def test_variants_of_semfaceedit_are_trained_once_and_alike(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs: list[tuple[Any, ...]] = []
+    read: list[str] = []
+
+    def train(*given: Any, **options: Any) -> dict[str, Any]:
+        runs.append((*given, options))
+        return {"held": len(runs)}
+
+    monkeypatch.setattr(semfaceedit, "train", train)
+    monkeypatch.setattr(semfaceedit, "load_generator", lambda name: read.append(name) or name)
+    trainer = SemFaceEditTrainer(lr=0.5, output="x")
+    ablation = semfaceedit.Ablation(2.5, trainer, lambda generator, data: {"fid": generator}, 7)  # type: ignore[arg-type]
+    told: list[tuple[str, int, int]] = []
+    found = ablation(tmp_path / "data", tmp_path / "runs", lambda *at: told.append(at))
+    variants = (("none", 8), ("all", 8), ("proposed", 8), ("proposed", 4), ("proposed", 6))
+    assert told == [(f"{a}-{b}", i, 5) for i, (a, b) in enumerate(variants)] + [("", 5, 5)]
+    for (made, data, folder, schedule, seed, options), (sharing, depth) in zip(
+        runs, variants, strict=True
+    ):
+        assert made == replace(trainer, second=0.0, sharing=sharing, depth=depth)
+        assert (data, seed, options) == (tmp_path / "data", 7, {"quiet": True})
+        assert (schedule.kimg, schedule.save_minutes) == (2.5, 60.0)
+        assert folder.name == f"{sharing}-{depth}" and folder.parent.parent == tmp_path / "runs"
+        assert folder.parent.name.startswith("data-") and folder.parent.name.endswith("-2.5kimg")
+    assert read == [str(run[2] / "x.safetensors") for run in runs]
+    first, second = found.values()
+    assert [row["held"] for row in first.values()] == [1, 2, 3]
+    assert [row["held"] for row in second.values()] == [4, 5, 3]
+    assert [row["fid"] for row in first.values()] == read[:3]
+    other = ablation(tmp_path / "other" / "data", tmp_path / "runs")
+    assert other.keys() == found.keys() and runs[5][2].parent != runs[0][2].parent
+    assert semfaceedit.Ablation().kimg == 8.0 and semfaceedit.Ablation().seed == 0
 
 
 def test_figure_7_by_hand(generator: Painter) -> None:

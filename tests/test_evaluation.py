@@ -38,6 +38,7 @@ def face_networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(networks, "load", lambda name, device="cpu": network)
     monkeypatch.setattr(evaluation, "Judge", lambda: lambda images: network(images).attributes)
     monkeypatch.setattr(evaluation, "BuiltinParser", ColourParser)
+    monkeypatch.setattr(evaluation, "judge", lambda _: ColourParser())
     monkeypatch.setattr(evaluation, "traits", lambda images: network(images).attributes)
     known = {tuple(t.landmarks[0]): t.landmarks for t in heads()}
     placed = SimpleNamespace(points=np.stack([next(iter(known.values()))]))

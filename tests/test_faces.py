@@ -89,36 +89,11 @@ def test_shrinking_does_not_alias() -> None:
     assert crop.std() < 8
 
 
-def test_paste_puts_the_crop_back() -> None:
-    picture = photo()
-    crop, quad, _ = align.align(picture, turned(a_face(), 0.2), 256)
-    back = align.paste(picture, crop, quad)
-    assert np.abs(back.astype(int) - picture).max() <= 6
-    assert (back[0, 0] == picture[0, 0]).all()
-    nothing = align.paste(picture, 255 - crop, quad, mask=np.zeros((256, 256)))
-    np.testing.assert_array_equal(nothing, picture)
-    red = crop.copy()
-    red[..., 0] = 255
-    changed = align.paste(picture, red, quad)
-    x, y = quad.mean(0).astype(int)
-    assert changed[y, x, 0] >= 254
-    difference = align.paste(picture, crop, quad, before=crop)
-    np.testing.assert_array_equal(difference, picture)
-
-
-def test_paste_of_a_face_at_the_border_stays_in_the_photo() -> None:
-    picture = photo()
-    crop, quad, _ = align.align(picture, a_face(20, 20), 64)
-    assert align.paste(picture, crop, quad).shape == picture.shape
-
-
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ShapeError):
         align.five_points(np.zeros((5, 2)))
     with pytest.raises(ShapeError):
         align.cut(np.zeros((10, 10, 4), np.uint8), align.square_quad(np.zeros(2), 5), 8)
-    with pytest.raises(ShapeError):
-        align.paste(photo(), np.zeros((8, 9, 3), np.uint8), align.face_quad(a_face()))
     with pytest.raises(ShapeError):
         detect.check_photo(np.zeros((10, 10), np.uint8))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import golden
+import pytest
 import torch
 
 from semedit import cameras, weights
@@ -12,8 +14,10 @@ from semedit.checkpoints import eg3d as eg3d_file
 from semedit.checkpoints import gram as gram_file
 from semedit.checkpoints import ide3d_encoder as ide3d_file
 from semedit.checkpoints import stylegan2_keys as keys
+from semedit.checkpoints import stylegan3 as stylegan3_file
 from semedit.generators.stylegan2.e4e import E4E, E4EConfig
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config, widths
+from semedit.generators.stylegan3.stylegan3 import StyleGAN3, StyleGAN3Config
 from semedit.generators.surfaces.gram import GRAM, GRAMConfig
 from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
 from semedit.generators.triplane.ide3d_encoder import HybridEncoder, HybridEncoderConfig
@@ -47,6 +51,24 @@ def test_stylegan2_in_rosinalitys_form(shared: Path) -> None:
     facts.check("image", generator.synthesis(codes, C).image)
     moved = {"ws": codes["ws"] + facts.input("dw")}
     facts.check("image_wplus", generator.synthesis(moved, C).image)
+
+
+@pytest.mark.parametrize("kind", ["t", "r"])
+@torch.no_grad()
+def test_stylegan3(shared: Path, kind: str) -> None:
+    facts = golden.read(shared, f"nvlabs-stylegan3-{kind}-256")
+    state = facts.state()
+    sizes = stylegan3_file.sizes(state)
+    generator = StyleGAN3(StyleGAN3Config(**sizes, clamp=facts.config["conv_clamp"]))
+    weights.fill(generator, stylegan3_file.renamed(state), "golden")
+    stylegan3_file.check(generator.config, state)
+    codes = generator.mapping(facts.input("z"), C[:1], truncation_psi=0.7)
+    facts.check("ws_psi0.7", codes["ws"])
+    facts.check("image", generator.synthesis(codes, C[:1]).image)
+    moved = {"ws": codes["ws"] + facts.input("dw")}
+    facts.check("image_wplus", generator.synthesis(moved, C[:1]).image)
+    place = torch.tensor([[[0.1, -0.05, math.radians(20)]]])
+    facts.check("image_transformed", generator.synthesis({**codes, "place": place}, C[:1]).image)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from semedit.errors import InputError, MaskError
 from semedit.media.files import atomic_path, write_bytes
-from semedit.media.labels import ATTRIBUTES, LABELS, PALETTE, REGIONS
+from semedit.media.labels import ATTRIBUTES, CELEBA, LABELS, PALETTE, REGIONS
 from semedit.media.masks import colorize, fit_labels, read_labels, write_labels
 from semedit.media.photographs import read_photo, write_image
 from semedit.media.pixels import resize, to_tensor, to_uint8
@@ -401,7 +401,8 @@ def test_tables_agree():
     assert len(LABELS) == len(PALETTE) == len(set(PALETTE)) == 19
     named = {i for ids in REGIONS.values() for i in ids}
     assert named == set(range(19))
-    assert list(ATTRIBUTES) == sorted(ATTRIBUTES)
+    assert list(ATTRIBUTES) == sorted(ATTRIBUTES) and set(ATTRIBUTES) <= set(CELEBA)
+    assert list(CELEBA) == sorted(set(CELEBA)) and len(CELEBA) == 40
 
 
 def test_label_maps_round_trip(tmp_path):

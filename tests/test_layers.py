@@ -24,6 +24,7 @@ ORDER = (
     "directions",
     "editors",
     "renders",
+    "detail",
     "heads",
     "datasets",
     "trainers",

@@ -22,7 +22,7 @@ from semedit.faces.components import COMPONENTS
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2
 from semedit.inverters import descent
 from semedit.latents import Latent
-from semedit.media.labels import ATTRIBUTES, LABELS, REGIONS
+from semedit.media.labels import ATTRIBUTES, CELEBA, LABELS, REGIONS
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_components_group_all_labels() -> None:
     assert torch.allclose(components.grouped(seg).sum(1), torch.ones(2, 4, 4))
     labels = torch.arange(19).view(1, 1, 19)
     assert torch.equal(components.of_labels(labels).argmax(1)[0, 0], ids)
-    assert tuple(ATTRIBUTE_COMPONENTS) == ATTRIBUTES
+    assert tuple(ATTRIBUTE_COMPONENTS) == CELEBA
     assert freed_components(["smiling", "blond_hair"]) == ("mouth", "hair")
     with pytest.raises(OptionError):
         freed_components(["tall"])

@@ -190,6 +190,8 @@ def test_a_mouth_is_painted_followed_and_saved(painting, work):
     painting.get_by_role("button", name="Save").click()
     painting.wait_for_selector("#saved:not([hidden])")
     keep(painting, "paint-saved")
+    said = painting.locator("#saved").inner_text()
+    assert said.startswith("Saved drawn/face/01.png, edits/face/01-canonical.png")
     assert (read_labels(work / "drawn/face/01.png") == drawn).all()
     receipt = Workspace(work).receipt("edit", "face/01-canonical")
     assert receipt["status"] == "done" and receipt["inputs"]["mask"][0] == "drawn/face/01.png"
@@ -271,7 +273,7 @@ def test_the_keyboard_alone_paints(painting):
 
 
 def test_fingers_paint_and_two_of_them_zoom(browser, server):
-    context = browser.new_context(has_touch=True, viewport={"width": 420, "height": 900})
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     page.goto(server[0])
@@ -279,6 +281,11 @@ def test_fingers_paint_and_two_of_them_zoom(browser, server):
     page.wait_for_selector("#result[data-edits='0']")
     until(page, "document.title.startsWith('face')")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("#labels").scroll_into_view_if_needed()
+    bar = page.locator("header").bounding_box()["height"]
+    for seen, top in (("#beside", 0), ("#status", 0), ("#stage", bar), ("#labels", bar)):
+        box = page.locator(seen).bounding_box()  # all in sight at once
+        assert box["y"] >= top and box["y"] + box["height"] <= 845 and box["width"] > 90, seen
     keep(page, "paint-phone")
     own = on_the_map(page)
     page.touchscreen.tap(*spot(page, 128, 60))
@@ -316,6 +323,24 @@ def test_sliders_views_and_textures_chain_with_undo(painting):
     painting.locator("#yaw").fill("0")
     painting.keyboard.press("Control+z")
     edited(painting, 0)
+
+
+def test_many_faces_are_found_by_their_names(browser, server):
+    page = browser.new_page()
+    page.set_default_timeout(WAIT_MS)
+
+    def as_if_many(route):
+        offers = route.fetch().json()
+        offers["faces"] += [f"holiday/Ana {i}" for i in range(30)]
+        route.fulfill(json=offers)
+
+    page.route("**/faces", as_if_many)
+    page.goto(server[0])
+    page.locator("#faces button").nth(31).wait_for()
+    page.get_by_label("Find a face by its name").fill("ana 2")
+    shown = page.locator("#faces button:visible").all_inner_texts()
+    assert shown == ["holiday/Ana 2", *(f"holiday/Ana {i}" for i in range(20, 30))]
+    page.close()
 
 
 def test_finish_tells_of_its_progress_and_is_cancelled(painting, work):

@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import semedit
 from PIL import Image
 from torch import Tensor
 
 from semedit import weights
 from semedit.datasets.celeba import CROP, read_celeba, read_picture
 from semedit.datasets.celebamask import IMAGES, MASKS, mask_path, read_components, read_folder
+from semedit.editors.parts.wanted import WantedAttributes
 from semedit.errors import InputError, OptionError, WeightsError
-from semedit.faces import attributes, branched, components, deeplab
-from semedit.faces.branched import CELEBA, TREE, BranchedNet, leaf_paths
+from semedit.faces import attributes, components, deeplab
+from semedit.faces.branched import TREE, BranchedNet, leaf_paths
 from semedit.faces.components import COMPONENTS
-from semedit.media.labels import ATTRIBUTES
+from semedit.media.labels import ATTRIBUTES, CELEBA, attribute_flag
 from semedit.options import build_method
+from semedit.tasks import steps
 from semedit.trainers import TRAINERS
 from semedit.trainers.attributes import AttributeTrainer
 from semedit.trainers.deeplab import DeepLabTrainer, _begin
@@ -61,7 +64,9 @@ def celeba_folder(root: Path, n: int = 24, nested: bool = True) -> Path:
 
 def test_the_tree_holds_celebas_forty() -> None:
     assert set(CELEBA) == {name.lower() for name in LISTED.split()} and len(CELEBA) == 40
-    assert set(ATTRIBUTES) <= set(CELEBA)
+    assert {name for known in leaf_paths(CELEBA).values() for name in known} == set(CELEBA)
+    named = [n for twigs in TREE.values() for leaves in twigs.values() for n in leaves.values()]
+    assert sorted(name for names in named for name in names) == list(CELEBA)
     assert sum(len(leaves) for twigs in TREE.values() for leaves in twigs.values()) == 10
     paths = leaf_paths(("smiling", "tall", "bald"))
     assert paths == {
@@ -171,26 +176,50 @@ def test_attributes_are_learned_and_then_asked(
         [torch.from_numpy(read_picture(p, 64).copy()).permute(2, 0, 1) for p in listed.paths]
     )
     logits = classify(images / 127.5 - 1)
-    assert logits.shape == (24, len(ATTRIBUTES))
+    assert logits.shape == (24, 40) and set(classify.names) == set(CELEBA)
     smiles = listed.truth[:, listed.names.index("smiling")] > 0.5
-    found = logits[:, ATTRIBUTES.index("smiling")] > 0
+    found = logits[:, classify.names.index("smiling")] > 0
     assert (found == smiles)[listed.train].float().mean() > 0.9
     with pytest.raises(OptionError, match="judge"):
         attributes.load_classifier("judge")
 
 
-def test_a_classifier_that_lacks_attributes_is_refused(
+def test_a_classifier_is_asked_for_what_it_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path))
-    network = BranchedNet(("smiling",), size=32, width=2, hidden=4)
-    kind = {
-        "kind": "attributes",
-        "config": '{"names": ["smiling"], "size": 32, "width": 2, "hidden": 4}',
-    }
+    attributes.require_known(["smiling"])
+    with pytest.raises(OptionError, match="builtin does not know goatee") as error:
+        steps.attributes({"goatee": True}).task()
+    assert error.value.hint == f"it knows {', '.join(ATTRIBUTES)}"
+    torch.manual_seed(0)
+    network = BranchedNet(("goatee", "smiling"), size=32, width=2, hidden=4).eval()
+    config = '{"names": ["goatee", "smiling"], "size": 32, "width": 2, "hidden": 4}'
+    kind = {"kind": "attributes", "config": config}
     weights.save(tmp_path / "attributes.safetensors", network.state_dict(), kind)
-    with pytest.raises(WeightsError, match="does not know arched_eyebrows"):
-        branched.Branched()
+    assert attributes.known_attributes() == attributes.load_classifier().names
+    assert steps.attributes({"goatee": True}, "pernus").task().wanted == {"goatee": True}
+    with pytest.raises(OptionError, match="branched does not know young") as error:
+        steps.attributes({"goatee": True, "young": False}).task()
+    assert error.value.hint == "it knows goatee, smiling"
+    steps.attributes({"young": False}, options=["classifier=builtin"]).task()
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    found = WantedAttributes(attributes.load_classifier(), {"smiling": False, "goatee": True})
+    expected = attributes.load_classifier()(images)
+    assert torch.equal(found(images), torch.stack([-expected[:, 1], expected[:, 0]], 1))
+
+
+def test_all_of_celebas_attributes_can_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path / "own"))
+    for name in CELEBA:
+        for yes in (True, False):
+            flag = attribute_flag(name, yes)
+            said = semedit("attr", flag, "-o", "classifier=x", "--work", tmp_path, code=2)
+            assert "no classifier is called 'x'" in said, flag
+    said = semedit("attr", "--5-o-clock-shadow", "--work", tmp_path, code=2)
+    assert "the classifier builtin does not know 5_o_clock_shadow" in " ".join(said.split())
 
 
 # --- CelebAMask-HQ ---------------------------------------------------------------------------

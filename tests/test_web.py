@@ -1,10 +1,13 @@
 """What a page, a report and a sheet are made of, and who may ask the page for what."""
 
 import http.client
+import io
 import json
+import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +17,14 @@ import numpy as np
 import pytest
 from command_line import FAST_INVERT, semedit
 from PIL import Image
+from rich.console import Console
 
 from semedit.batch.holdings import Event, Holding, holding, holdings, numbers
-from semedit.batch.workspace import Workspace
-from semedit.errors import InputError, MaskError, NothingMatchedError, OptionError
+from semedit.batch.status import status
+from semedit.batch.workspace import FORMAT, Workspace
+from semedit.errors import InputError, MaskError, NothingMatchedError, OptionError, SemeditError
+from semedit.faces import photo_of
+from semedit.media.files import write_bytes
 from semedit.media.labels import LABELS
 from semedit.media.masks import read_labels, write_labels
 from semedit.media.photographs import write_image
@@ -115,6 +122,31 @@ def test_the_worst_event_is_a_faces_status():
     assert Holding("x", events=(failed, warned, done)).status == "failed"
 
 
+def test_what_is_held_is_found_in_one_walk(tmp_path, monkeypatch):
+    """10,000 faces: neither each receipt looks at each face, nor each face at each file."""
+    space = Workspace(tmp_path)
+    receipt = {"format": FORMAT, "status": "done", "fingerprint": "", "inputs": {}, "outputs": {},
+               "warnings": [], "figures": {}, "error": None, "batch": []}  # fmt: skip
+    names = [f"f{i}@{k}" if k > 1 else f"f{i}" for i in range(20) for k in (1, 2)]
+    for name in names:
+        write_bytes(space.path("faces", name, ".json"), b"{}")
+        write_bytes(space.path("latents", name, ".safetensors"), b"")
+    for i in range(20):
+        told = receipt | {"name": f"f{i}", "warnings": [f"w{i}"]}
+        write_bytes(space.receipt_path("align", f"f{i}"), json.dumps(told).encode())
+    calls, walks = [], []
+    monkeypatch.setattr("semedit.batch.holdings.photo_of", lambda n: calls.append(n) or photo_of(n))
+    rglob = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda p, what: walks.append(what) or rglob(p, what))
+    found = holdings(space)
+    assert {one.name: one.events[0].warnings for one in found} == {
+        name: (f"w{photo_of(name)[1:]}",) for name in names
+    }
+    assert len(calls) <= 3 * len(names)
+    status(space)
+    assert len(walks) <= 10
+
+
 # Report ------------------------------------------------------------------------------------------
 
 
@@ -145,6 +177,17 @@ def test_many_faces_make_pages_sorted_as_a_whole(own):
         values += re.findall(r"attribute: smiling&#34;: ([\d.e-]+)", text)
         assert 'href="report-2.html"' in text
     assert len(values) == 4 and values == sorted(values, key=float, reverse=True)
+
+
+def test_further_pages_of_an_earlier_report_go_and_nothing_else(own):
+    semedit("report", "--work", own, "--per-page", 1)
+    semedit("report", "face", "--work", own, "--output", own / "report-9.html")
+    (own / "report-10.html").write_text("a page of mine")
+    (own / "report-8.html").mkdir()
+    assert (own / "report-6.html").is_file()
+    semedit("report", "--work", own, "--per-page", 3)
+    left = {path.name for path in own.glob("report*.html")}
+    assert left == {"report.html", "report-2.html"} | {f"report-{i}.html" for i in (8, 9, 10)}
 
 
 def test_reports_and_sheets_refuse_what_they_cannot_do(own):
@@ -191,6 +234,68 @@ def test_a_sheet_is_a_picture_or_a_pdf_of_pages(own):
     assert data.startswith(b"%PDF") and data.count(b"/Type /Page\n") == 2
     with pytest.raises(OptionError, match="too large"):
         write_sheet(own / "large.png", faces * 40, ("crop", "map"), cell=1024)
+
+
+# In the terminal ---------------------------------------------------------------------------------
+
+
+def terminal(*arguments, lines=40, columns=120):
+    """What a command writes to a terminal of that size, in UTF-8."""
+    pty = pytest.importorskip("pty", reason="needs a system with pseudo-terminals")
+    termios, fcntl = pytest.importorskip("termios"), pytest.importorskip("fcntl")
+    inner, outer = pty.openpty()
+    fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    environment = {name: environment[name] for name in environment if name != "NO_COLOR"}
+    command = [sys.executable, "-m", "semedit.cli", *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdin=outer, stdout=outer, stderr=subprocess.STDOUT, env=environment
+    ):
+        os.close(outer)
+        found = b""
+        while True:
+            try:
+                data = os.read(inner, 1 << 16)
+            except OSError:  # Linux, of a terminal that nobody holds open
+                break
+            if not data:
+                break
+            found += data
+    os.close(inner)
+    return found.decode(errors="replace")
+
+
+def test_status_shows_pictures_in_a_terminal_that_answers_nothing(work):
+    pytest.importorskip("textual_image", reason="needs semedit[web]")
+    found = terminal("status", "--pictures", "face", "--work", work)
+    assert "Traceback" not in found
+    blocks = re.findall("(?:\x1b\\[[\\d;]*m)*[▀▄]", found)
+    assert len(blocks) > 8 * 3 * 12  # lines, three pictures, each of some columns
+    assert re.search(r"48;2;(20[0-9]|19[0-9]);\d;\dm", found)  # the skin of the label map
+    assert "in a terminal" in terminal(
+        "status", "--pictures", "--work", work, lines=0, columns=0
+    )  # of an unknown size
+
+
+def test_status_shows_sixels_where_the_terminal_knows_them(work, monkeypatch):
+    renderable = pytest.importorskip("textual_image.renderable", reason="needs semedit[web]")
+    monkeypatch.setattr(renderable, "Image", renderable.SixelImage)
+    monkeypatch.setattr("semedit.cli.status._is_screen", lambda: True)
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr("semedit.cli.status.stdout", screen)
+    semedit("status", "--pictures", "face", "--work", work)
+    found = screen.file.getvalue()
+    assert found.count("\x1bP") == 1 and found.count("\x1b\\") == 1
+
+
+def test_pictures_are_for_terminals_and_names_do_not_rule_them(work, tmp_path, monkeypatch):
+    assert "in a terminal" in semedit("status", "--pictures", "--work", work, code=2)
+    assert semedit("status", "--pictures", "--json", "--work", work, code=2) == []
+    monkeypatch.setattr("semedit.cli.status._is_screen", lambda: True)
+    monkeypatch.setitem(sys.modules, "textual_image.renderable", None)
+    assert "semedit[web]" in semedit("status", "--pictures", "--work", work, code=2)
+    write_bytes(Workspace(tmp_path).path("faces", "a\x1b[2Jb", ".json"), b"{}")
+    assert "\x1b[2J" not in semedit("status", "--work", tmp_path)
 
 
 # Studio ------------------------------------------------------------------------------------------
@@ -289,8 +394,36 @@ def test_maps_must_be_maps_of_the_faces_size(studio, work, tmp_path):
     for wrong in (small, photo):
         with pytest.raises(MaskError):
             studio.keep_map("face", wrong.read_bytes())
-    with pytest.raises(InputError, match="the map that was sent"):
+    for suffix in ("BMP", "GIF"):  # of the right colours and size
+        file = io.BytesIO()
+        Image.open(io.BytesIO(painted(work)[0])).save(file, suffix)
+        with pytest.raises(InputError, match="no PNG file"):
+            studio.keep_map("face", file.getvalue())
+    with pytest.raises(InputError, match="no PNG file"):
         studio.keep_map("face", b"<svg onload=alert(1)>")
+
+
+def test_a_map_of_another_size_is_not_even_decoded(studio, work, monkeypatch):
+    data = bytearray(painted(work)[0])
+    data[16:24] = struct.pack(">II", 30_000, 30_000)
+    monkeypatch.setattr("semedit.web.studio.read_labels", lambda path: pytest.fail("decoded"))
+    monkeypatch.setattr(studio, "_own", lambda name: np.zeros((256, 256), np.int64))
+    with pytest.raises(MaskError, match="30000 x 30000 pixels, the face 256 x 256"):
+        studio.keep_map("face", bytes(data))
+
+
+@pytest.mark.parametrize("folder", ["drawn", "drawn/face", "edits"])
+def test_nothing_is_saved_through_a_link_that_leads_out(own, tmp_path, folder):
+    from semedit.web.studio import Studio
+
+    (tmp_path / "elsewhere").mkdir()
+    (own / folder).parent.mkdir(exist_ok=True)
+    (own / folder).symlink_to(tmp_path / "elsewhere")
+    studio = Studio(Workspace(own))
+    chain = [{"kind": "mask", "map": studio.keep_map("face", painted(own)[0])}]
+    with pytest.raises(SemeditError, match="leads out of"):
+        studio.save("face", "latents", chain, silent)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 # Server ------------------------------------------------------------------------------------------
@@ -335,6 +468,9 @@ def test_nothing_is_answered_without_the_token(address):
     [
         {"host": "evil.example"},
         {"host": "evil.example:80"},
+        {"host": ""},
+        {"host": "127.0.0.1"},
+        {"host": "127.0.0.1:1"},
         {"origin": "http://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:1"},
@@ -343,8 +479,29 @@ def test_nothing_is_answered_without_the_token(address):
     ],
 )
 def test_another_host_or_origin_is_refused(address, headers):
-    for method, path, body in (("GET", "faces", None), ("POST", "faces/0/edit", b"{}")):
-        assert ask(address, path, method, body, **JSON, **headers)[:2] == (403, b"")
+    for method, path, body in (
+        ("GET", "", None),
+        ("GET", "faces", None),
+        ("POST", "faces/0/edit", b"{}"),
+        ("POST", "faces/0/save", b"{}"),
+        ("OPTIONS", "faces/0/save", None),
+    ):
+        status, said, told = ask(address, path, method, body, **JSON, **headers)
+        assert (status, said) == (403, b"")
+        assert not [name for name in told if name.startswith("access-control")]
+
+
+@pytest.mark.localhost
+def test_only_this_machine_reaches_the_page(address):
+    """The kernel's list of listening sockets has the port at 127.0.0.1, and nowhere else."""
+    lists = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    if not lists[0].is_file():
+        pytest.skip("needs Linux")
+    rows = [row.split() for one in lists if one.is_file() for row in one.open()]
+    port, listens = f":{urlsplit(address).port:04X}", "0A"
+    found = [row[1] for row in rows if row[1].endswith(port) and row[3] == listens]
+    assert found == [f"0100007F{port}"]
+    assert len(urlsplit(address).path.strip("/")) >= 32  # 24 random bytes
 
 
 @pytest.mark.localhost
@@ -392,6 +549,8 @@ def test_uploads_are_maps_of_a_size(address, work):
         status, body, _ = ask(address, to, "POST", wrong)
         assert status == 422 and b"the map that was sent" in body
     assert ask(address, to, "POST", b"0" * (9 << 20))[0] == 413
+    assert ask(address, to, "POST", iter([b"0" * (1 << 20)] * 9))[0] == 413  # of untold length
+    assert ask(address, "faces/0/edit", "POST", iter([b"0" * (1 << 20)] * 9), **JSON)[0] == 413
     assert ask(address, to, "GET")[0] == 405
 
 

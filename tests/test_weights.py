@@ -44,6 +44,16 @@ def test_the_table_reads_and_names_what_is_needed():
         assert row.kind == "builtin" or row.url.startswith("https://")
 
 
+def test_rows_stand_together_by_what_one_wants():
+    rows = weights.table().values()
+    assert all(row.group for row in rows)
+    told = CliRunner().invoke(app, ["weights", "list"], env={"COLUMNS": "200"}).output
+    places = [told.index(row.group) for row in rows]
+    for row, place in zip(rows, places, strict=True):
+        later = [p for p in places if p > place]
+        assert place < told.index(f"│ {row.name} ") < min(later, default=len(told)), row.name
+
+
 @pytest.mark.parametrize("trainer", [L2SAETrainer, SemFaceEditTrainer, CNeRFTrainer])
 def test_what_a_trainer_makes_has_a_row_that_names_it(trainer):
     row = weights.row(trainer().output)

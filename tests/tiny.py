@@ -20,6 +20,7 @@ from semedit.generators.cnerf.config import CNeRFConfig
 from semedit.generators.l2sae.l2sae import L2SAE, L2SAEConfig
 from semedit.generators.parts.encoder import Encoder, EncoderConfig
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.generators.stylegan3.stylegan3 import StyleGAN3, StyleGAN3Config
 from semedit.generators.surfaces.gram import GRAM, GRAMConfig
 from semedit.generators.surfaces.intersections import Surfaces
 from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig
@@ -281,6 +282,17 @@ def small_stylegan2() -> StyleGAN2:
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
                 parameter.fill_(0.1)
+    return generator
+
+
+def small_stylegan3(kind: str = "t") -> StyleGAN3:
+    """Random weights, of configuration T or R."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"z_dim": 6, "w_dim": 12, "layers": 5, "channels": (8, 8, 8, 6, 6)}
+    own = {"t": {}, "r": {"kernel": 1, "radial": True}}[kind]
+    generator = StyleGAN3(StyleGAN3Config(16, **sizes, **own, first_cutoff=1.0, margin=4), "small")
+    with torch.no_grad():
+        generator.synthesis_network.input.affine.weight.normal_()
     return generator
 
 

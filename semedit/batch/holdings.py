@@ -58,6 +58,7 @@ class Holding:
 
     Attributes:
         labelled: "inversion@LABEL" and "turntable@LABEL" -> their files.
+        pasted: the photograph with its faces' edits.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Holding:
     inversion: Path | None = None
     edits: tuple[Edited, ...] = ()
     turntable: Path | None = None
+    pasted: Path | None = None
     labelled: Mapping[str, Path] = field(default_factory=dict)
     attributes: Mapping[str, float] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
@@ -108,9 +110,16 @@ def holdings(space: Workspace, names: Sequence[str] = (), select: str = "") -> l
     chosen = space.faces(names) if names else sorted(known)
     events: dict[str, list[Event]] = {}
     photographs: dict[str, str] = {}
+    faces_of: dict[str, list[str]] = {}
+    for name in known:
+        faces_of.setdefault(photo_of(name), []).append(name)
     for receipt in receipts(space):
         event = _event(receipt)
-        for owner in _owners(event.item, event.command, known):
+        if event.command in ("align", "paste"):
+            owners = faces_of.get(event.item, [event.item])
+        else:
+            owners = _owners(event.item, known)
+        for owner in owners:
             events.setdefault(owner, []).append(event)
         if event.command == "align":
             photographs[event.item] = str(dict(receipt["inputs"]).get("photo", [""])[0])
@@ -182,10 +191,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _owners(item: str, command: str, known: set[str]) -> list[str]:
-    """The faces a receipt is about; the item itself where it came to none."""
-    if command == "align":
-        return [name for name in known if photo_of(name) == item] or [item]
+def _owners(item: str, known: set[str]) -> list[str]:
+    """The face a receipt of a face or a step is about; none where it is gone."""
     if item in known:
         return [item]
     others = (unlabelled(item)[0], item.rpartition("/")[0])
@@ -222,6 +229,7 @@ def holding(
         _there(space.path("latents", name, ".png")),
         tuple(_edits(space, name, events)),
         turntables.get(""),
+        _pasted(space, name),
         named,
         attributes,
         tuple(events),
@@ -248,6 +256,13 @@ def _edits(space: Workspace, name: str, events: Sequence[Event]) -> Iterator[Edi
             before = None if made is None else _there(made.with_suffix(".png"))
             event = told.get(step, Event("edit", step, "done"))
             yield Edited(step.removeprefix(f"{name}/"), picture, before, event)
+
+
+def _pasted(space: Workspace, name: str) -> Path | None:
+    receipt = space.receipt("paste", photo_of(name))
+    return (
+        next((_there(space.root / path) for path in receipt["outputs"]), None) if receipt else None
+    )
 
 
 def _there(path: Path) -> Path | None:

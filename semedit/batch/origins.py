@@ -29,7 +29,7 @@ def photograph(space: Workspace, face: str) -> tuple[State, Path]:
         return "unknown", Path()
     given, sha256 = Path(told[0]), told[1]
     beside = space.root.absolute().parent  # where commands are mostly given
-    places = [given] if given.is_absolute() else [given.absolute(), beside / given]
+    places = _places(space, given)
     found = [place for place in places if reading.there(place)]
     if found:
         try:
@@ -40,6 +40,28 @@ def photograph(space: Workspace, face: str) -> tuple[State, Path]:
     if given.parent == Path() and Path.cwd() != beside:  # then nothing tells where that was
         return "unknown", given
     return "gone" if any(place.parent.is_dir() for place in places) else "away", given
+
+
+def _places(space: Workspace, given: Path) -> list[Path]:
+    """Where a photograph may be that was given by that path."""
+    if given.is_absolute():
+        return [given]
+    return [given.absolute(), space.root.absolute().parent / given]
+
+
+def place_of(space: Workspace, face: str) -> Path | None:
+    """Where a face's photograph is, whatever its bytes are now, or was, if it is gone; None where
+    no receipt tells.
+
+    Raises: InputError: it cannot be read.
+    """
+    receipt = space.receipt("align", photo_of(face))
+    told = receipt["inputs"].get("photo") if receipt else None
+    if told is None:
+        return None
+    given = Path(told[0])
+    found = [place for place in _places(space, given) if reading.there(place)]
+    return next((one for one in found if reading.digest(one) == told[1]), (*found, given)[0])
 
 
 def remark(space: Workspace, face: str) -> str | None:

@@ -26,6 +26,7 @@ FOLDERS = {
     "invert": ("latents",),
     "edit": ("edits",),
     "attr": ("edits",),
+    "paste": ("pasted",),
     "turntable": ("turntables",),
     "sweep": ("sweeps",),
     "mesh": ("meshes",),

@@ -11,6 +11,7 @@ from semedit.batch.origins import photograph
 from semedit.batch.places import unlabelled
 from semedit.batch.workspace import ASIDE, STEPS, Workspace, parameters_in
 from semedit.errors import InputError, OptionError
+from semedit.faces import photo_of
 from semedit.media import reading
 from semedit.media.files import is_temporary
 
@@ -42,6 +43,7 @@ class FaceStatus:
         labels: of inversions and turntables that have one: "inversion@LABEL", "turntable@LABEL".
         edits: labels of the finished steps, oldest first.
         turntable: "there", "stale" where the face was edited or inverted since, or "none".
+        pasted: whether its edits are in its photograph again: as turntable.
         troubles: what is wrong: stale, orphaned, failed, with the reason.
         next: the command that comes next or mends it, "" where nothing is asked for.
     """
@@ -54,6 +56,7 @@ class FaceStatus:
     labels: tuple[str, ...] = ()
     edits: tuple[str, ...] = ()
     turntable: str = "none"
+    pasted: str = "none"
     troubles: tuple[str, ...] = ()
     next: str = ""
 
@@ -109,6 +112,7 @@ def _face(space: Workspace, one: Holding) -> FaceStatus:
         tuple(sorted(one.labelled)),
         tuple(edit.label for edit in one.edits),
         _turntable(space, one),
+        _pasted(space, one),
         tuple(told),
         _next(one, str(path) if state == "changed" else "", stale, bool(labels)),
     )
@@ -149,8 +153,24 @@ def _outdated(space: Workspace, face: str, name: str, suffix: str) -> bool:
     receipt = space.receipt(f"turntable{suffix.replace('.', '-')}", name)
     if receipt is None or "latent" not in receipt["inputs"]:
         return False
-    named, sha256 = receipt["inputs"]["latent"]
     start = parameters_in(receipt).get("start")
+    return _outdated_by(space, face, receipt["inputs"]["latent"], start)
+
+
+def _pasted(space: Workspace, one: Holding) -> str:
+    if one.pasted is None:
+        return "none"
+    receipt = space.receipt("paste", photo_of(one.name))
+    latent = receipt["inputs"].get(f"latent {one.name}") if receipt else None
+    if receipt is None or latent is None:  # of this photograph other faces were edited
+        return "stale" if one.edits else "none"
+    start = parameters_in(receipt).get("start")
+    return "stale" if _outdated_by(space, one.name, latent, start) else "there"
+
+
+def _outdated_by(space: Workspace, face: str, latent: Sequence[str], start: object) -> bool:
+    """Whether what was made from a latent, its path and digest, would be made from another now."""
+    named, sha256 = latent
     try:
         source = space.source(face, start if isinstance(start, str) else None)
         return space.relative(source) != named or reading.digest(source) != sha256

@@ -2,6 +2,7 @@
 
     faces/ masks/ latents/ edits/ turntables/ sweeps/ meshes/   every file under its photograph's
                                                 name
+    pasted/                                     photographs with the edits of their faces in them
     interpolations/                             under the names of both faces
     drawn/                                      maps painted at the screen, numbered for each face
     receipts/COMMAND/                           what was done, with what, and what came of it
@@ -494,6 +495,18 @@ class Workspace:
                 return None
             latent = made[0]
         return found
+
+    def origin(self, latent: Path) -> Path:
+        """The inversion that a latent was made from, by its steps: itself, if it is one. As far as
+        receipts tell."""
+        seen: set[Path] = set()
+        while latent.is_relative_to(self.root / "edits") and latent not in seen:
+            seen.add(latent)
+            made = self._made_from(_name_of(latent, self.root / "edits"))
+            if made is None:
+                break
+            latent = made[0]
+        return latent
 
     def _made_from(self, step: str) -> tuple[Path, str] | None:
         """The latent that a finished step was made from, and its digest then."""

@@ -14,7 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semedit import weights
-from semedit.checkpoints import cnerf, e4e, eg3d, gram, ide3d, ide3d_encoder, l2sae, stylegan2
+from semedit.checkpoints import (
+    cnerf,
+    e4e,
+    eg3d,
+    gram,
+    ide3d,
+    ide3d_encoder,
+    l2sae,
+    stylegan2,
+    stylegan3,
+)
 from semedit.checkpoints.formats import Coverage, Format, Part, coverage, filled
 from semedit.checkpoints.reader import Checkpoint, read
 from semedit.errors import WeightsError
@@ -23,6 +33,7 @@ from semedit.version import __version__
 FORMATS: tuple[Format, ...] = (
     stylegan2.NVIDIA,
     stylegan2.ROSINALITY,
+    stylegan3.FORMAT,
     e4e.FORMAT,
     l2sae.FORMAT,
     cnerf.FORMAT,
@@ -99,7 +110,7 @@ def examine(path: str | Path, number: int | None = None) -> ImportPlan:
     A network may lie in containers, or under a prefix that all its names have; where several do,
     the one of averaged weights (EMA) counts.
 
-    Args: number: of the class that a conditional StyleGAN2 is to draw.
+    Args: number: of the class that a conditional StyleGAN is to draw.
 
     Raises:
         WeightsError: it cannot be read (see reader.read), or is of no known format; it is

@@ -18,6 +18,7 @@ from semedit.errors import WeightsError
 from semedit.generators.parts.layers import normalize
 from semedit.generators.stylegan2.stylegan2 import MAPPING_RATE
 
+CLASSED = ("stylegan2", "stylegan3")  # kinds whose mapping network may see a class
 W_AVG = "mapping_network.w_avg"
 NVIDIA_LICENCE = (
     "not in the file; NVIDIA's own networks: NVIDIA Source Code License, non-commercial"
@@ -40,7 +41,7 @@ def nvidia(checkpoint: Checkpoint) -> list[Part]:
     clamp = None
     if isinstance(entry, Record):
         clamp = _clamp(entry)
-        _check_rate(entry)
+        check_rate(entry)
     part = _part(found, clamp, ignored, checkpoint.others(name) if name else ())
     return [part]
 
@@ -113,12 +114,12 @@ def infer(tensors: Mapping[str, Any], clamp: float | None = None) -> dict[str, A
 
 
 def classes(part: Part) -> int:
-    """How many classes of pictures a part draws; 0: it is no conditional StyleGAN2."""
-    return int(part.config.get("c_dim", 0)) if part.kind == "stylegan2" else 0
+    """How many classes of pictures a part draws; 0: it is no conditional StyleGAN."""
+    return int(part.config.get("c_dim", 0)) if part.kind in CLASSED else 0
 
 
 def of_class(part: Part, number: int | None) -> Part:
-    """A conditional StyleGAN2 that draws one of its classes, and so is none; other parts as they
+    """A conditional StyleGAN that draws one of its classes, and so is none; other parts as they
     are.
 
         fc0(z, e) = W_z z / sqrt(|z| + |e|) + (b + W_e e / sqrt(|z| + |e|))
@@ -175,7 +176,7 @@ def _clamp(network: Record) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _check_rate(network: Record) -> None:
+def check_rate(network: Record) -> None:
     layer = network.module("mapping.fc0")
     rate = layer.state.get("bias_gain") if layer else None
     if isinstance(rate, int | float) and abs(rate - MAPPING_RATE) > 1e-9:

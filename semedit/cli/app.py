@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from semedit.cli import chain, demo, interpolate, mesh, models, recipes, settings, status, web
+from semedit.cli import (
+    chain,
+    demo,
+    interpolate,
+    mesh,
+    models,
+    paste,
+    recipes,
+    settings,
+    status,
+    web,
+)
 from semedit.cli.common import App, say
 from semedit.version import __version__
 
@@ -42,6 +53,7 @@ def _main(
 
 
 chain.register(app)
+paste.register(app)
 interpolate.register(app)
 mesh.register(app)
 status.register(app)

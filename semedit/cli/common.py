@@ -64,6 +64,22 @@ Mark = Annotated[
 Method = Annotated[
     str, typer.Option("--method", "-m", help="Name of the method; see `semedit methods`.")
 ]
+Detail = Annotated[
+    bool,
+    typer.Option(
+        "--detail/--no-detail",
+        help="Edit at the photograph's own size, with its detail; or show the generator's picture.",
+    ),
+]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=2,
+        help="Largest drift from the photograph's person: 1 minus the likeness that receipts tell. "
+        "Edits that drift farther are done by a part of their way.",
+    ),
+]
 From = Annotated[
     str | None,
     typer.Option(

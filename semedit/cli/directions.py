@@ -144,8 +144,10 @@ def _boundaries(
         cut=fitting.shared if own is None else own.cut,
         progress=steps,
     )
+    known = classify.names
+    usual = names or [name for name in ATTRIBUTES if name in known]
     found = fitting.fit_boundaries(
-        generator, codes, scores, names or ATTRIBUTES, apart, fitting.Boundary(share)
+        generator, codes, scores, usual, apart, fitting.Boundary(share), known
     )
     return found if own is None else own.whole(found, region)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semedit.cli.common import (
+    Detail,
     From,
     Label,
     Made,
+    MaxDrift,
     Method,
     Seed,
     Start,
@@ -26,8 +28,9 @@ from semedit.cli.common import (
     typed,
 )
 from semedit.cli.drawing import draw_faces
+from semedit.cli.paste import IntoPhoto, pasted_after
 from semedit.errors import OptionError
-from semedit.media.labels import ATTRIBUTES, attribute_flag
+from semedit.media.labels import CELEBA, attribute_flag
 from semedit.options import Setting, typed_value
 
 if TYPE_CHECKING:
@@ -39,11 +42,13 @@ Strength = float | str
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step starts in a face's chain (--from), and what it is called (--label; "": as it
-    calls itself)."""
+    """Where a step starts in a face's chain (--from), what it is called (--label; "": as it calls
+    itself), and how it keeps to the photograph; see tasks.edit.Edit."""
 
     start: str | None
     label: str
+    detail: bool = True
+    max_drift: float | None = None
 
 
 def strength_of(given: Any) -> Strength:
@@ -126,16 +131,30 @@ def edit(
             "--as-published", help="Also smooth the whole picture, as published.", **REGION
         ),
     ] = False,
+    shift: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RIGHT,DOWN",
+            help="Shift the face by shares of the picture, like 0.1,-0.05 (StyleGAN3).",
+        ),
+    ] = None,
+    rotate: Annotated[
+        float | None, typer.Option(help="Turn the face to the left by degrees (StyleGAN3).")
+    ] = None,
     start: From = None,
     label: Label = None,
+    detail: Detail = True,
+    max_drift: MaxDrift = None,
+    into_photo: IntoPhoto = False,
     seed: Seed = 0,
 ) -> None:
-    """Edit faces by an edited label map, along a direction, by regions of another face, or by the
-    style of a region.
+    """Edit faces by an edited label map, along a direction, by regions of another face, by the
+    style of a region, or by their place in the picture.
 
     A strip of strengths is only a picture, sweeps/NAME/DIRECTION.png; it does not become a step in
-    the face's chain of edits. Edits of a region in one pass need heads-l2sae-128 or other weights
-    made by `semedit train l2sae`; choose them with -w NAME.
+    the face's chain of edits. Pictures of edits keep the photograph where nothing changed;
+    turntables are the generator's alone. Edits of a region in one pass need heads-l2sae-128 or
+    other weights made by `semedit train l2sae`; choose them with -w NAME.
     """
     styled = {
         "--style-noise": style_noise,
@@ -150,35 +169,53 @@ def edit(
             "--transfer-from": transfer_from,
             "--texture-from": texture_from,
             "--texture-seed": texture_seed,
+            "--shift": shift,
+            "--rotate": rotate if shift is None else None,
         },
         styled,
-        {"--method": method, "--strength": strength, "--layers": layers},
+        {
+            "--method": method,
+            "--strength": strength,
+            "--layers": layers,
+            "--no-detail": None if detail else True,
+            "--max-drift": max_drift,
+        },
         region,
     )
-    place = Place(start, label_of(label))
+    place = Place(start, label_of(label), detail, max_drift)
     if way != "--region" and not (way == "--mask" and start == "none"):
         refuse("only edits of a region and faces made from a map alone are random", "seed")
-    if way == "--transfer-from":
-        _transfer(common, str(transfer_from), region, place)
-    elif way.startswith("--texture"):
-        _texture(common, texture_from, texture_seed, region, place)
-    elif way == "--region":
-        noise = {"style_noise": style_noise, "structure_noise": structure_noise}
-        options = {"region": region, **noise, "as_published": as_published, "seed": seed}
-        _restyle(common, options, style_from, place)
-    elif way == "--mask":
-        _mask(common, Path(str(mask)), method, place, seed)
-    else:
-        _direction(common, str(direction), region, strength, layers, place)
+    if into_photo and (start == "none" or isinstance(strength, str)):
+        raise OptionError(
+            "--into-photo needs a step of a photograph's face",
+            "leave it out with --from none and strips of strengths",
+        )
+    with pasted_after(common, into_photo):
+        if way == "--transfer-from":
+            _transfer(common, str(transfer_from), region, place)
+        elif way.startswith("--texture"):
+            _texture(common, texture_from, texture_seed, region, place)
+        elif way == "--region":
+            noise = {"style_noise": style_noise, "structure_noise": structure_noise}
+            options = {"region": region, **noise, "as_published": as_published, "seed": seed}
+            _restyle(common, options, style_from, place)
+        elif way in ("--shift", "--rotate"):
+            _moved(common, shift, rotate, place)
+        elif way == "--mask":
+            _mask(common, Path(str(mask)), method, place, seed)
+        else:
+            _direction(common, str(direction), region, strength, layers, place)
 
 
 # What goes with each way to edit, besides --from.
 GOES_WITH = {
-    "--mask": ("--method",),
-    "--direction": ("--region", "--strength", "--layers"),
-    "--transfer-from": ("--region",),
-    "--texture-from": ("--region",),
-    "--texture-seed": ("--region",),
+    "--mask": ("--method", "--no-detail", "--max-drift"),
+    "--direction": ("--region", "--strength", "--layers", "--no-detail", "--max-drift"),
+    "--transfer-from": ("--region", "--no-detail", "--max-drift"),
+    "--texture-from": ("--region", "--no-detail", "--max-drift"),
+    "--texture-seed": ("--region", "--no-detail", "--max-drift"),
+    "--shift": ("--rotate",),
+    "--rotate": (),
     "--region": ("--style-noise", "--style-from", "--structure-noise", "--as-published"),
 }
 
@@ -222,6 +259,7 @@ def _mask(common: Made, mask: Path, method: str | None, place: Place, seed: int)
     if place.start == "none":
         why = "a face made from a map alone has a method of its own, and the map's name"
         refuse(why, "method", "batch", "label")
+        refuse("a face made from a map alone has no photograph", "detail", "max_drift")
         draw_faces(common, mask, seed)
         return
     from semedit.tasks import steps
@@ -246,6 +284,15 @@ def _direction(
         _sweep(common, strength, step.settings, place)
     else:
         _edit(common, step, place)
+
+
+def _moved(common: Made, shift: str | None, rotate: float | None, place: Place) -> None:
+    """Shifted and turned within the picture, which the photograph's pixels do not follow."""
+    from semedit.tasks import steps
+
+    moved = None if shift is None else typed_value(shift, tuple[float, ...], "shift")
+    still = replace(place, detail=False)
+    _edit(common, steps.placed(moved, rotate, common.options or ()), still)
 
 
 def _transfer(common: Made, donor: str, region: str | None, place: Place) -> None:
@@ -301,6 +348,7 @@ def _restyle(
 
 def _sweep(common: Made, strengths: str, settings: Sequence[Setting], place: Place) -> None:
     refuse("strips are made one by one", "batch")
+    refuse("a strip shows every strength that is asked for", "max_drift")
 
     def make(device: str, progress: Any) -> Any:
         from semedit.editors import Direction
@@ -315,6 +363,7 @@ def _sweep(common: Made, strengths: str, settings: Sequence[Setting], place: Pla
             names=common.names or (),
             device=device,
             mark=common.mark,
+            detail=place.detail,
             label=place.label,
             progress=progress,
         )
@@ -331,15 +380,20 @@ def attr(
     ] = None,
     start: Start = None,
     label: Label = None,
+    detail: Detail = True,
+    max_drift: MaxDrift = None,
+    into_photo: IntoPhoto = False,
 ) -> None:
     """Add attributes to faces or remove them, guided by a classifier."""
-    wanted = {name: value for name, value in extra.items() if value is not None}
+    wanted = {name.lstrip("_"): value for name, value in extra.items() if value is not None}
     if not wanted:
         raise OptionError("no attribute is given", "for example --smiling or --no-eyeglasses")
     from semedit.tasks.steps import attributes
 
     settings = [{"steps": steps}, *(common.options or ())]
-    _edit(common, attributes(wanted, method, settings), Place(start, label_of(label)))
+    place = Place(start, label_of(label), detail, max_drift)
+    with pasted_after(common, into_photo):
+        _edit(common, attributes(wanted, method, settings), place)
 
 
 def _edit(common: Made, step: Step, place: Place) -> None:
@@ -353,6 +407,8 @@ def _edit(common: Made, step: Step, place: Place) -> None:
             batch=common.batch,
             device=device,
             mark=common.mark,
+            detail=place.detail,
+            max_drift=place.max_drift,
             progress=progress,
         )
 
@@ -362,7 +418,7 @@ def _edit(common: Made, step: Step, place: Place) -> None:
 def _attribute_flags() -> list[inspect.Parameter]:
     return [
         inspect.Parameter(
-            name,
+            name if name.isidentifier() else f"_{name}",
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
@@ -374,5 +430,5 @@ def _attribute_flags() -> list[inspect.Parameter]:
                 ),
             ],
         )
-        for name in ATTRIBUTES
+        for name in CELEBA
     ]

@@ -73,11 +73,16 @@ def heads(
         int, typer.Option(min=16, max=2048, help="Side of the pictures, in pixels.")
     ] = 256,
     look: Annotated[
-        Literal["plain", "hard"],
-        typer.Option(help="plain, or hard: with random light, cover and camera faults."),
+        Literal["plain", "hard", "mixed"],
+        typer.Option(
+            help="plain, or hard: with random light, cover and camera faults; mixed: both in turn."
+        ),
     ] = "plain",
     views: Annotated[int, typer.Option(min=1, help="Number of views of each head.")] = 1,
     depth: Annotated[bool, typer.Option("--depth", help="Also write depth maps.")] = False,
+    edits: Annotated[
+        int, typer.Option(min=0, help="Number of true edits of each head, as `train detail` needs.")
+    ] = 0,
 ) -> None:
     """Render heads with exact labels, landmarks, cameras and attributes, to train on."""
     from semedit.heads import write_dataset
@@ -92,6 +97,7 @@ def heads(
             views=views,
             workers=common.jobs or os.cpu_count() or 1,
             depth=depth,
+            edits=edits,
             progress=steps,
         )
     _tell(common, f"{n} heads in {out}", command="heads", heads=n, folder=str(out))
@@ -207,28 +213,47 @@ def _show(
 
 
 def list_weights(as_json: AsJson = False) -> None:
-    """List all weight files that semedit knows, and whether they are on this disk."""
+    """List all weight files that semedit knows, by what one wants to do with them, and whether
+    they are on this disk."""
     from semedit import weights
 
     rows = weights.table().values()
     if as_json:
         for row in rows:
             place = str(weights.resolve(row.name)) if weights.on_disk(row.name) else None
-            data(name=row.name, kind=row.kind, file=place, licence=row.licence, use=row.use)
+            data(
+                name=row.name,
+                kind=row.kind,
+                file=place,
+                licence=row.licence,
+                use=row.use,
+                group=row.group,
+            )
         for name, facts in weights.imported().items():
             place, use = str(weights.resolve(name)), _origin(facts)
             data(name=name, kind="imported", file=place, licence=facts.get("licence", "?"), use=use)
         return
+    for group in dict.fromkeys(row.group for row in rows):
+        _listed(
+            group,
+            {row.name: (row.licence, row.use, row.size) for row in rows if row.group == group},
+        )
+    own = {k: (v.get("licence", "?"), _origin(v), "?") for k, v in weights.imported().items()}
+    if own:
+        _listed("your own", own)
+
+
+def _listed(title: str, rows: dict[str, tuple[str, str, str]]) -> None:
+    """A table of weights: name -> licence, use, size where it is not on the disk."""
+    from semedit import weights
+
     short = (Column(name, no_wrap=True) for name in ("name", "here", "size"))
-    table = Table(*short, "licence", "what for")
-    for row in rows:
-        here = "yes" if weights.on_disk(row.name) else ""
-        size = weights.resolve(row.name).stat().st_size if here else 0
-        shown = f"{size / 1e6:.1f} MB" if size else row.size
-        table.add_row(row.name, here, shown, row.licence, row.use)
-    for name, facts in weights.imported().items():
-        shown = f"{weights.resolve(name).stat().st_size / 1e6:.1f} MB"
-        table.add_row(name, "yes", shown, facts.get("licence", "?"), _origin(facts))
+    table = Table(*short, "licence", "what for", title=title, title_justify="left")
+    for name, (licence, use, size) in rows.items():
+        here = weights.on_disk(name)
+        if here and (held := weights.resolve(name).stat().st_size):
+            size = f"{held / 1e6:.1f} MB"
+        table.add_row(name, "yes" if here else "", size, licence, use)
     stdout.print(table)
 
 

@@ -31,7 +31,7 @@ PIXELS = 2**20  # drawn together while sampling: 16 pictures of 256, one of 1024
 Codes = Mapping[str, Tensor]
 Figures = dict[str, float]
 Loose = Mapping[str, Collection[str]]
-Classify = Callable[[Tensor], Tensor]  # image [N,3,R,R] in [-1,1] -> logits [N,A] of ATTRIBUTES
+Classify = Callable[[Tensor], Tensor]  # image [N,3,R,R] in [-1,1] -> logits [N,A]
 
 
 # --- codes as vectors ------------------------------------------------------------------------
@@ -194,15 +194,16 @@ def fit_boundaries(
     names: Sequence[str] = ATTRIBUTES,
     condition: Sequence[str] = (),
     boundary: Boundary | None = None,
+    known: Sequence[str] = ATTRIBUTES,
 ) -> Directions:
     """Boundaries of attributes, each with those of `condition` projected out.
 
-    Args:   codes, scores [n,A]: of `sample`.
+    Args:   codes, scores [n,A]: of `sample`. known: names of the A.
     Raises: OptionError: an unknown attribute, or one that shows no boundary.
     """
     fit = boundary or Boundary()
     vectors = flatten(codes)
-    columns = {name: i for i, name in enumerate(ATTRIBUTES)}
+    columns = {name: i for i, name in enumerate(known)}
 
     def of(name: str) -> tuple[Tensor, Figures]:
         return fit(vectors, scores[:, pick_method(columns, name, "attribute")])

@@ -7,6 +7,7 @@ from semedit.editors.drawing import Drawing
 from semedit.editors.fast import Fast
 from semedit.editors.mask import Mask
 from semedit.editors.pernus import Pernus
+from semedit.editors.place import Place
 from semedit.editors.roi import Roi
 from semedit.editors.swap import Swap
 from semedit.editors.texture import Texture
@@ -23,6 +24,7 @@ EDITORS: dict[str, type[Editor]] = {
     "texture": Texture,
     "drawing": Drawing,
     "roi": Roi,
+    "place": Place,
 }
 
 
@@ -40,6 +42,7 @@ __all__ = [
     "Fast",
     "Mask",
     "Pernus",
+    "Place",
     "Roi",
     "Swap",
     "Texture",

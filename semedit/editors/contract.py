@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-Way = Literal["direction", "mask", "drawing", "attributes", "transfer", "texture", "region"]
+Way = Literal[
+    "direction", "mask", "drawing", "attributes", "transfer", "texture", "region", "place"
+]
 
 
 class Editor:
@@ -21,7 +23,8 @@ class Editor:
 
     Attributes:
         way: how a user asks for it: `edit --direction`, `edit --mask`, `edit --mask --from none`,
-            `attr`, `edit --transfer-from`, `edit --texture-from`, `edit --region`. Of several
+            `attr`, `edit --transfer-from`, `edit --texture-from`, `edit --region`,
+            `edit --shift` and `--rotate`. Of several
             editors of one way the first that suits the generator is the default.
         takes: names of the above that it is called with.
         requires: traits of the generator.

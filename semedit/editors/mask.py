@@ -18,12 +18,11 @@ from semedit.editors.parts.tones import Tones
 from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import MaskError
 from semedit.faces import networks
-from semedit.generators import Output
+from semedit.generators import Output, with_labels
 from semedit.generators.contract import Generator
-from semedit.inverters.codes import check_faces, known_traits, spread
+from semedit.inverters.codes import check_faces, spread
 from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack
-from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,12 @@ class Mask(Editor):
     et al. 2022, IDE-3D), and along directions of what was drawn, if it has some; labels weigh more
     inside r, where the parser must see them too; new parts have the colour of old ones of their
     label; I is the face's own inversion, and its pixels
-    stay outside r, feathered within it, in the face's own view (`composite`).
+    stay outside r, feathered within it, in the face's own view (`composite`); where the generator
+    draws no labels, S' is what a parser sees in I' (`parser`).
     """
 
     way: ClassVar[Way] = "mask"
     takes: ClassVar[tuple[str, ...]] = ("edited", "labels")
-    requires: ClassVar[frozenset[str]] = frozenset({"seg"})
     steps: int = 40  # Adam updates
     lr: float = 0.05  # standard deviations per update; larger steps find what fools the parser
     label_weight: float = 4.0  # of the label maps' squared difference
@@ -61,6 +60,7 @@ class Mask(Editor):
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     search: bool = True  # start along directions of attributes whose parts were drawn
     composite: bool = True  # keep the pixels outside r
+    parser: str = "auto"  # reads label maps off the pictures of generators that draw none
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
@@ -75,9 +75,9 @@ class Mask(Editor):
         Args:    edited int64 [N,R,R]: the drawn label map; labels int64 [N,R,R]: the face's own.
         Returns: the edited latent; meta["region"]: share of the picture that r takes.
         Raises:  MaskError: nothing was drawn.  ShapeError: maps of another size.
-                 TraitError: the generator draws no labels.
+                 OptionError: no such parser.
         """
-        check_traits("mask", self, generator, known_traits())
+        generator = with_labels(generator, self.parser)
         before = picture(generator, latent).image.detach()
         check_faces(generator, before, labels, latent.c)
         check_faces(generator, before, edited, latent.c)

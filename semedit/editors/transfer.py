@@ -17,14 +17,14 @@ from semedit.editors.parts.composites import keep_outside
 from semedit.editors.parts.tones import Tones
 from semedit.editors.parts.tuned import fade_tuning
 from semedit.errors import MaskError, OptionError
-from semedit.generators import Output
+from semedit.generators import Output, with_labels
 from semedit.generators.contract import Generator
-from semedit.inverters.codes import check_faces, known_traits, spread
+from semedit.inverters.codes import check_faces, spread
 from semedit.inverters.descent import Progress, Steps, marks
 from semedit.latents import Latent, picture, stack, synthesize
 from semedit.media.labels import REGIONS
 from semedit.media.pixels import resize
-from semedit.options import check_traits, suggestion
+from semedit.options import suggestion
 
 # What a region brings with it: a mouth is lips and what lies between them.
 WHOLE = {"mouth": ("mouth", "lips"), "lips": ("mouth", "lips"), "hair": ("hair", "hat")}
@@ -107,12 +107,12 @@ class Transfer(Editor):
     weigh more (`region_weight`), the parser must see the regions, too, and what they bare has the
     colours that the face has elsewhere; the descent starts
     where an encoder sees both faces put together, or at the donor's codes of the regions where
-    codes have regions; pixels outside r stay the face's, feathered within it, in its own view.
+    codes have regions; pixels outside r stay the face's, feathered within it, in its own view;
+    where the generator draws no labels, S' is what a parser sees in I' (`parser`).
     """
 
     way: ClassVar[Way] = "transfer"
     takes: ClassVar[tuple[str, ...]] = ("donor", "labels")
-    requires: ClassVar[frozenset[str]] = frozenset({"seg"})
     regions: tuple[str, ...] = ("hair",)  # what is taken from the donor, comma between them
     steps: int = 40  # Adam updates
     lr: float = 0.2  # standard deviations per update
@@ -129,6 +129,7 @@ class Transfer(Editor):
     release: float = 1.0  # share of the face's own tuning taken back inside r
     start: Literal["encoder", "current"] = "encoder"  # where codes start, if there is an encoder
     composite: bool = True  # keep the pixels outside r
+    parser: str = "auto"  # reads label maps off the pictures of generators that draw none
     perceptual: Literal["auto", "lpips", "faces", "none"] = "auto"  # backbone of that distance
 
     def __call__(
@@ -143,9 +144,9 @@ class Transfer(Editor):
         Args:    donor: one face. labels int64 [N,R,R]: the faces' own label maps.
         Returns: the edited latent; meta["region"]: share of the picture that r takes.
         Raises:  MaskError: neither face has the regions.  ShapeError: maps of another size.
-                 OptionError: no such region.  TraitError: the generator draws no labels.
+                 OptionError: no such region or parser.
         """
-        check_traits("transfer", self, generator, known_traits())
+        generator = with_labels(generator, self.parser)
         before = picture(generator, latent).image.detach()
         check_faces(generator, before, labels, latent.c)
         perceptual = losses.perceptual(self.perceptual, before.device)

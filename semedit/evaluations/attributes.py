@@ -248,7 +248,8 @@ class Comparison:
             progress=lambda done, total: tell("samples", done, total),
         )
         names = [name for name in self.attributes if any(case.name == name for case in cases)]
-        return fit_boundaries(generator, codes, scores, names)
+        known = getattr(classify, "names", ATTRIBUTES)
+        return fit_boundaries(generator, codes, scores, names, known=known)
 
     def _interface(
         self,

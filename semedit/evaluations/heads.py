@@ -25,6 +25,7 @@ from semedit.faces.landmarks import VIEW_DOWN, VIEW_SIDE, BuiltinLandmarks
 from semedit.faces.networks import six, traits
 from semedit.faces.parsing import BuiltinParser
 from semedit.faces.pose import camera
+from semedit.generators import judge, with_labels
 from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid
@@ -113,6 +114,7 @@ class HeadsEvaluation:
             if generator is None:
                 raise OptionError("there is no generator, and only `faces` needs none")
             device = generator.device
+            generator = with_labels(generator, getattr(self.mask_editor, "parser", "auto"))
             heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
             latents, seconds = self._invert(generator, heads, tell)
             if "inversion" in self.parts:
@@ -245,20 +247,23 @@ def inversion_figures(
                               resolution
     inversion_label_accuracy  share of pixels whose label, by the generator, is the true one
     novel_view_psnr_db        mean PSNR of the inverted head seen at yaw -25 and +25 degrees
-                              against the true views there; their true cameras are given
+                              against the true views there; their true cameras are given;
+                              of generators that know cameras
     inversion_seconds         (added by the caller) wall clock a head, all of the inverter
     """
+    turns = "camera" in generator.traits
     psnr, right, novel = [], [], []
     for head, latent in zip(heads, latents, strict=True):
         output = synthesize(generator, latent)
         psnr.append(metrics.psnr(output.image, head.image))
         right.append(metrics.label_accuracy(_labels(output, head), head.labels))
-        for c, image in head.views:
+        for c, image in head.views if turns else ():
             novel.append(metrics.psnr(synthesize(generator, latent, c).image, image))
+    seen = {"novel_view_psnr_db": float(torch.cat(novel).mean())} if turns else {}
     return {
         "inversion_psnr_db": float(torch.cat(psnr).mean()),
         "inversion_label_accuracy": float(torch.cat(right).mean()),
-        "novel_view_psnr_db": float(torch.cat(novel).mean()),
+        **seen,
     }
 
 
@@ -291,18 +296,19 @@ def mask_figures(
     nose truly changed; what it makes is compared with the true picture of the changed head.
 
     mask_edit_iou             IoU of the edited thing (hair; mouth and lips; glasses; nose) between
-                              the true edited map and what the built-in parser sees in the edited
-                              picture; where the thing was taken away, the share of the drawn
-                              region that is free of it; the editor asks the same network
-                              in one view (Mask.parse_weight), so this says that the drawn
-                              labels show, and mask_edit_psnr_db whether they look right
+                              the true edited map and what a parser (generators.judge) sees in the
+                              edited picture; where the thing was taken away, the share of the
+                              drawn region that is free of it; of generators that draw labels the
+                              editor asks the same network in one view (Mask.parse_weight), so
+                              this says that the drawn labels show, and mask_edit_psnr_db whether
+                              they look right
     mask_edit_psnr_db         PSNR of the whole edited picture against the true one
     mask_edit_outside_change  mean absolute change against the face's own inversion, outside the
                               drawn region widened by 2 % of the side, as a share of the range;
                               where the editor keeps those pixels by a composite, this says that it
                               does
     """
-    parser = BuiltinParser()
+    parser = judge(generator)
     iou, psnr, outside = [], [], []
     plan = list(mask_edits(heads, each))
     for done, (i, kind) in enumerate(plan):

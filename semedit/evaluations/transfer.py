@@ -5,8 +5,8 @@ its own camera sees it. For each region:
 
     iou_NAME        IoU of the region in the edited picture's labels, by the generator, with the
                     donor's
-    seen_NAME       the same of what the built-in parser sees in the edited picture and in the
-                    donor's
+    seen_NAME       the same of what a parser (generators.judge) sees in the edited picture and
+                    in the donor's
     colour_NAME     mean absolute difference from the donor inside the donor's region, after the
                     edit, as a share of that before
     outside_NAME    mean absolute change where neither head has the region, as a share of the
@@ -32,7 +32,7 @@ from semedit.editors import Transfer
 from semedit.editors.transfer import seen_by, whole_regions
 from semedit.errors import OptionError
 from semedit.evaluations.heads import HeadAtSize, at_resolution
-from semedit.faces.parsing import BuiltinParser
+from semedit.generators import judge, with_labels
 from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
 from semedit.inverters import Hybrid, Pivotal
@@ -68,6 +68,7 @@ class TransferEvaluation:
             raise OptionError("a transfer takes two heads")
         whole_regions(self.regions)
         device = generator.device
+        generator = with_labels(generator, getattr(self.editor, "parser", "auto"))
         heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
         inverter = self.inverter or (Hybrid() if "encode" in generator.traits else Pivotal())
         found = []
@@ -116,7 +117,7 @@ class TransferEvaluation:
         donor: Latent,
         after: Latent,
     ) -> tuple[float, float, float, float, float]:
-        names, parser = whole_regions([name]), BuiltinParser()
+        names, parser = whole_regions([name]), judge(generator)
         shown, labels = seen_by(generator, donor, head.c)
         before, edited = picture(generator, face).image, picture(generator, after)
         drawn = resize(edited.seg, head.labels.shape[-1]).argmax(1)  # type: ignore[arg-type]

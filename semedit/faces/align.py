@@ -1,4 +1,4 @@
-"""The aligned crop: an upright square about a face, cut by a similarity, and put back.
+"""The aligned crop: an upright square about a face, cut by a similarity.
 
     e = mean eye centre, m = mean mouth corner, d = right eye - left eye, h = m - e
     x = unit(d - rot90(h)) * max(2.0 |d|, 1.8 |h|),  y = rot90(x),  centre = e + 0.1 h
@@ -17,7 +17,6 @@ import math
 
 import numpy as np
 from PIL import Image, ImageFilter
-from scipy import ndimage
 
 from semedit.errors import ShapeError
 
@@ -207,63 +206,3 @@ def _beyond(before: int, after: int, length: int) -> np.ndarray:
 def _opacity(share: np.ndarray, most: float = 1.0) -> Image.Image:
     """A mask for compositing; share [H,W], which `most` limits."""
     return Image.fromarray((np.minimum(share, most) * 255).astype(np.uint8))
-
-
-def paste(
-    photo: np.ndarray,
-    crop: np.ndarray,
-    quad: np.ndarray,
-    mask: np.ndarray | None = None,
-    before: np.ndarray | None = None,
-    feather: float = 0.06,
-) -> np.ndarray:
-    """Put an edited crop back where it was cut from.
-
-    Args:
-        photo: uint8 [H,W,3], upright, the one the crop was cut from.
-        crop: uint8 [R,R,3], edited.
-        quad: [4,2] px of the photo.
-        mask: float [R,R] in [0,1], where the crop counts; None: everywhere.
-        before: uint8 [R,R,3], the crop as it was before the edit (or its inversion). When given,
-            only the difference goes into the photo, which so keeps its own finer detail.
-        feather: the crop fades out over this share of its side towards its border.
-
-    Returns: uint8 [H,W,3]; pixels whose weight is 0 are those of `photo`.
-    """
-    size = crop.shape[0]
-    if crop.shape != (size, size, 3) or (before is not None and before.shape != crop.shape):
-        raise ShapeError(f"expected a square crop [R,R,3], got {list(crop.shape)}")
-    height, width = photo.shape[:2]
-    low = np.clip(np.floor(quad.min(0)).astype(int), 0, [width, height])
-    high = np.clip(np.ceil(quad.max(0)).astype(int), low, [width, height])
-    if (high <= low).any():
-        return photo.copy()
-    weight = _window(size, feather) * (1.0 if mask is None else np.clip(mask, 0, 1))
-    layers = crop.astype(np.float64)
-    if before is not None:
-        layers = layers - before
-    x, y = np.meshgrid(np.arange(low[0], high[0]) + 0.5, np.arange(low[1], high[1]) + 0.5)
-    u, v = np.moveaxis(to_crop(np.stack([x, y], -1), quad, size), -1, 0) - 0.5
-    spread = max(1.0, size / np.hypot(*(quad[3] - quad[0])))  # crop px per photo px
-    if spread > 1:  # the photo is coarser than the crop: smooth before sampling
-        layers = ndimage.gaussian_filter(layers, (spread / 2, spread / 2, 0))
-    sampled = [
-        ndimage.map_coordinates(plane, [v, u], order=1, mode="nearest")
-        for plane in (*np.moveaxis(layers, -1, 0), weight)
-    ]
-    inside = (u > -0.5) & (v > -0.5) & (u < size - 0.5) & (v < size - 0.5)
-    alpha = (np.clip(sampled[3], 0, 1) * inside)[..., None]
-    patch = photo[low[1] : high[1], low[0] : high[0]].astype(np.float64)
-    value = np.stack(sampled[:3], -1)
-    patch += alpha * (value if before is not None else value - patch)
-    out = photo.copy()
-    out[low[1] : high[1], low[0] : high[0]] = np.clip(np.round(patch), 0, 255)
-    return out
-
-
-def _window(size: int, feather: float) -> np.ndarray:
-    """float [size,size], 1 inside, falling smoothly to 0 at the border."""
-    steps = (np.arange(size) + 0.5) / size
-    edge = np.clip(np.minimum(steps, 1 - steps) / max(feather, 1e-6), 0, 1)
-    edge = edge * edge * (3 - 2 * edge)
-    return edge[:, None] * edge[None, :]

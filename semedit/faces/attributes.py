@@ -6,6 +6,8 @@ another shape and seed, that only ever looks at finished results.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ class Classifier:
     """TraitNet; gradients reach the images."""
 
     name = "builtin"
+    names = ATTRIBUTES
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -36,6 +39,7 @@ class Judge:
     """JudgeNet: the second opinion that evaluations trust."""
 
     name = "judge"
+    names = ATTRIBUTES
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -57,7 +61,7 @@ STEERING = ("builtin", "branched")  # what editors may be steered by: never the 
 
 
 def load_classifier(name: str = "auto", device: str = "cpu") -> Any:
-    """What editors ask, by name: image [N,3,R,R] -> logits [N,A] in the order of ATTRIBUTES.
+    """What editors ask, by name: image [N,3,R,R] -> logits [N,A] in the order of its `names`.
 
     "auto" is `branched` where it was trained, else `builtin`.
 
@@ -72,6 +76,32 @@ def classifier_weights(name: str = "auto") -> str:
     Raises: OptionError: no such classifier.
     """
     return {"builtin": "traits", "branched": branched.WEIGHTS}[_chosen(name)]
+
+
+def known_attributes(name: str = "auto") -> tuple[str, ...]:
+    """The attributes that a classifier knows, told from the head of its file.
+
+    Raises: OptionError: no such classifier.  WeightsError: its weights are not there.
+    """
+    if _chosen(name) == "builtin":
+        return ATTRIBUTES
+    config = weights.metadata(weights.resolve(branched.WEIGHTS))["config"]
+    return tuple(json.loads(config)["names"])
+
+
+def require_known(wanted: Iterable[str], name: str = "auto") -> None:
+    """Raise OptionError unless the classifier of that name knows all that is wanted."""
+    refuse_unknown(wanted, known_attributes(name), _chosen(name))
+
+
+def refuse_unknown(wanted: Iterable[str], known: Sequence[str], classifier: str) -> None:
+    """Raise OptionError where something is wanted that a classifier does not know."""
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise OptionError(
+            f"the classifier {classifier} does not know {', '.join(unknown)}",
+            f"it knows {', '.join(known)}",
+        )
 
 
 def _chosen(name: str) -> str:

@@ -6,7 +6,6 @@ attributes FILE`), editors ask it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from semedit import weights
 from semedit.errors import WeightsError
 from semedit.faces.layers import convolution, fit
-from semedit.media.labels import ATTRIBUTES
+from semedit.media.labels import CELEBA
 
 WEIGHTS = "attributes"  # their name
 # CelebA's mean and deviation of red, green and blue in [0,1].
@@ -62,15 +61,6 @@ TREE: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         },
     },
 }
-CELEBA = tuple(
-    sorted(
-        name
-        for branch in TREE.values()
-        for leaves in branch.values()
-        for names in leaves.values()
-        for name in names
-    )
-)
 
 
 def _stage(inputs: int, width: int, layers: int, pools: Sequence[int]) -> nn.Sequential:
@@ -165,15 +155,17 @@ class Branched:
         tensors, metadata = weights.load(WEIGHTS)
         if metadata.get("kind") != WEIGHTS:
             raise WeightsError(f"{WEIGHTS} are no attribute classifier's weights")
-        network = BranchedNet(**json.loads(metadata["config"]))
+        network = weights.built(lambda config: BranchedNet(**config), metadata, WEIGHTS)
         weights.fill(network, tensors, WEIGHTS)
-        lacking = [name for name in ATTRIBUTES if name not in network.names]
-        if lacking:
-            raise WeightsError(f"the classifier in {WEIGHTS} does not know {', '.join(lacking)}")
-        self._columns = [network.names.index(name) for name in ATTRIBUTES]
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes that it knows."""
+        known: tuple[str, ...] = self.network.names
+        return known
+
     def __call__(self, images: Tensor) -> Tensor:
-        """Images float32 [N,3,R,R] in [-1,1] -> logits [N,A] in the order of ATTRIBUTES."""
-        return self.network(images.to(self.device))[:, self._columns]
+        """Images float32 [N,3,R,R] in [-1,1] -> logits [N,A] in the order of `names`."""
+        return self.network(images.to(self.device))

@@ -4,6 +4,7 @@
     FaceNet       aligned crop       -> label map and camera
     TraitNet      aligned crop       -> attributes
     JudgeNet      aligned crop       -> attributes; a second opinion, for evaluation only
+    IdentityNet   aligned crop       -> embedding; see identity.py
 
 All take float32 [N,3,R,R], sRGB in [-1,1], of any R and resize to their own `size`. Layers are
 plain convolutions with batch normalisation, which both train and run fastest on a CPU.
@@ -11,7 +12,6 @@ plain convolutions with batch normalisation, which both train and run fastest on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import weights
+from semedit.faces.identity import IdentityNet
 from semedit.faces.layers import Pyramid, TopDown, convolution, fit
 from semedit.faces.singleshot import DetectorNet
 from semedit.media.labels import ATTRIBUTES, LABELS
@@ -284,6 +285,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "faces": FaceNet,
     "traits": TraitNet,
     "judge": JudgeNet,
+    "identity": IdentityNet,
 }
 
 
@@ -300,7 +302,7 @@ def load(name: str, device: str = "cpu") -> Any:
     Raises: WeightsError: the file is missing, or its tensors are not those of the network.
     """
     tensors, metadata = weights.load(name)
-    network = build(name, json.loads(metadata["config"]))
+    network = weights.built(lambda config: build(name, config), metadata, name)
     weights.fill(network, tensors, name)
     return network.eval().requires_grad_(False).to(device)
 

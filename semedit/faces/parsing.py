@@ -24,34 +24,45 @@ SIZE = 512  # px that BiSeNet and ParseNet were trained at
 
 
 class Parser(Protocol):
-    """Takes images float32 [N,3,R,R] in [-1,1], returns seg logits [N,19,R,R]."""
+    """Takes images float32 [N,3,R,R] in [-1,1], returns seg logits [N,19,R,R].
+
+    `logits` answers at the network's own size, in one look; gradients reach the images.
+    """
 
     name: str
+    needs: tuple[str, ...]
 
     def __init__(self, device: str = "cpu") -> None: ...
 
     def __call__(self, images: Tensor) -> Tensor: ...
+
+    def logits(self, images: Tensor) -> Tensor: ...
 
 
 class BuiltinParser:
     """FaceNet's label head, averaged over mirror images."""
 
     name = "builtin"
+    needs: tuple[str, ...] = ("faces",)
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        networks.load("faces", device)
+        self.network = networks.load("faces", device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,R,R]."""
         return enlarge(networks.describe(images.to(self.device)).seg, images.shape[-1])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,256,256]; no views are averaged."""
+        return self.network(images.to(self.device)).seg
 
 
 class BiSeNetParser:
     """facexlib's BiSeNet; its label order is changed to CelebAMask-HQ's."""
 
     name = "bisenet"
-    needs = ("bisenet",)
+    needs: tuple[str, ...] = ("bisenet",)
 
     def __init__(self, device: str = "cpu") -> None:
         torchvision_ops.ensure()
@@ -64,19 +75,22 @@ class BiSeNetParser:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,R,R]."""
+        with torch.inference_mode():
+            return enlarge(self.logits(images), images.shape[-1])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,512,512]."""
         scaled = (fit(images.to(self.device), SIZE) + 1) / 2
         mean = scaled.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
         std = scaled.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-        with torch.inference_mode():
-            seg = self.network((scaled - mean) / std)[0]
-        return enlarge(seg[:, BISENET_ORDER], images.shape[-1])
+        return self.network((scaled - mean) / std)[0][:, BISENET_ORDER]
 
 
 class ParseNetParser:
     """facexlib's ParseNet; it has CelebAMask-HQ's order."""
 
     name = "parsenet"
-    needs = ("parsenet",)
+    needs: tuple[str, ...] = ("parsenet",)
 
     def __init__(self, device: str = "cpu") -> None:
         torchvision_ops.ensure()
@@ -90,8 +104,11 @@ class ParseNetParser:
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,R,R]."""
         with torch.inference_mode():
-            seg = self.network(fit(images.to(self.device), SIZE))[0]
-        return enlarge(seg, images.shape[-1])
+            return enlarge(self.logits(images), images.shape[-1])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images [N,3,R,R] in [-1,1] -> seg logits [N,19,512,512]."""
+        return self.network(fit(images.to(self.device), SIZE))[0]
 
 
 def enlarge(seg: Tensor, size: int) -> Tensor:

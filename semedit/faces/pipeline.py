@@ -103,6 +103,23 @@ def detector(name: str, device: str = "cpu") -> Detector:
     return kinds[choose("detect", name)](device)
 
 
+def parser(name: str = "auto", device: str = "cpu") -> parsing.Parser:
+    """A parser by its back-end's name."""
+    return parsing.PARSERS[choose("parse", name)](device)
+
+
+def parser_weights(name: str = "auto") -> tuple[str, ...]:
+    """Names of the weights that `parser` reads."""
+    return parsing.PARSERS[choose("parse", name)].needs
+
+
+def second_parser(*used: str, device: str = "cpu") -> parsing.Parser:
+    """A parser whose opinion was not asked for before: the best on the disk besides those used;
+    `builtin` where there is no other."""
+    names = [name for name, ready in PREFERENCE["parse"] if name not in used and ready()]
+    return parser((names or ["builtin"])[0], device)
+
+
 class FacePipeline:
     """Detect, align, parse, pose and classify; every model is loaded once.
 

@@ -11,11 +11,13 @@ Traits: "ws" (codes["ws"] is W+), "camera", "seg" (Output.seg), "noise" (`noises
 synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions", "encode",
 "slices" (of a code's channels, each of which answers for a region: `region_logits`), "texture"
 (the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others),
-"field" (density and colour at points of the box: `field`, `sigma`).
+"field" (density and colour at points of the box: `field`, `sigma`), "borrow" (codes take a donor's
+regions: `borrow`), "shift" (the code "place" shifts and turns a face within its picture).
 To add a generator: write its file, add its line to GENERATORS.
 """
 
 from semedit.generators.contract import Generator, Output
+from semedit.generators.labelled import Labelled, judge, with_labels
 from semedit.generators.registry import (
     CONFIGS,
     GENERATORS,
@@ -29,9 +31,12 @@ __all__ = [
     "CONFIGS",
     "GENERATORS",
     "Generator",
+    "Labelled",
     "Output",
     "build_generator",
     "files_of",
+    "judge",
     "load_generator",
     "traits_of",
+    "with_labels",
 ]

@@ -12,7 +12,7 @@ synthesis takes), "coarse" (synthesis can end at a lower resolution), "regions",
 "slices" (of a code's channels, each of which answers for a region: `region_logits`), "texture"
 (the first `num_shape` styles shape a face; `optional_codes` give regions the texture of others),
 "field" (density and colour at points of the box: `field`, `sigma`), "borrow" (codes take a donor's
-regions: `borrow`).
+regions: `borrow`), "shift" (the code "place" shifts and turns a face within its picture).
 To add a generator: write its file, add its line to GENERATORS.
 """
 
@@ -34,7 +34,7 @@ class Output:
 
     Attributes:
         image: float32 [N,3,R,R], sRGB in [-1,1] (not clamped).
-        seg: logits [N,19,R,R], or None.
+        seg: logits [N,19,S,S], or None; S is R where not told otherwise.
         depth: distance along the rays [N,1,r,r] in world units, or None.
         opacity: share of each ray that the volume stops [N,1,r,r], in [0,1], or None.
         low: the picture before up-sampling, or None.

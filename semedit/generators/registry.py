@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from semedit.generators.contract import Generator
 from semedit.generators.l2sae.l2sae import L2SAE, L2SAEConfig
 from semedit.generators.parts.encoder import load_encoder
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2, StyleGAN2Config
+from semedit.generators.stylegan3.stylegan3 import StyleGAN3, StyleGAN3Config
 from semedit.generators.surfaces.gram import GRAM, GRAMConfig
 from semedit.generators.surfaces.manifolds import Manifolds, ManifoldsConfig
 from semedit.generators.triplane.eg3d import EG3D, EG3DConfig
@@ -27,6 +27,7 @@ from semedit.generators.triplane.triplane import Triplane, TriplaneConfig
 GENERATORS: dict[str, type[Generator]] = {
     "triplane": Triplane,
     "stylegan2": StyleGAN2,
+    "stylegan3": StyleGAN3,
     "l2sae": L2SAE,
     "cnerf": CNeRF,
     "eg3d": EG3D,
@@ -39,6 +40,7 @@ GENERATORS: dict[str, type[Generator]] = {
 CONFIGS: dict[str, Callable[..., Any]] = {
     "triplane": TriplaneConfig,
     "stylegan2": StyleGAN2Config,
+    "stylegan3": StyleGAN3Config,
     "l2sae": L2SAEConfig,
     "cnerf": CNeRFConfig,
     "eg3d": EG3DConfig,
@@ -62,7 +64,10 @@ def files_of(name: str) -> list[Path]:
     """
     path = weights.resolve(name)
     named = weights.metadata(path).get("encoder", f"{path.stem}-encoder")
-    encoder = path.with_name(named + ".safetensors")
+    try:
+        encoder = path.with_name(named + ".safetensors")
+    except ValueError as error:
+        raise WeightsError(f"{name} names an encoder that cannot be: {named[:60]!r}") from error
     return [path, encoder] if encoder.is_file() else [path]
 
 
@@ -91,7 +96,9 @@ def load_generator(name: str, device: str | torch.device = "cpu") -> Generator:
     kind = metadata.get("kind", "")
     if kind not in GENERATORS:
         raise WeightsError(f"{name} is no generator", hint=f"its kind is {kind or 'not given'}")
-    generator = build_generator(kind, json.loads(metadata["config"]), path.stem)
+    generator = weights.built(
+        lambda config: build_generator(kind, config, path.stem), metadata, name
+    )
     weights.fill(generator, tensors, name)
     for encoder in encoders:
         generator.attach(partial(load_encoder, str(encoder), device))

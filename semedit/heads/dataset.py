@@ -3,8 +3,10 @@
 DIR/images/NNNNNN_V.png     V = view
 DIR/labels/NNNNNN_V.png     palette PNG, CelebAMask-HQ ids
 DIR/depth/NNNNNN_V.npz      on request
+DIR/edited/NNNNNN_E.png     on request: E = true edit of view 0, see changes.KINDS
+DIR/edited/NNNNNN_E.labels.png
 DIR/arrays.npz              landmarks [n,V,68,2] px, visible [n,V,68], c [n,V,25],
-                            attributes [n,A], z [n,P]
+                            attributes [n,A], z [n,P], with edits: kinds [n,E]
 DIR/dataset.json            {"labels": [[file, c], ...]} in EG3D's form; files of images/
 DIR/list_attr_celeba.txt    attributes as CelebA writes them
 DIR/heads.json              size, look, seed, views, version
@@ -31,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from semedit.errors import InputError, OptionError, SemeditError
+from semedit.heads.changes import changed
 from semedit.heads.parameters import DIMENSIONS
 from semedit.heads.render import LOOKS, Head, RenderedView
 from semedit.media import valid_json
@@ -39,6 +42,8 @@ from semedit.media.labels import ATTRIBUTES, PALETTE
 from semedit.runtime.isolation import Isolated
 
 VERSION = 3  # of the rules: heads of other versions are not mixed in one folder
+MIXED = "mixed"  # looks
+UNTOLD = {"edits": 0}  # what folders of before do not tell
 EVALUATION_SEED = 1_000_000  # seeds from here on are never trained on
 
 
@@ -52,6 +57,7 @@ class Job:
     look: str
     views: int
     depth: bool = False
+    edits: int = 0
     version: int = VERSION
 
     @property
@@ -88,21 +94,24 @@ def write_dataset(
     workers: int = 1,
     depth: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    edits: int = 0,
 ) -> None:
     """Render heads seed .. seed + n - 1 into a folder; finished heads are kept.
 
-    Args:   workers: processes. progress(done, n) is called after every head.
+    Args:   look: of LOOKS, or "mixed": of every second head plain, of the others hard.
+            workers: processes. progress(done, n) is called after every head.
+            edits: true edits of each head, all seen by the camera of its first view.
     Raises: OptionError: unknown look, or seeds on both sides of EVALUATION_SEED.
             InputError: the folder holds heads made otherwise.
             LockedError: another run is writing to it.
             SemeditError: a process was killed.
     """
-    job = Job(n, size, seed, look, views, depth)
-    if look not in LOOKS:
-        raise OptionError(f"look is one of {', '.join(LOOKS)}")
+    job = Job(n, size, seed, look, views, depth, edits)
+    if look not in (*LOOKS, MIXED):
+        raise OptionError(f"look is one of {', '.join((*LOOKS, MIXED))}")
     if seed < EVALUATION_SEED < seed + n:
         raise OptionError(f"seeds from {EVALUATION_SEED} up are for evaluation only")
-    with alone_in(out, below=("images", "labels", "parts", "depth")):
+    with alone_in(out, below=("images", "labels", "parts", "depth", "edited")):
         _claim(out, job)
         for done, _ in enumerate(_each(out, job, workers), 1):
             if progress:
@@ -115,7 +124,7 @@ def _claim(out: Path, job: Job) -> None:
     wanted = {k: v for k, v in asdict(job).items() if k != "n"}
     if path.exists():
         found = _held(path)
-        if any(found.get(k) != v for k, v in wanted.items()):
+        if any(found.get(k, UNTOLD.get(k)) != v for k, v in wanted.items()):
             raise InputError(f"{out} holds heads made with other options", "choose another folder")
     write_bytes(path, json.dumps({**asdict(job), "evaluation": job.evaluation}, indent=1).encode())
 
@@ -204,15 +213,20 @@ def _write_head(task: tuple[Path, Job, int]) -> int:
     part = out / "parts" / f"{index:06d}.npz"
     if part.exists():
         return index
-    head = Head(job.seed + index, lids=hanging(job.seed + index) if job.look == "hard" else 0.0)
-    found = [
-        head.render(head.camera(*angles), job.size, job.look)
-        for angles in view_angles(head.seed, job.views, job.look)
-    ]
+    seed = job.seed + index
+    look = LOOKS[seed % len(LOOKS)] if job.look == MIXED else job.look
+    head = Head(seed, lids=hanging(seed) if look == "hard" else 0.0)
+    cameras = [head.camera(*angles) for angles in view_angles(seed, job.views, look)]
+    found = [head.render(c, job.size, look) for c in cameras]
     for v, view in enumerate(found):
         _write_view(out, f"{index:06d}_{v}", view, job.depth)
+    rng = np.random.default_rng([seed, 13])
+    edits = [changed(head, rng) for _ in range(job.edits)]
+    for e, (_, other) in enumerate(edits):
+        _write_edit(out, f"{index:06d}_{e}", other.render(cameras[0], job.size, look))
     _save(
         part,
+        **({"kinds": np.array([kind for kind, _ in edits])} if edits else {}),
         landmarks=np.stack([v.landmarks for v in found]),
         visible=np.stack([v.visible for v in found]),
         c=np.stack([v.c for v in found]),
@@ -223,14 +237,20 @@ def _write_head(task: tuple[Path, Job, int]) -> int:
 
 
 def _write_view(out: Path, name: str, view: RenderedView, depth: bool) -> None:
-    for folder, image in (
-        ("images", Image.fromarray(view.image)),
-        ("labels", palette_image(view.labels)),
-    ):
-        with atomic_path(out / folder / f"{name}.png") as partial:
-            image.save(partial, "PNG", compress_level=3)
+    _write_png(out / "images" / f"{name}.png", Image.fromarray(view.image))
+    _write_png(out / "labels" / f"{name}.png", palette_image(view.labels))
     if depth:
         _save(out / "depth" / f"{name}.npz", depth=view.depth)
+
+
+def _write_edit(out: Path, name: str, view: RenderedView) -> None:
+    _write_png(out / "edited" / f"{name}.png", Image.fromarray(view.image))
+    _write_png(out / "edited" / f"{name}.labels.png", palette_image(view.labels))
+
+
+def _write_png(path: Path, image: Image.Image) -> None:
+    with atomic_path(path) as partial:
+        image.save(partial, "PNG", compress_level=3)
 
 
 def palette_image(labels: np.ndarray) -> Image.Image:
@@ -256,6 +276,7 @@ def _part(path: Path, job: Job) -> dict[str, np.ndarray]:
         "c": (job.views, 25),
         "attributes": (len(ATTRIBUTES),),
         "z": (DIMENSIONS,),
+        **({"kinds": (job.edits,)} if job.edits else {}),
     }
     try:
         with np.load(path) as file:

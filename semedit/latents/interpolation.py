@@ -37,7 +37,8 @@ def between(
         )
     require_same(second, first.generator, first.fingerprint)
     both = stack([replace(x, composite=None) for x in (first, second)])
-    codes = {k: _code(generator, v, share, part) for k, v in both.codes.items() if k not in MASK}
+    masks = MASK if "where" in both.codes else ()  # other generators have a code "style", too
+    codes = {k: _code(generator, v, share, part) for k, v in both.codes.items() if k not in masks}
     codes |= _mask(first.codes, second.codes, share if part != "shape" else 0.0)
     tuned = {
         k: torch.lerp(v[:1].float(), v[1:].float(), share if _moves(k, part) else 0.0)
@@ -67,7 +68,7 @@ def _mask(first: Codes, second: Codes, share: float) -> Codes:
     found = [
         (codes["style"], codes["where"] * weight)
         for codes, weight in ((first, 1 - share), (second, share))
-        if "style" in codes and weight > 0
+        if "where" in codes and weight > 0
     ]
     if not found:
         return {}

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 
 Curve = Callable[[np.ndarray], np.ndarray]  # encoded [0,1] -> linear light, 1 is white
 
+SRGB_PROFILE = ImageCms.createProfile("sRGB")
 ALIKE = 1  # levels of 255 by which a profile may differ from sRGB and still be it
 ROWS = 512  # converted together
 
@@ -58,19 +59,42 @@ def to_srgb(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
     Args:
         data: the picture's file. notes: gets a sentence for what is malformed and ignored.
     """
-    profile = image.info.get("icc_profile")
+    said = _said(image, data, notes)
+    if isinstance(said, bytes):
+        return _through_profile(image, said, notes)
+    if said is None or image.mode not in ("L", "RGB"):
+        return image.convert("RGB")
+    return _converted(image.convert("RGB"), said)
+
+
+def from_srgb(colours: np.ndarray, image: Image.Image, data: bytes) -> np.ndarray:
+    """Colours of sRGB as the numbers that a picture of mode L or RGB has for them: the inverse of
+    `to_srgb`, where it has one.
+
+    Args:
+        colours: uint8 [N,3]; of a picture of mode L grey ones. data: the picture's file.
+
+    Returns:
+        uint8 [N,3], or [N,1] of mode L.
+    """
+    said = _said(image, data, [])
+    grey = image.mode == "L"
+    if isinstance(said, bytes):
+        return _back_through_profile(colours, image, said)
+    if said is not None:
+        colours = _back(colours, said)
+    return colours[:, :1] if grey else colours
+
+
+def _said(image: Image.Image, data: bytes, notes: list[str]) -> bytes | Space | None:
+    """What a file says of its colours: a profile, or a space; None: nothing, or that it is sRGB."""
+    profile: bytes | None = image.info.get("icc_profile") or None
     if data.startswith(b"\x89PNG"):
         space = _by_cicp(data, notes)
-        if space is None and profile:
-            return _through_profile(image, profile, notes)
-        space = space or _by_gamma(image, notes)
-    elif profile:
-        return _through_profile(image, profile, notes)
-    else:
-        space = Space(ADOBE, _power(563 / 256)) if _marked_adobe(image) else None
-    if space is None or image.mode not in ("L", "RGB"):
-        return image.convert("RGB")
-    return _converted(image.convert("RGB"), space)
+        return space or profile or _by_gamma(image, notes)
+    if profile:
+        return profile
+    return Space(ADOBE, _power(563 / 256)) if _marked_adobe(image) else None
 
 
 # ICC --------------------------------------------------------------------------------------------
@@ -91,26 +115,61 @@ def _through_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Im
 
 
 def _profiled(image: Image.Image, source: Any, of: str) -> Image.Image:
+    if of == "RGB" and _is_srgb(source):
+        return image.convert("RGB")
     mode = {"RGB": "RGB", "GRAY": "L"}.get(of, image.mode)
-    target = ImageCms.createProfile("sRGB")
-    transform = ImageCms.buildTransform(source, target, mode, "RGB")
-
-    def through(picture: Image.Image) -> Image.Image:
-        found = ImageCms.applyTransform(picture, transform)
-        assert found is not None  # it is not done in place
-        return found
-
-    if of == "RGB":
-        levels = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3), -1).reshape(-1, 1, 3)
-        colours = levels.astype(np.uint8)
-        after = np.asarray(through(Image.fromarray(colours))).astype(int)
-        if abs(after - colours).max() <= ALIKE:
-            return image.convert("RGB")
+    transform = ImageCms.buildTransform(source, SRGB_PROFILE, mode, "RGB")
     if of in ("RGB", "GRAY") and _grey(image):
-        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert(mode)
-        curve = through(ramp).convert("L")
+        curve = _applied(_ramp(mode), transform).convert("L")
         return image.convert("L").point(list(curve.tobytes())).convert("RGB")
-    return through(image)
+    return _applied(image, transform)
+
+
+def _applied(picture: Image.Image, transform: Any) -> Image.Image:
+    found = ImageCms.applyTransform(picture, transform)
+    assert found is not None  # it is not done in place
+    return found
+
+
+def _is_srgb(source: Any) -> bool:
+    """Whether a profile of RGB does to colours what sRGB does."""
+    levels = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3), -1).reshape(-1, 1, 3)
+    colours = levels.astype(np.uint8)
+    transform = ImageCms.buildTransform(source, SRGB_PROFILE, "RGB", "RGB")
+    after = np.asarray(_applied(Image.fromarray(colours), transform)).astype(int)
+    return bool(abs(after - colours).max() <= ALIKE)
+
+
+def _ramp(mode: str) -> Image.Image:
+    """All greys, [1,256]."""
+    return Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert(mode)
+
+
+def _back_through_profile(colours: np.ndarray, image: Image.Image, profile: bytes) -> np.ndarray:
+    """`from_srgb` by a profile, as `_through_profile` takes or ignores it."""
+    grey = image.mode == "L"
+    bare = colours[:, :1] if grey else colours
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        of = source.profile.xcolor_space.strip()
+        if of not in (("RGB", "GRAY") if grey else ("RGB",)) or (of == "RGB" and _is_srgb(source)):
+            return bare
+        mode = "L" if of == "GRAY" else "RGB"
+        if grey:
+            transform = ImageCms.buildTransform(source, SRGB_PROFILE, mode, "RGB")
+            curve = np.asarray(_applied(_ramp(mode), transform).convert("L"))[0].astype(float)
+            levels = np.interp(bare, *_rising(curve, np.arange(256.0)))
+            return np.rint(levels).astype(np.uint8)
+        transform = ImageCms.buildTransform(SRGB_PROFILE, source, "RGB", "RGB")
+        return np.asarray(_applied(Image.fromarray(colours[None]), transform))[0]
+    except (ImageCms.PyCMSError, *METADATA_ERRORS):
+        return bare
+
+
+def _rising(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A curve as np.interp takes it: where x stands still, the middle of y."""
+    steps, at = np.unique(np.maximum.accumulate(x), return_inverse=True)
+    return steps, np.bincount(at, y) / np.bincount(at)
 
 
 def _grey(image: Image.Image) -> bool:
@@ -123,7 +182,7 @@ def _grey(image: Image.Image) -> bool:
 
 def _by_cicp(data: bytes, notes: list[str]) -> Space | None:
     """By PNG's coding-independent code points; None: there are none, or they say nothing."""
-    found = next((content for kind, content in _chunks(data) if kind == b"cICP"), None)
+    found = next((content for kind, content in chunks(data) if kind == b"cICP"), None)
     if found is None:
         return None
     if len(found) != 4 or found[0] not in PRIMARIES or found[1] not in CURVES:
@@ -159,7 +218,7 @@ def _by_gamma(image: Image.Image, notes: list[str]) -> Space | None:
     return Space(primaries, curve)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Kind and content of a PNG's chunks before its pixels."""
     at = 8
     while at + 8 <= len(data):
@@ -254,10 +313,7 @@ def _xyz(primaries: tuple[tuple[float, float], ...]) -> np.ndarray:
 
 def _converted(image: Image.Image, space: Space) -> Image.Image:
     """Mode RGB in a space -> in sRGB."""
-    encoded = np.arange(256) / 255
-    if space.narrow:
-        encoded = ((np.arange(256) - 16) / 219).clip(0, 1)
-    linear = space.curve(encoded).astype(np.float32)
+    linear = space.curve(_encoded(space)).astype(np.float32)
     change = np.linalg.solve(_xyz(SRGB), _xyz(space.primaries)).astype(np.float32)
     pixels = np.array(image)
     for top in range(0, len(pixels), ROWS):
@@ -265,3 +321,18 @@ def _converted(image: Image.Image, space: Space) -> Image.Image:
         low, high = 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055
         pixels[top : top + ROWS] = np.rint(255 * np.where(light <= 0.0031308, low, high))
     return Image.fromarray(pixels)
+
+
+def _back(colours: np.ndarray, space: Space) -> np.ndarray:
+    """sRGB -> a space, uint8 [N,3]."""
+    linear = space.curve(_encoded(space))
+    change = np.linalg.solve(_xyz(space.primaries), _xyz(SRGB))
+    light = _srgb(colours / 255) @ change.T
+    steps, levels = _rising(linear, np.arange(256.0))
+    return np.rint(np.interp(light, steps, levels)).astype(np.uint8)
+
+
+def _encoded(space: Space) -> np.ndarray:
+    """What the numbers 0 to 255 stand for, before the curve."""
+    levels = np.arange(256.0)
+    return ((levels - 16) / 219).clip(0, 1) if space.narrow else levels / 255

@@ -18,7 +18,7 @@ from semedit.errors import MaskError
 from semedit.media.files import atomic_path
 from semedit.media.labels import LABELS, PALETTE, SCHEME
 from semedit.media.orders import ORDERS, Ids
-from semedit.media.photographs import MAX_PIXELS, _opened, _read_bytes
+from semedit.media.photographs import MAX_PIXELS, opened, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def read_ids(path: str | Path) -> Ids:
         MaskError: lossy file, foreign colours (listed), or an unknown label scheme.
     """
     path = Path(path)
-    with _opened(path, _read_bytes(path), MAX_PIXELS) as image:
+    with opened(path, read_bytes(path), MAX_PIXELS) as image:
         image.load()
         if image.format != "PNG":
             raise MaskError(
@@ -125,7 +125,7 @@ def read_part(path: str | Path) -> np.ndarray:
         MaskError: it is not black and white.
     """
     path = Path(path)
-    with _opened(path, _read_bytes(path), MAX_PIXELS) as image:
+    with opened(path, read_bytes(path), MAX_PIXELS) as image:
         grey = np.asarray(image.convert("L"))
     if ((grey > 64) & (grey < 192)).mean() > SEAM:
         raise MaskError(f"{path}: the mask of a part is black and white")

@@ -56,9 +56,9 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
             max_pixels, or without a defined 8-bit meaning (floating point).
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_bytes(path)
     notes: list[str] = []
-    with _opened(path, data, max_pixels) as image:
+    with opened(path, data, max_pixels) as image:
         # MPO: a JPEG with a second view inside, as many phones write it
         kind = FAMILIES.get(str(image.format), image.format)
         if SUFFIXES.get(path.suffix.lower(), kind) != kind:
@@ -67,7 +67,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("several frames, the first is used")
         whole = _loaded(image, data, notes)
-        pixels = np.array(_to_srgb(_upright(_eight_bits(whole, path), notes), data, notes))
+        pixels = np.array(_to_srgb(upright(_eight_bits(whole, path), notes), data, notes))
     return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
@@ -108,7 +108,7 @@ def read_frames(path: str | Path, most: int, max_pixels: int = MAX_PIXELS) -> np
         InputError: it cannot be read, or a frame has more than max_pixels.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_bytes(path)
     if path.suffix.lower() == ".mp4":
         import imageio.v3 as iio
 
@@ -117,7 +117,7 @@ def read_frames(path: str | Path, most: int, max_pixels: int = MAX_PIXELS) -> np
         except Exception as error:  # as decoders do on malformed files
             raise InputError(f"{path}: damaged film ({error})") from error
         return every[np.arange(min(most, len(every))) * len(every) // min(most, len(every))]
-    with _opened(path, data, max_pixels) as image:
+    with opened(path, data, max_pixels) as image:
         count = getattr(image, "n_frames", 1)
         frames = []
         for i in range(min(most, count)):
@@ -126,7 +126,7 @@ def read_frames(path: str | Path, most: int, max_pixels: int = MAX_PIXELS) -> np
     return np.stack(frames)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """The whole of a regular file, which must not be empty."""
     data = reading.read(path, reading.MAX_BYTES)
     if not data:
@@ -135,7 +135,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def opened(path: Path, data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The one place a picture is opened: any failure while decoding becomes InputError."""
     too_large = f"{path}: more than {max_pixels / 1e6:g} million pixels"
     raise_it = "raise --max-pixels to read it"
@@ -232,7 +232,7 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     return reduced
 
 
-def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+def upright(image: Image.Image, notes: list[str]) -> Image.Image:
     """Turn a picture as its EXIF orientation says; broken EXIF is noted, what is left of it
     counts."""
     try:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from semedit import cameras
 from semedit.errors import OptionError, TraitError
+from semedit.generators import with_labels
 from semedit.generators.contract import Generator
 from semedit.latents import Latent, tuned_generator
 from semedit.media import provenance
@@ -66,11 +67,12 @@ def render_frames(
     Args:    latent: one face. c: cameras [F,25]. seg: put the coloured label map to the right.
              chunk: frames rendered at a time.
     Returns: uint8 [F,R,R,3], [F,R,2R,3] with seg.
-    Raises:  TraitError: the generator has no camera, or no labels when seg is asked for.
+    Raises:  TraitError: the generator has no camera.
     """
-    for trait in ("camera", "seg")[: 1 + seg]:
-        if trait not in generator.traits:
-            raise TraitError(f"{generator.name} offers no {trait}, which this turntable needs")
+    if "camera" not in generator.traits:
+        raise TraitError(f"{generator.name} offers no camera, which this turntable needs")
+    if seg:
+        generator = with_labels(generator)
     tuned = tuned_generator(generator, latent)
     planes = tuned.planes(latent.codes)
     strips: list[Pixels] = []

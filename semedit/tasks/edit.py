@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,11 @@ from semedit.batch import Item, Result, Run, next_step
 from semedit.batch.workspace import Workspace
 from semedit.directions.directions import direction_files
 from semedit.editors import Editor
-from semedit.errors import LatentError, MaskError, NothingMatchedError
+from semedit.errors import LatentError, NothingMatchedError
+from semedit.faces.pipeline import parser_weights
+from semedit.generators import Labelled, Output, traits_of, with_labels
 from semedit.latents import Latent
+from semedit.latents.interpolation import between
 from semedit.media.decoding import read_labels, read_photo
 from semedit.media.masks import fit_labels, write_labels
 from semedit.media.photographs import write_image
@@ -37,8 +40,18 @@ from semedit.tasks import (
 )
 from semedit.tasks.donors import donor_file, read_donor, receivers
 from semedit.tasks.drawn import difference, drawn_maps, read_drawn
+from semedit.tasks.drift import Change, drift, drift_weights
 from semedit.tasks.invert import PERCEPTUAL
+from semedit.tasks.original import (
+    WEIGHTS,
+    Original,
+    original_inputs,
+    read_original,
+    with_detail,
+)
 
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of an edit's way that max_drift tries
+Drawn = tuple[np.ndarray, np.ndarray]  # a picture uint8 [S,S,3] and its label map int64
 FIGURES = ("probability", "error", "region")  # what editors tell that receipts keep
 
 
@@ -46,7 +59,7 @@ FIGURES = ("probability", "error", "region")  # what editors tell that receipts 
 class Source:
     """What an edit starts from: latent of one face, its label map int64 [1,S,S], that map's height
     and width on the disk, the drawn one, its photograph [1,3,S,S] for methods that look at it,
-    and the face that regions come from."""
+    the face that regions come from, and what the edit's picture takes its detail from."""
 
     latent: Latent
     labels: Tensor
@@ -55,6 +68,7 @@ class Source:
     warnings: tuple[str, ...]
     photo: Tensor | None = None
     donor: Latent | None = None
+    original: Original | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,10 @@ class Edit(OnGenerator):
             counts, or a file; see donors.donor_file.
         start: where to start from, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all (with a folder of masks: all in it).
+        detail: whether pictures have the photograph's size and its detail, see semedit.detail;
+            else they are the generator's own.
+        max_drift: largest 1 - identity, see drift.drift; an edit that drifts farther is done by a
+            part of its way. None: it is only told.
     """
 
     command: Literal["edit", "attr"]
@@ -86,6 +104,8 @@ class Edit(OnGenerator):
     batch: int = 4
     device: str = "cpu"
     mark: bool = True
+    detail: bool = True
+    max_drift: float | None = None
     named: bool = False
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
@@ -100,13 +120,29 @@ class Edit(OnGenerator):
             "options": parameters_of(self.method),
             "wanted": dict(self.wanted),
             "mark": self.mark,
+            "detail": self.detail,
+            "max_drift": self.max_drift,
             **named(self.label if self.named else ""),
         }
 
     def weights(self) -> dict[str, str]:
         own = self.method.weights_of(weights.resolve(self.generator_name).stem)
-        read = used_by(self.generator_name) | used(*PERCEPTUAL, *own)
+        more = (*((WEIGHTS,) if self.detail else ()), *own)
+        more += drift_weights() if self.max_drift is not None else ()
+        read = used_by(self.generator_name) | used(*PERCEPTUAL, *more)
+        if "seg" not in traits_of(self.generator_name):
+            read |= used(*parser_weights(self._parser))
         return read | directions_read(self.generator_name, self.method)
+
+    @property
+    def _parser(self) -> str:
+        """What reads label maps off the pictures of a generator that draws none."""
+        return getattr(self.method, "parser", "auto")
+
+    @cached_property
+    def labelled(self) -> Any:
+        """The generator, with label maps."""
+        return with_labels(self.generator, self._parser)
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
@@ -128,10 +164,16 @@ class Edit(OnGenerator):
             inputs["donor"] = donor_file(run.workspace, self.donor)
         if "image" in self.method.looks_at:
             inputs["crop"] = run.workspace.path("faces", name, ".png")
+        inputs |= original_inputs(run.workspace, name, self.start)
         item = Item(name, inputs, data=run.workspace)
         return next_step(run, name, self.label, item, self.start, beside=_map_beside)
 
     def load(self, item: Item) -> Source:
+        original, warning = read_original(item.inputs, self.generator)
+        source = replace(self._loaded(item), original=original)
+        return source if warning is None else replace(source, warnings=(*source.warnings, warning))
+
+    def _loaded(self, item: Item) -> Source:
         latent = read_latent(item.inputs["latent"], self.generator)
         own = read_labels(item.inputs["labels"])
         now = read_labels(item.inputs["now"]) if "now" in item.inputs else own
@@ -149,11 +191,7 @@ class Edit(OnGenerator):
     @torch.no_grad()
     def _seen(self, latent: Latent, size: tuple[int, ...]) -> np.ndarray:
         """The label map of the face as the generator draws it, at the size of its own."""
-        output = latents.picture(self.generator, latent.to(self.device))
-        if output.seg is None:
-            raise MaskError(f"{self.generator_name} draws no label map to compare with")
-        seen: np.ndarray = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
-        return seen
+        return self.shown(latent.to(self.device), size)[1]
 
     def source(
         self,
@@ -234,30 +272,67 @@ class Edit(OnGenerator):
                 method=f"{one.latent.method}+{self.name}",
                 meta={**_unmarked(one.latent.meta), **own},
             )
-            results.append((after, {key: own[key] for key in FIGURES if key in own}))
+            told = {key: own[key] for key in FIGURES if key in own}
+            if isinstance(self.labelled, Labelled):
+                told["parser"] = self.labelled.parser.name
+            results.append((after, told))
         return results
 
     @torch.no_grad()
-    def shown(self, one: Source, latent: Latent) -> tuple[np.ndarray, np.ndarray | None]:
-        """The picture uint8 [R,R,3] of an edited latent in its own camera, and its label map int64
-        at the size of the face's own one; None where the generator draws no labels."""
-        output = latents.picture(self.generator, latent)
-        labels = None
-        if output.seg is not None:
-            labels = interpolate(output.seg, one.size, mode="bilinear").argmax(1)[0].cpu().numpy()
-        return to_uint8(output.image)[0], labels
+    def shown(
+        self, latent: Latent, size: tuple[int, ...], original: Original | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The picture uint8 of a latent in its own camera, [S,S,3] with the detail of an original
+        or [R,R,3] without, and its label map int64 of some height and width."""
+        output = latents.picture(self.labelled, latent)
+        labels = _labels_at(output, size)
+        if original is None or not self.detail:
+            return to_uint8(output.image)[0], labels
+        return to_uint8(with_detail(self.labelled, original, output, self.device)[0])[0], labels
+
+    @torch.no_grad()
+    def drawn(self, one: Source, latent: Latent) -> tuple[Drawn, dict[str, Any], tuple[str, ...]]:
+        """What an edit comes to beside its photograph: as `shown`, figures, warnings."""
+        output = latents.picture(self.labelled, latent)
+        labels = _labels_at(output, one.size)
+        if one.original is None:
+            return (to_uint8(output.image)[0], labels), {}, ()
+        photo = one.original.photo.to(self.device)
+        image, mask = with_detail(self.labelled, one.original, output, self.device)
+        if not self.detail:
+            image = output.image.clamp(-1, 1)
+            photo, mask = (resize(x, image.shape[-1]) for x in (photo, mask))
+        change = Change(photo, image, mask, self.wanted, one.labels, one.drawn)
+        return (to_uint8(image)[0], labels), *drift(change, self.max_drift)
 
     def _result(self, item: Item, one: Source, latent: Latent, told: dict[str, Any]) -> Result:
         try:
             warning = check_finite(latent, f"the edit of {item.name}")
         except LatentError as error:
             return Result(error=error)
-        write = partial(self._write, item, latent, *self.shown(one, latent))
-        warnings = one.warnings if warning is None else (*one.warnings, warning)
-        return Result(write, warnings, told)
+        latent, picture, figures, doubts = self._held(one, latent)
+        write = partial(self._write, item, latent, *picture)
+        warnings = (*one.warnings, *doubts, *(() if warning is None else (warning,)))
+        return Result(write, warnings, {**told, **figures})
+
+    def _held(
+        self, one: Source, latent: Latent
+    ) -> tuple[Latent, Drawn, dict[str, Any], tuple[str, ...]]:
+        """An edit, done by the largest of SHARES of its way at which it drifts no farther than
+        asked, or the smallest; what it comes to."""
+        shares = SHARES if self.max_drift is not None and one.original is not None else (1.0,)
+        for share in shares:
+            found = latent if share == 1 else part_way(self.generator, one.latent, latent, share)
+            picture, figures, doubts = self.drawn(one, found)
+            if len(shares) == 1:
+                return found, picture, figures, doubts
+            figures["share"] = share
+            if 1 - figures["identity"] <= (self.max_drift or 0):
+                break
+        return found, picture, figures, doubts
 
     def _write(
-        self, item: Item, latent: Latent, pixels: np.ndarray, labels: np.ndarray | None
+        self, item: Item, latent: Latent, pixels: np.ndarray, labels: np.ndarray
     ) -> list[Path]:
         """Picture, label map, and last the latent, which makes it a step."""
         space: Workspace = item.data
@@ -266,12 +341,22 @@ class Edit(OnGenerator):
             for suffix in (".png", ".labels.png", ".safetensors")
         )
         write_image(picture, pixels, mark=self.mark)
-        outputs = [picture, path]
-        if labels is not None:
-            write_labels(map_, labels)
-            outputs.insert(1, map_)
+        write_labels(map_, labels)
         latent.save(path)
-        return outputs
+        return [picture, map_, path]
+
+
+def part_way(generator: Any, before: Latent, after: Latent, share: float) -> Latent:
+    """An edit, one face, done by a share of its way; what is kept around it stays."""
+    found = between(generator, before.to(after.c.device), after, share, "all")
+    return replace(after, codes=found.codes, tuned=found.tuned, meta={**after.meta, "share": share})
+
+
+def _labels_at(output: Output, size: tuple[int, ...]) -> np.ndarray:
+    """int64 of some height and width."""
+    assert output.seg is not None  # as `labelled` has it
+    found: np.ndarray = interpolate(output.seg, size, mode="bilinear").argmax(1)[0].cpu().numpy()
+    return found
 
 
 def _map_beside(latent: Path) -> dict[str, Path]:

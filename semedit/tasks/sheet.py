@@ -19,8 +19,9 @@ from semedit.media.photographs import MAX_PIXELS, read_frames, write_image
 from semedit.renders import Pixels, contact_sheet
 from semedit.version import __version__
 
-COLUMNS = ("photograph", "crop", "map", "inversion", "edit", "left", "front", "right")
+COLUMNS = ("photograph", "crop", "map", "inversion", "edit", "pasted", "left", "front", "right")
 QUARTERS = {"front": 0, "right": 1, "left": 3}  # of a turntable's loop
+STRIP = ("crop", "map", "inversion", "edit")  # what `status --pictures` shows
 LONGEST_NAME = 28  # characters before a row
 DPI = 200  # of a PDF
 
@@ -58,6 +59,12 @@ def sheet(
     rows = [[_cell(face, column) for column in columns] for face in faces]
     names = [_name(face.name) for face in faces]
     return contact_sheet(rows, columns if captions is None else captions, names, cell)
+
+
+def strip(face: Holding, columns: Sequence[str] = STRIP, cell: int = 128) -> Pixels | None:
+    """What there is of a face's pictures side by side, uint8 [H,W,3]; None: nothing."""
+    found = [pixels for column in columns if (pixels := _cell(face, column)) is not None]
+    return contact_sheet([found], cell=cell, margin=4) if found else None
 
 
 def write_sheet(
@@ -137,7 +144,12 @@ def _picture(face: Holding, column: str) -> Pixels | None:
         return frames[QUARTERS[plain] * len(frames) // 4]
     if column == "map":
         return None if face.map is None else colorize(read_labels(face.map))
-    own = {"photograph": face.photograph, "crop": face.crop, "inversion": face.inversion}
+    own = {
+        "photograph": face.photograph,
+        "crop": face.crop,
+        "inversion": face.inversion,
+        "pasted": face.pasted,
+    }
     if column in own or column in face.labelled:
         path = own[column] if column in own else face.labelled[column]
     else:

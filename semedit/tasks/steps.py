@@ -15,6 +15,7 @@ from semedit.batch.places import LONGEST_LABEL
 from semedit.editors import Way, editors_of
 from semedit.editors.transfer import whole_regions
 from semedit.errors import OptionError
+from semedit.faces.attributes import require_known
 from semedit.generators import traits_of
 from semedit.media.labels import attribute_flag
 from semedit.options import Setting, build_method, pick_method
@@ -57,11 +58,14 @@ class Step:
         """The task that does it.
 
         Args:   run: fields of Edit that say on which faces, where.
-        Raises: OptionError: no such editor, option or value.
+        Raises: OptionError: no such editor, option or value, or an attribute that its classifier
+                does not know.
         """
         known = editors_of(self.way)
         name = self.name or self._fitting(generator_name)
         method: Any = build_method(pick_method(known, name, f"editor by {self.way}"), self.settings)
+        if self.wanted:
+            require_known(self.wanted, method.classifier)
         called = f"{method.name}{method.strength:+g}" if self.way == "direction" else name
         return Edit(
             self.command,
@@ -111,6 +115,23 @@ def along(
         settings=({"name": direction, **given}, *options),
         words=("--direction", direction, *words, *_words(options)),
     )
+
+
+def placed(
+    shift: Sequence[float] | None, rotate: float | None, options: Sequence[Setting] = ()
+) -> Step:
+    """Shifted to the right and down by shares of the picture, and turned to the left by degrees.
+
+    Raises: OptionError: no two shifts.
+    """
+    if shift is not None and len(shift) != 2:
+        raise OptionError("a shift has two numbers", "write it as RIGHT,DOWN, like 0.1,-0.05")
+    given = {} if shift is None else {"right": shift[0], "down": shift[1]}
+    given |= {} if rotate is None else {"turn_deg": rotate}
+    moved = () if shift is None else ("--shift", _text(shift))
+    turned = () if rotate is None else ("--rotate", _text(rotate))
+    words = (*moved, *turned, *_words(options))
+    return Step("place", "", (given, *options), words=words)
 
 
 def transfer(donor: str, regions: str | None, options: Sequence[Setting] = ()) -> Step:

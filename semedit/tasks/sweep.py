@@ -20,8 +20,15 @@ from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
 from semedit.renders import contact_sheet
-from semedit.tasks import OnGenerator, named, planned_each, read_latent, used_by
+from semedit.tasks import OnGenerator, named, planned_each, read_latent, used, used_by
 from semedit.tasks.edit import directions_read
+from semedit.tasks.original import (
+    WEIGHTS,
+    Original,
+    original_inputs,
+    read_original,
+    with_detail,
+)
 
 MOST = 101  # pictures of a strip
 
@@ -49,6 +56,7 @@ class Sweep(OnGenerator):
         method: the editor; its own strength is left out of account.
         start: where to start from, as Workspace.source takes it; None: the newest.
         names: names or globs of faces; empty means all.
+        detail: as of tasks.edit.Edit.
         label: what the strip is called; "": like the direction.
     """
 
@@ -59,6 +67,7 @@ class Sweep(OnGenerator):
     names: Sequence[str] = ()
     device: str = "cpu"
     mark: bool = True
+    detail: bool = True
     label: str = ""
     progress: Callable[[int, int], None] | None = field(default=None, compare=False)
 
@@ -75,39 +84,53 @@ class Sweep(OnGenerator):
             "options": parameters_of(replace(self.method, strength=0.0)),
             "strengths": list(self.strengths),
             "mark": self.mark,
+            "detail": self.detail,
             **named(self.label),
         }
 
     def weights(self) -> dict[str, str]:
-        return used_by(self.generator_name) | directions_read(self.generator_name, self.method)
+        read = used(*((WEIGHTS,) if self.detail else ())) | used_by(self.generator_name)
+        return read | directions_read(self.generator_name, self.method)
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
 
         def plan(name: str) -> Item:
             inputs = {"latent": space.source(name, self.start)}
+            if self.detail:
+                inputs |= original_inputs(space, name, self.start)
             return Item(f"{name}/{self.label or self.method.name}", inputs, data=space, face=name)
 
         return planned_each(space.faces(self.names), plan)
 
-    def load(self, item: Item) -> Latent:
-        return read_latent(item.inputs["latent"], self.generator)
+    def load(self, item: Item) -> tuple[Latent, Original | None, str | None]:
+        latent = read_latent(item.inputs["latent"], self.generator)
+        return (latent, *read_original(item.inputs, self.generator))
 
-    def work(self, items: list[Item], loaded: list[Latent]) -> list[Result]:
-        return [self._strip(*one) for one in zip(items, loaded, strict=True)]
+    def work(
+        self, items: list[Item], loaded: list[tuple[Latent, Original | None, str | None]]
+    ) -> list[Result]:
+        return [self._strip(item, *one) for item, one in zip(items, loaded, strict=True)]
 
     @torch.no_grad()
-    def _strip(self, item: Item, latent: Latent) -> Result:
+    def _strip(
+        self, item: Item, latent: Latent, original: Original | None, warning: str | None
+    ) -> Result:
         latent = latent.to(self.device)
         pictures = []
         for i, strength in enumerate(self.strengths):
             after = replace(self.method, strength=strength)(self.generator, latent)
-            pictures.append(to_uint8(latents.picture(self.generator, after).image)[0])
+            output = latents.picture(self.generator, after)
+            if original is None:
+                pictures.append(to_uint8(output.image)[0])
+            else:
+                image, _ = with_detail(self.generator, original, output, self.device)
+                pictures.append(to_uint8(image)[0])
             if self.progress is not None:
                 self.progress(i + 1, len(self.strengths))
         captions = [f"{self.method.name} {strength:+g}" for strength in self.strengths]
         strip = contact_sheet([pictures], captions, cell=max(128, pictures[0].shape[0]))
-        return Result(partial(self._write, item, strip))
+        return Result(partial(self._write, item, strip), () if warning is None else (warning,))
 
     def _write(self, item: Item, strip: np.ndarray) -> list[Path]:
         path: Path = item.data.path("sweeps", item.name, ".png")

@@ -15,8 +15,10 @@ from semedit import renders
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import Workspace
 from semedit.errors import OptionError
+from semedit.faces.pipeline import parser_weights
+from semedit.generators import traits_of
 from semedit.latents import Latent
-from semedit.tasks import OnGenerator, free_name, named, planned_each, read_latent, used_by
+from semedit.tasks import OnGenerator, free_name, named, planned_each, read_latent, used, used_by
 
 ALL_ROUND = (180.0, 90.0)  # yaw and pitch known to a generator that declares no limit, degrees
 
@@ -94,7 +96,10 @@ class Turntable(OnGenerator):
         return {"generator": self.generator_name} | given
 
     def weights(self) -> dict[str, str]:
-        return used_by(self.generator_name)
+        read = used_by(self.generator_name)
+        if self.seg and "seg" not in traits_of(self.generator_name):
+            read |= used(*parser_weights())
+        return read
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace

@@ -8,10 +8,12 @@ from semedit.trainers.attributes import AttributeTrainer
 from semedit.trainers.canonical import CanonicalTrainer
 from semedit.trainers.cnerf import CNeRFTrainer
 from semedit.trainers.deeplab import DeepLabTrainer
+from semedit.trainers.detail import DetailTrainer
 from semedit.trainers.detector import DetectorTrainer
 from semedit.trainers.encoder import EncoderTrainer
 from semedit.trainers.faces import FaceTrainer, JudgeTrainer, TraitTrainer
 from semedit.trainers.ide3d import IDE3DTrainer
+from semedit.trainers.identity import IdentityTrainer
 from semedit.trainers.l2sae import L2SAETrainer
 from semedit.trainers.landmarks import LandmarkTrainer
 from semedit.trainers.semfaceedit import SemFaceEditTrainer
@@ -27,6 +29,8 @@ TRAINERS: dict[str, Any] = {
     "heads-128": HeadsTrainer,
     "encoder": EncoderTrainer,
     "canonical": CanonicalTrainer,
+    "identity": IdentityTrainer,
+    "detail": DetailTrainer,
     "attributes": AttributeTrainer,
     "deeplab": DeepLabTrainer,
     "stylegan2": StyleGAN2Trainer,

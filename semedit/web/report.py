@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -28,6 +33,8 @@ PAGE = Path(__file__).parent / "page"
 FRAMES = 24  # of a turntable, at most
 FPS = 12
 QUALITY = 82
+THREADS = 4  # at most, that read and write pictures
+HEAD = 4096  # bytes of a page that tell which report it is of
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ def write_report(
     path: Path, faces: Sequence[Holding], title: str, per_page: int, side: int, sort: str = ""
 ) -> list[Path]:
     """Write a report, REPORT.html and, for many faces, REPORT-2.html and so on.
+
+    Pages of an earlier report of this name that had more of them are deleted.
 
     Args:   per_page: faces of a page. side: pixels of its pictures. sort: a figure, largest first
             (with "-" before it: smallest); "": by name.
@@ -58,12 +67,33 @@ def write_report(
         "version": __version__,
         "counts": Counter(face.status for face in faces),
         "total": len(faces),
-        "links": [one.name for one in paths],
+        "links": [_link(one) for one in paths],
     }
     for i, (part, one) in enumerate(zip(parts, paths, strict=True)):
         text = template.render(**told, **_page(part, side), number=i, first=i * per_page + 1)
         write_bytes(one, text.encode("utf-8", "replace"))
+    _delete_further(path, len(paths))
     return paths
+
+
+def _delete_further(path: Path, count: int) -> None:
+    """Delete further pages of a report, no other file of such a name: each names the first."""
+    number = re.compile(rf"{re.escape(path.stem)}-([1-9]\d*){re.escape(path.suffix)}")
+    ours = f'<meta name="first-page" content="{_link(path)}">'.encode()
+    for one in list(path.parent.iterdir()):
+        found = number.fullmatch(one.name)
+        if found and int(found[1]) > count and one.is_file() and ours in _head(one):
+            one.unlink()
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _link(path: Path) -> str:
+    """A page as one beside it links to it."""
+    return quote(os.fsencode(path.name))
 
 
 def _numbered(path: Path, index: int) -> Path:
@@ -89,7 +119,7 @@ def _figures(face: Holding) -> dict[str, float]:
 
 
 def _page(faces: Sequence[Holding], side: int) -> dict[str, Any]:
-    """What the template takes besides: faces one by one, so that one is in memory at a time."""
+    """What the template takes besides."""
     figures = sorted({name for face in faces for name in _figures(face)})
     style, script = ((PAGE / name).read_text("utf-8") for name in ("report.css", "report.js"))
     style = f"{(PAGE / 'look.css').read_text('utf-8')}\n{style}"
@@ -121,24 +151,30 @@ def _template() -> Any:
 
 
 def _shown(faces: Sequence[Holding], side: int) -> Iterator[dict[str, Any]]:
-    for face in faces:
-        pictures = [
-            Shown("photograph", _photo(face.photograph, side)),
-            Shown("crop", _photo(face.crop, side)),
-            Shown("map", _map(face.map, side)),
-            Shown("inversion", _photo(face.inversion, side)),
-        ]
-        named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
-        pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
-        yield {
-            "face": face,
-            "figures": _figures(face),
-            "pictures": [one for one in pictures if one.url is not None],
-            "edits": [_edit(edit, side) for edit in face.edits],
-            "turntable": _turntable(face.turntable, side),
-            "troubles": [event for event in face.events if event.message],
-            "warnings": [(event, text) for event in face.events for text in event.warnings],
-        }
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(partial(_one, side=side), faces)
+
+
+def _one(face: Holding, side: int) -> dict[str, Any]:
+    """A face as the template takes it."""
+    pictures = [
+        Shown("photograph", _photo(face.photograph, side)),
+        Shown("crop", _photo(face.crop, side)),
+        Shown("map", _map(face.map, side)),
+        Shown("inversion", _photo(face.inversion, side)),
+        Shown("pasted", _photo(face.pasted, side)),
+    ]
+    named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
+    pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
+    return {
+        "face": face,
+        "figures": _figures(face),
+        "pictures": [one for one in pictures if one.url is not None],
+        "edits": [_edit(edit, side) for edit in face.edits],
+        "turntable": _turntable(face.turntable, side),
+        "troubles": [event for event in face.events if event.message],
+        "warnings": [(event, text) for event in face.events for text in event.warnings],
+    }
 
 
 def _edit(edit: Edited, side: int) -> dict[str, Any]:

@@ -232,9 +232,13 @@ class Page:
         def work(progress: Progress) -> dict[str, Any]:
             start, chain = asked["start"], asked["chain"]
             saved = self.studio.save(name, start, chain, progress)
+            drawn = [path for path in self.studio.places(name, chain) if path is not None]
             return {
                 "steps": [one.name for one in saved],
-                "files": [path for one in saved for path in one.outputs],
+                "files": [
+                    *map(self.studio.space.relative, drawn),
+                    *(path for one in saved for path in one.outputs),
+                ],
                 "warnings": [text for one in saved for text in one.warnings],
                 "commands": self.studio.commands(name, start, chain, saved),
             }

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import shlex
+import struct
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,14 +24,16 @@ import torch
 
 from semedit import cameras, latents, weights
 from semedit.batch import Outcome
+from semedit.batch.places import check_folder
 from semedit.batch.workspace import Workspace, step_number
 from semedit.directions.directions import directions_for
 from semedit.editors import EDITORS
 from semedit.errors import InputError, MaskError, OptionError, SemeditError, WeightsError
+from semedit.faces.attributes import known_attributes
 from semedit.inverters import INVERTERS
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
-from semedit.media.labels import ATTRIBUTES, REGIONS
+from semedit.media.labels import REGIONS
 from semedit.media.masks import write_labels
 from semedit.media.pixels import to_uint8
 from semedit.options import build_method
@@ -38,10 +41,12 @@ from semedit.tasks import load_generator, read_face, run_task, steps
 from semedit.tasks.donors import read_donor
 from semedit.tasks.edit import Edit
 from semedit.tasks.invert import Invert
+from semedit.tasks.original import Original, original_inputs, read_original
 from semedit.tasks.steps import Step
 
 STATES = 12  # chains whose outcome is remembered
 MAPS = 64  # drawn maps that are remembered
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # how such files begin; width and height follow
 LONGEST = 40  # steps of a chain
 DRAWN = "drawn"  # folder of the workspace for maps that were drawn on the page
 WIDEST_DEG = (45.0, 25.0)  # yaw and pitch that the page offers at most
@@ -56,7 +61,8 @@ class State:
     """What a chain of edits comes to.
 
     Attributes:
-        pixels: uint8 [R,R,3] in the face's own view.
+        pixels: uint8 in the face's own view, as `semedit edit` writes them: [R,R,3], or behind an
+            edit at the photograph's size [S,S,3].
         now: int64 [S,S], its label map at the size of the photograph's own.
         told: figures of the last step; warnings: remarks on it.
     """
@@ -100,6 +106,7 @@ class Studio:
         self.names = space.faces(names)
         self._maps: OrderedDict[str, np.ndarray] = OrderedDict()
         self._states: OrderedDict[str, State] = OrderedDict()
+        self._kept: tuple[Any, Original | None] | None = None
 
     @cached_property
     def generator(self) -> Any:
@@ -116,13 +123,13 @@ class Studio:
             "generator": self.generator_name,
             "view_deg": turning if "camera" in traits else None,
             "directions": self._directions(),
-            "attributes": list(ATTRIBUTES),
+            "attributes": list(known_attributes()),
             "regions": [name for name in REGIONS if name not in ("face", "background")],
-            "draws": self._editor is not None or "seg" in traits,
+            "draws": True,
             "live": self._editor is not None,
-            "finishes": "seg" in traits,
+            "finishes": True,
             "textures": EDITORS["texture"].requires <= traits,
-            "transfers": bool({"seg", "regions"} & traits),
+            "transfers": True,
         }
 
     def _directions(self) -> list[str]:
@@ -176,8 +183,10 @@ class Studio:
         """Remember a drawn label map; returns what it is called in a chain.
 
         Args:   data: a PNG file of the size of the face's own map, in the colours of the labels.
-        Raises: InputError, MaskError: it is not one.
+        Raises: InputError, MaskError: it is not one; that of another size is not decoded at all.
         """
+        own = self._own(name).shape
+        _check_size(data, own)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "map.png")
             path.write_bytes(data)
@@ -186,10 +195,6 @@ class Studio:
             except SemeditError as error:
                 told = error.message.removeprefix(f"{path}: ")
                 raise type(error)(f"the map that was sent: {told}", error.hint) from error
-        own = self._own(name).shape
-        if drawn.shape != own:
-            wrong, right = (f"{shape[1]} x {shape[0]}" for shape in (drawn.shape, own))
-            raise MaskError(f"the map is {wrong} pixels, the face {right}")
         digest = hashlib.sha256(drawn.astype(np.uint8).tobytes()).hexdigest()[:16]
         self._maps[digest] = drawn
         self._maps.move_to_end(digest)
@@ -254,7 +259,7 @@ class Studio:
         key = self._key(name, start, chain)
         if key not in self._states:
             before = self.state(name, start, chain[:-1], _silent)
-            self._remember(key, self._after(name, before, chain[-1], progress))
+            self._remember(key, self._after(name, start, before, chain[-1], progress))
         self._states.move_to_end(key)
         return self._states[key]
 
@@ -282,7 +287,7 @@ class Studio:
         return self._states[key]
 
     def _after(
-        self, name: str, before: State, given: Mapping[str, Any], progress: Progress
+        self, name: str, start: str, before: State, given: Mapping[str, Any], progress: Progress
     ) -> State:
         """A state with one step more."""
         task = self._task(self.step(given), name, None, progress)
@@ -292,8 +297,16 @@ class Studio:
             donor = read_donor(self.space.source(task.donor), self.generator)
         source = task.source(before.latent, self._own(name), before.now, drawn, donor=donor)
         ((latent, told),) = task.edited([source])
-        pixels, now = task.shown(source, latent)
-        return State(latent, pixels, before.now if now is None else now, told, source.warnings)
+        pixels, now = task.shown(latent, source.size, self._original(name, start))
+        return State(latent, pixels, now, told, source.warnings)
+
+    def _original(self, name: str, start: str) -> Original | None:
+        """What the face's edits take their detail from; of the last face it is kept."""
+        inputs = original_inputs(self.space, name, start)
+        key = [(str(path), path.stat().st_mtime_ns) for path in inputs.values()]
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, read_original(inputs, self.generator)[0]
+        return self._kept[1]
 
     def _task(self, step: Step, name: str, start: str | None, progress: Progress) -> Edit:
         return step.task(
@@ -322,12 +335,14 @@ class Studio:
     def save(self, name: str, start: str, chain: Chain, progress: Progress) -> list[Outcome]:
         """Do a chain of edits as the command line does: drawn maps, steps, receipts.
 
-        Raises: SemeditError: a step failed, or another run holds the workspace.
+        Raises: SemeditError: a step failed, a folder leads elsewhere, or another run holds the
+            workspace.
         """
         found, at = [], start
         with self.space.locked():
-            for given, path in zip(chain, self._places(name, chain), strict=True):
+            for given, path in zip(chain, self.places(name, chain), strict=True):
                 if path is not None and not path.is_file():
+                    check_folder(self.space.root, path.parent)
                     write_labels(path, self._map(given["map"]))
                 task = self._task(self.step(given, path), name, at, progress)
                 found.append(self._performed(task))
@@ -343,7 +358,7 @@ class Studio:
             raise InputError(str(outcome.error["message"]), outcome.error["hint"])
         return outcome
 
-    def _places(self, name: str, chain: Chain) -> list[Path | None]:
+    def places(self, name: str, chain: Chain) -> list[Path | None]:
         """Where the drawn map of each step is saved: under the first number of the face that is
         free, or has this very map already."""
         places: list[Path | None] = []
@@ -367,7 +382,7 @@ class Studio:
         """The commands that do what `save` does, or did: then its outcomes say from which steps."""
         lines, at = [], start
         last = step_number(all_[-1]) if (all_ := self.space.steps(name)) else 0
-        for i, (given, path) in enumerate(zip(chain, self._places(name, chain), strict=True)):
+        for i, (given, path) in enumerate(zip(chain, self.places(name, chain), strict=True)):
             step = self.step(given, path)
             words = ["semedit", step.command, *step.words, "--from", at]
             words += ["--work", str(self.space.root)]
@@ -393,6 +408,18 @@ class Studio:
         )
         with self.space.locked():
             return self._performed(task)
+
+
+def _check_size(data: bytes, shape: tuple[int, ...]) -> None:
+    """Raise unless the head of a PNG file tells this shape, [H,W]."""
+    if not data.startswith(PNG) or len(data) < len(PNG) + 8:
+        raise InputError("the map that was sent is no PNG file", "reload the page")
+    width, height = struct.unpack_from(">II", data, len(PNG))
+    if (height, width) != shape:
+        raise MaskError(
+            f"the map that was sent is {width} x {height} pixels, the face {shape[1]} x {shape[0]}",
+            "reload the page",
+        )
 
 
 def _silent(done: int, total: int) -> None:

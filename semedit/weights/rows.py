@@ -38,6 +38,7 @@ class Row:
     bytes: int | None = None
     looks: Literal["semedit", "torch-hub"] = "semedit"
     command: str = ""
+    group: str = ""
     files: tuple[tuple[str, int, str], ...] = field(default=(), repr=False)
 
     @property

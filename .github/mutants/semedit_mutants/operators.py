@@ -27,6 +27,7 @@ RENAMED = {  # calls whose name says which way or how much
     "no_grad": "enable_grad",
     "enable_grad": "no_grad",
 }
+ALIKE = ("transpose", "maximum", "minimum", "max", "min")  # whose arguments may change places
 
 
 def _copied(code: str, like: Any) -> Any:
@@ -108,6 +109,9 @@ class ExchangeArguments(_Whole):
 
     def _ways(self, node: Any) -> list[str]:
         if node.type != "arglist" or node.parent.type == "classdef":
+            return []
+        called = node.get_first_leaf().get_previous_leaf().get_previous_leaf()
+        if called is not None and called.value in ALIKE:
             return []
         parts = [child for child in node.children if child.type != "operator" or child.value != ","]
         texts = [_text(part) for part in parts]

@@ -6,6 +6,7 @@ import typer
 
 from semedit.cli.common import command
 from semedit.cli.evaluations.attributes import eval_attributes
+from semedit.cli.evaluations.detail import eval_detail
 from semedit.cli.evaluations.fid import eval_fid
 from semedit.cli.evaluations.heads import eval_heads
 from semedit.cli.evaluations.ide3d import eval_ide3d
@@ -18,6 +19,7 @@ from semedit.cli.evaluations.views import eval_views
 def register(app: typer.Typer) -> None:
     """Add the commands to the group `eval`."""
     command(app, "heads")(eval_heads)
+    command(app, "detail")(eval_detail)
     command(app, "attributes")(eval_attributes)
     command(app, "styles")(eval_styles)
     command(app, "fid")(eval_fid)

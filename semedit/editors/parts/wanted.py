@@ -9,29 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semedit.errors import OptionError
+from semedit.faces.attributes import refuse_unknown
 from semedit.media.labels import ATTRIBUTES
-from semedit.options import suggestion
 
 
 class WantedAttributes:
     """Asks a classifier for attributes: logits [N, len(wanted)], positive where as wanted.
 
-    Args: classify: image [N,3,R,R] -> logits [N,A] in the order of ATTRIBUTES; wanted: attribute ->
-          present or not.
+    Args: classify: image [N,3,R,R] -> logits [N,A] in the order of its `names`, without names of
+          ATTRIBUTES; wanted: attribute -> present or not.
 
     Raises: OptionError: nothing is wanted, or an attribute the classifier does not know.
     """
 
     def __init__(self, classify: Callable[[Tensor], Tensor], wanted: Mapping[str, bool]) -> None:
-        unknown = [name for name in wanted if name not in ATTRIBUTES]
-        if unknown or not wanted:
-            raise OptionError(
-                f"attributes {', '.join(unknown) or 'to change'} are not known",
-                hint=suggestion(unknown[0] if unknown else "", ATTRIBUTES),
-            )
+        known = getattr(classify, "names", ATTRIBUTES)
+        if not wanted:
+            raise OptionError("no attribute is given", f"there is {', '.join(known)}")
+        refuse_unknown(wanted, known, getattr(classify, "name", "given"))
         self.wanted = dict(wanted)
         self._classify = classify
-        self._columns = [ATTRIBUTES.index(name) for name in self.wanted]
+        self._columns = [known.index(name) for name in self.wanted]
         self._signs = torch.tensor([1.0 if yes else -1.0 for yes in self.wanted.values()])
 
     def __call__(self, image: Tensor) -> Tensor:

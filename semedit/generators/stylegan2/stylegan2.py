@@ -78,18 +78,13 @@ class StyleGAN2Config:
         return tuple(zip(sides(self.resolution), channels, strict=True))
 
 
-class StyleGAN2(WithEncoder):
-    """StyleGAN2, from NVIDIA's or rosinality's checkpoints (`semedit weights import`)."""
+class Mapped(WithEncoder):
+    """A generator whose styles of all layers come from z through one mapping network."""
 
-    traits: frozenset[str] = frozenset({"ws", "noise", "coarse"})
-
-    def __init__(self, config: StyleGAN2Config, name: str = "stylegan2") -> None:
+    def __init__(self, config: Any, num_ws: int) -> None:
         super().__init__()
-        self.config, self.name = config, name
-        self.resolution, self.z_dim = config.resolution, config.z_dim
+        self.z_dim, self.num_ws = config.z_dim, num_ws
         self.mapping_network = MappingNetwork(config)
-        self.synthesis_network = Synthesis(config)
-        self.num_ws = self.synthesis_network.num_ws
 
     def mapping(
         self,
@@ -118,6 +113,18 @@ class StyleGAN2(WithEncoder):
         """Codes of the mean style, one face."""
         return {"ws": self.mapping_network.w_avg.expand(1, self.num_ws, -1)}
 
+
+class StyleGAN2(Mapped):
+    """StyleGAN2, from NVIDIA's or rosinality's checkpoints (`semedit weights import`)."""
+
+    traits: frozenset[str] = frozenset({"ws", "noise", "coarse"})
+
+    def __init__(self, config: StyleGAN2Config, name: str = "stylegan2") -> None:
+        super().__init__(config, 2 * len(config.levels))
+        self.config, self.name = config, name
+        self.resolution = config.resolution
+        self.synthesis_network = Synthesis(config)
+
     def noises(self) -> dict[str, Tensor]:
         """The noise maps that "const" uses, by layer, coarse to fine: [1,1,r,r]."""
         return noise_maps(self.synthesis_network)
@@ -144,11 +151,14 @@ class StyleGAN2(WithEncoder):
 
 
 class MappingNetwork(nn.Module):
-    """z [N,z_dim] and label [N,c_dim] -> w [N,w_dim]."""
+    """z [N,z_dim] and label [N,c_dim] -> w [N,w_dim].
+
+    Args: config: of any generator that has z_dim, w_dim, c_dim and mapping_layers.
+    """
 
     w_avg: Tensor
 
-    def __init__(self, config: StyleGAN2Config) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.c_dim, self.layers = config.c_dim, config.mapping_layers
         first = config.z_dim

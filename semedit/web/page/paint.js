@@ -6,11 +6,11 @@
 import { LabelMap, png, same } from "./map.js";
 
 const $ = (id) => document.getElementById(id);
-const UNDOS = 200, ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
+const UNDOS = 200, MANY = 12, ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
 
 let offers, face, index, start, map;
 let chain = [], past = [], future = [];
-let tool = "brush", label = 11, zoom = 0, stroke = null, cursor = [0, 0];
+let tool = "brush", label = 11, zoom = 0, stroke = null, cursor = null;
 let running = null, shown = null, inverted = null, commands = [], saving = false;
 
 // Asking ------------------------------------------------------------------------------------------
@@ -88,14 +88,14 @@ async function open(i) {
   $("invert-first").hidden = found.inverted;
   $("start").disabled = !found.inverted;
   $("saved").hidden = true;
-  $("result").removeAttribute("src");
+  for (const id of ["result", "beside"]) $(id).removeAttribute("src");
   document.title = `${found.name} - semedit paint`;
   if (found.inverted) await begin(found.newest);
   else {
     [chain, past, future, start, inverted] = [[], [], [], null, null];
     showMap();
     refresh();
-    say(`${found.name}: not inverted yet`);
+    say(`${found.name}: invert this face first`);
   }
 }
 
@@ -104,6 +104,7 @@ async function begin(from) {
   [chain, past, future, start, shown] = [[], [], [], from, null];
   inverted = null;
   map.show(new Uint8Array(face.size ** 2));
+  $("map").hidden = true; // until its labels are there
   await edit();
   refresh();
 }
@@ -170,7 +171,7 @@ function step(from, to) {
 /** Ask for the picture of the chain; a newer question takes the place of an older one. */
 async function edit(began = performance.now()) {
   if (start === null) return;
-  const asked = chain, saying = asked.length ? "Editing …" : "Ready";
+  const asked = chain, saying = asked.length ? "Editing …" : "Loading the face …";
   const found = await work(async (signal) => {
     for (const one of asked) await upload(one);
     const [yaw_deg, pitch_deg] = [+$("yaw").value, +$("pitch").value];
@@ -208,14 +209,14 @@ async function picture() {
   const before = $("before").getAttribute("aria-pressed") === "true";
   const url = before ? inverted?.picture : shown;
   if (!url) return;
-  $("result").src = url;
+  $("result").src = $("beside").src = url;
   await $("result").decode().catch(() => {});
 }
 
 function showMap() {
   const labels = labelsNow();
-  $("map").hidden = start === null; // the photograph alone
   if (labels) map.show(labels, baseNow());
+  if (labels || start === null) $("map").hidden = !labels; // the photograph alone
 }
 
 /** Take what was painted as the last edit. */
@@ -258,7 +259,8 @@ async function save() {
   saving = false;
   if (found) {
     commands = found.commands;
-    $("saved").textContent = `Saved ${found.files.join(", ")}`;
+    const pictures = found.files.filter((path) => path.endsWith(".png") && !path.endsWith(".labels.png"));
+    $("saved").textContent = `Saved ${pictures.join(", ")}`;
     $("saved").hidden = false;
     say(`Saved as ${found.steps.at(-1)}`);
     const name = found.steps.at(-1).slice(face.name.length + 1);
@@ -298,7 +300,8 @@ function refresh() {
   $("redo").disabled = saving || !future.length;
   $("save").disabled = !ready || !chain.length;
   $("finish").disabled = !ready || !offers.finishes || last()?.step.kind !== "mask" || last().step.finish;
-  for (const id of ["give", "take", "texture"]) $(id).disabled = !ready;
+  for (const id of ["before", "give", "take", "texture"]) $(id).disabled = !ready;
+  for (const id of ["yaw", "pitch"]) $(id).disabled = start === null;
   $("transfer").disabled = !ready || !$("donor").value || !offers.transfers;
   $("seed-label").hidden = Boolean($("donor").value);
   $("chain").replaceChildren(...chain.map((one) => {
@@ -329,7 +332,9 @@ function choose(name) {
 
 function chooseLabel(i) {
   label = i;
-  $("labels").querySelectorAll("input")[i].checked = true;
+  const input = $("labels").querySelectorAll("input")[i], list = $("labels");
+  input.checked = true;
+  list.scrollLeft = input.parentElement.offsetLeft - list.clientWidth / 2; // where it is one line
 }
 
 function zoomTo(level) {
@@ -421,13 +426,18 @@ function painting() {
   canvas.addEventListener("pointerup", end);
   canvas.addEventListener("pointercancel", end);
   canvas.addEventListener("pointerleave", () => { if (!stroke) { cursor = null; ring(); } });
+  const middle = () => [map.size / 2, map.size / 2];
+  canvas.addEventListener("focus", () => {
+    if (canvas.matches(":focus-visible")) cursor ??= middle();
+    ring();
+  });
   canvas.addEventListener("keydown", (event) => {
     const by = event.shiftKey ? 10 : 2;
     const moves = { ArrowLeft: [-by, 0], ArrowRight: [by, 0], ArrowUp: [0, -by], ArrowDown: [0, by] };
     if (moves[event.key]) {
-      cursor = (cursor ?? [map.size / 2, map.size / 2]).map((v, i) => Math.min(map.size - 1, Math.max(0, v + moves[event.key][i])));
+      cursor = (cursor ?? middle()).map((v, i) => Math.min(map.size - 1, Math.max(0, v + moves[event.key][i])));
     } else if ((event.key === "Enter" || event.key === " ") && able()) {
-      cursor ??= [map.size / 2, map.size / 2];
+      cursor ??= middle();
       dab(...cursor);
       if (tool !== "pick") drawn();
     } else return;
@@ -450,7 +460,7 @@ function keys() {
   };
   const controlled = { z: undo, y: redo, s: save };
   addEventListener("keydown", (event) => {
-    if (event.target.matches("input[type=number], select") || event.altKey) return;
+    if (event.target.matches("input[type=number], input[type=search], select") || event.altKey) return;
     const control = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();
     const action = control ? (key === "z" && event.shiftKey ? redo : controlled[key]) : plainKeys[key];
     if (!action) return;
@@ -515,7 +525,7 @@ function sliders(names) {
   $("sliders").append(...names.map((name) => {
     const made = document.createElement("label"), said = document.createElement("span"); // an <output> would take the label
     const input = Object.assign(document.createElement("input"), { type: "range", name, min: -3, max: 3, step: 0.5, value: 0 });
-    said.textContent = "0.0";
+    [said.textContent, said.ariaHidden] = ["0.0", "true"]; // the slider tells its value itself
     let fresh = true;
     input.oninput = () => {
       said.textContent = (+input.value).toFixed(1);
@@ -532,13 +542,14 @@ function sliders(names) {
 function labels() {
   $("labels").append(...offers.labels.map(({ name, colour }, i) => {
     const made = document.createElement("label"), swatch = document.createElement("span");
-    const input = Object.assign(document.createElement("input"), { type: "radio", name: "label", value: i, checked: i === label });
+    const input = Object.assign(document.createElement("input"), { type: "radio", name: "label", value: i });
     input.onchange = () => { label = i; if (tool !== "fill") choose("brush"); };
     swatch.className = "swatch";
     swatch.style.background = `rgb(${colour.join(" ")})`;
     made.append(input, swatch, name);
     return made;
   }));
+  chooseLabel(label);
 }
 
 async function main() {
@@ -556,6 +567,11 @@ async function main() {
     item.append(made);
     return item;
   }));
+  $("find").hidden = offers.faces.length <= MANY;
+  $("find").oninput = () => {
+    const text = $("find").value.toLowerCase();
+    [...$("faces").children].forEach((item, i) => { item.hidden = !offers.faces[i].toLowerCase().includes(text); });
+  };
   $("attribute").append(...offers.attributes.map((name) => option(name, plain(name))));
   $("attribute").value = "smiling";
   $("region").append(...offers.regions.map((name) => option(name, name)));
