@@ -116,6 +116,8 @@ def test_a_plan_of_what_is_not_there_is_an_error(here):
     assert summary["command"] == "run" and summary["interrupted"]
     shutil.copyfile(examples()[0], here / "raw" / "head.png")
     semedit("align", "raw")
+    write(recipe, 'inputs = ["raw"]\n[[step]]\ncommand = "pose"\n')
+    assert "line 1: inputs have no effect" in semedit("run", recipe, "--dry-run")
     for name, code in (("head", 0), ("nobody", 4)):
         steps = f'[[step]]\ncommand = "pose"\n[[step]]\ncommand = "parse"\nnames = ["{name}"]\n'
         told = semedit("run", write(recipe, steps), "--dry-run", code=code)
