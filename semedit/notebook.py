@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from semedit.faces import Face
 from semedit.faces.pipeline import FacePipeline
 from semedit.generators import Generator
 from semedit.inverters import INVERTERS
-from semedit.latents import Latent, picture
+from semedit.latents import Latent, picture, tone_of
 from semedit.media.masks import fit_labels
 from semedit.media.photographs import read_photo
 from semedit.media.pixels import resize, to_tensor, to_uint8
@@ -97,7 +97,9 @@ def invert(generator: Generator, faces: Faces, method: str | None = None, **opti
     """
     default = "hybrid" if "encode" in generator.traits else "optimize"
     kind = pick_method(INVERTERS, method or default, "inverter")
-    return kind(**options)(generator, *faces.at(generator.resolution))
+    images, labels, c = faces.at(generator.resolution)
+    found: Latent = kind(**options)(generator, images, labels, c)
+    return replace(found, tone=tone_of(images))
 
 
 def edit(

@@ -67,7 +67,7 @@ COMMANDS = {
     "interpolate": "interpolate a b --frames 2",
     "turntable": "turntable a --frames 2",
     "turntable --seg": "turntable a --frames 2 --seg",
-    "mesh": "mesh a --resolution 16",
+    "mesh": "mesh a --resolution 16 --level 0.01",
 }
 
 
@@ -143,16 +143,18 @@ def row(folder: Path, kind: str) -> list[str]:
     for name, shade in (("a", 200), ("b", 120)):
         write_face(work, name, shade)
     drawn = torch.full((64, 64), REGIONS["skin"][0])
-    drawn[:30] = REGIONS["hair"][0]
+    drawn[:44] = REGIONS["hair"][0]
     write_labels(folder / "map.png", drawn)
     directions = folder / f"directions-{kind}.safetensors"
     fitted = ["directions", "pca", "--components", "2", "-n", "32", "-w", str(file)]
     assert said([*fitted, "--out", str(directions)]) == "works"
     places = {"MAP": folder / "map.png", "DIRECTIONS": directions, "REGIONS": ",".join(REGIONS)}
     found = []
-    for text in COMMANDS.values():
-        for name, value in places.items():
-            text = text.replace(name, str(value))
+    for name, text in COMMANDS.items():
+        if name == "edit --transfer-from" and "regions" in GENERATORS[kind].traits:
+            text = text.replace(FEW, "")  # codes are exchanged, nothing descends
+        for word, value in places.items():
+            text = text.replace(word, str(value))
         found.append(said([*text.split(), "-w", str(file), "--work", str(work), "--json"]))
     return found
 

@@ -360,8 +360,8 @@ def test_a_move_is_strength_by_deviation(monkeypatch: pytest.MonkeyPatch) -> Non
     none = Direction("young", 1.0, layers="0-1")(generator, latent)
     assert close(none.codes["ws"], latent.codes["ws"] + 3 * found.units["young"]["ws"])
     assert (Direction().name, Direction().strength, Direction().release) == ("smiling", 2.0, 1.0)
-    for wrong in ("2", "1-0", "x", "-1"):
-        with pytest.raises(OptionError):
+    for wrong, told in (("2", "0 to 1"), ("1-0", "0 to 1"), ("x", "like 0-5,8"), ("-1", "like")):
+        with pytest.raises(OptionError, match=told):
             Direction("young", layers=wrong)(generator, latent)
 
 
@@ -392,6 +392,40 @@ def test_a_move_takes_tuning_back_where_it_shows(monkeypatch: pytest.MonkeyPatch
     Direction("young", 1.0, release=0.0)(generator, latent)
     Direction("young", 1.0)(generator, faces(generator, tuned={"gain": torch.zeros(2, 3, 1, 1)}))
     assert len(asked) == 2 and still.composite is box
+
+
+def test_moves_of_regions_and_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fitted to the region counts before the region's part of the whole one."""
+    generator = Painter()
+    generator.traits |= {"regions"}
+    generator.regions = ("skin", "hair", "nose")
+    generator.covering = lambda names: tuple(names)  # type: ignore[method-assign]
+    units = {name: {"ws": numbers(3, 4, 5, seed=i)} for i, name in enumerate(("a", "b", "a@hair"))}
+    found = Directions(units, "painter", "", {name: {"deviation": 2.0} for name in units})
+    monkeypatch.setattr(direction, "directions_for", lambda _: found)
+    face = Latent({"ws": numbers(2, 3, 4, 5, seed=9)}, torch.zeros(2, 25), "painter", "", "x")
+
+    def move(name: str, region: str, **options: Any) -> Tensor:
+        after = Direction(name, 1.5, region, **options)(generator, face)
+        return (after.codes["ws"] - face.codes["ws"]) / 3
+
+    assert close(move("a", "hair"), units["a@hair"]["ws"].expand(2, -1, -1, -1))
+    part = move("b", "hair, nose", layers="1-2")
+    expected = torch.zeros(2, 3, 4, 5)
+    expected[:, 1:, 1:3] = units["b"]["ws"][1:, 1:3]
+    assert close(part, expected)
+    asked: list[Any] = []
+
+    def read(source: Any) -> Directions:
+        asked.append(source)
+        return found
+
+    monkeypatch.setattr(direction, "read_directions", read)
+    monkeypatch.setattr(direction, "require_made_for", lambda *given: asked.append(given))
+    for source, given in (("x.safetensors", Path("x.safetensors")), ("x", "x")):
+        asked.clear()
+        move("a", "", directions=source)
+        assert asked == [given, (found, generator, Path(source))]
 
 
 def test_layers_of_codes_with_regions() -> None:
@@ -505,7 +539,7 @@ def test_what_a_published_file_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     path = path.with_suffix(".npz")
     assert read()[0][1] is arrays["w"]
     arrays["w"] = torch.ones(4, dtype=torch.int64)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"file.npz: w holds int64"):
         read()
     for wrong in (torch.zeros(304), torch.full((304,), torch.nan), torch.ones(4)):
         with pytest.raises((InputError, LatentError)):

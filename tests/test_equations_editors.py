@@ -334,6 +334,21 @@ def test_a_drawing_term_by_term(monkeypatch: pytest.MonkeyPatch, encoder: bool) 
     assert len(after.meta["loss"]) == 2 and not after.codes["ws"].requires_grad
 
 
+def test_a_drawings_texture_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def descend(leaves: Any, loss: Any, *given: Any, **options: Any) -> Any:
+        for leaf in leaves:
+            leaf.data += 1
+        return SimpleNamespace(losses=loss().detach(), diverged=torch.zeros(1, dtype=torch.bool))
+
+    generator, labels = Drawn().requires_grad_(False), drawn_maps()[:1]
+    before = Drawing(steps=0, yaw_deg=0.0)(generator, labels).codes["ws"]
+    monkeypatch.setattr(drawing, "descend", descend)
+    after = Drawing(yaw_deg=0.0)(generator, labels).codes["ws"]
+    scale = spread(generator, torch.zeros(1, 25))["ws"]
+    assert torch.equal(after[:, 1], before[:, 1])
+    assert close(after[:, 0], before[:, 0] + scale[:, 0])
+
+
 def test_a_drawings_encoder_sees_labels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     generator, labels = Drawn().requires_grad_(False), drawn_maps()[1:]
     seen: list[tuple[Tensor, ...]] = []

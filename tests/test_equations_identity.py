@@ -64,26 +64,22 @@ def task(data: Path, monkeypatch: pytest.MonkeyPatch) -> IdentityTask:
     return IdentityTrainer(pictures=3).start(data)
 
 
-def test_the_loss_is_a_cross_entropy_that_asks_a_head_to_lead_by_the_margin() -> None:
+def test_the_loss_asks_each_picture_for_the_others_of_its_head() -> None:
     torch.manual_seed(0)
-    cosines, truth = torch.rand(4, 5) * 2 - 1, torch.tensor([0, 3, 3, 4])
-    total = 0.0
-    for row, y in zip(cosines.double(), truth.tolist(), strict=True):
-        scores = 7.0 * row
-        scores[y] = 7.0 * (row[y] - 0.3)
-        total -= float(scores[y] - scores.exp().sum().log())
-    found = identity.margin_loss(cosines, truth, 7.0, 0.3)
-    assert float(found) == pytest.approx(total / 4, rel=1e-5)
-
-
-def test_prototypes_are_unit_vectors(task: IdentityTask) -> None:
-    embeddings = F.normalize(torch.randn(3, 6))
-    found = task.prototypes(embeddings)
-    for i in range(3):
-        for k in range(4):
-            w = task.prototypes.weight[k]
-            cosine = float((embeddings[i] * w.detach()).sum() / w.detach().norm())
-            assert float(found[i, k]) == pytest.approx(cosine, rel=1e-4)
+    embedded, owners = F.normalize(torch.randn(6, 5)), torch.tensor([0, 0, 1, 1, 1, 2])
+    rows = []
+    for i in range(5):  # the last has no other picture
+        others = [k for k in range(6) if k != i]
+        total = sum(np.exp(7.0 * float(embedded[i] @ embedded[k])) for k in others)
+        same = [k for k in others if owners[k] == owners[i]]
+        rows.append(np.mean([-(7.0 * float(embedded[i] @ embedded[k]) - np.log(total))
+                             for k in same]))  # fmt: skip
+    found = identity.contrast_loss(embedded, owners, 7.0)
+    assert float(found) == pytest.approx(np.mean(rows), rel=1e-4)
+    leaf = embedded.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(identity.contrast_loss(leaf, owners, 7.0), leaf)
+    nearer = F.normalize(embedded - 0.05 * slope)
+    assert float(nearer[0] @ nearer[1]) > float(embedded[0] @ embedded[1])
 
 
 def test_edits_of_the_shape_are_another_person_and_so_not_shown(task: IdentityTask) -> None:
@@ -93,7 +89,7 @@ def test_edits_of_the_shape_are_another_person_and_so_not_shown(task: IdentityTa
     assert len({tuple(p[20, 20]) for p in pixels}) == 1 and labels.shape == (3, 32, 32)
 
 
-def test_a_step_shows_pictures_of_the_batchs_heads_and_asks_for_these(
+def test_a_step_shows_unlike_pictures_of_the_batchs_heads_and_asks_for_these(
     task: IdentityTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[np.ndarray] = []
@@ -104,29 +100,30 @@ def test_a_step_shows_pictures_of_the_batchs_heads_and_asks_for_these(
         lambda pixels, labels: (shown.append(pixels), torch.rand(len(pixels), 3, 32, 32))[1],
     )
 
-    def loss(cosines: Tensor, truth: Tensor, scale: float, margin: float) -> Tensor:
-        asked.append((cosines, truth, scale, margin))
-        return cosines.sum()
+    def loss(embedded: Tensor, owners: Tensor, scale: float) -> Tensor:
+        asked.append((embedded, owners, scale))
+        return embedded.sum()
 
-    monkeypatch.setattr(identity, "margin_loss", loss)
-    places = task.batch(torch.tensor([19, 2]))  # behind the held-out head comes number 20
-    task.step(places, 0.25)
-    (pixels,), ((cosines, truth, scale, margin),) = shown, asked
-    assert pixels.shape[0] == 6 and cosines.shape == (6, HEADS - 1)
-    assert truth.tolist() == [19, 19, 19, 2, 2, 2]
-    assert (scale, margin) == (task.options.scale, task.options.margin / 2)  # half of the ramp
+    monkeypatch.setattr(identity, "contrast_loss", loss)
+    heads = task.batch(torch.tensor([19, 2]))  # behind the held-out head comes number 20
+    assert heads.tolist() == [20, 2]
+    task.step(heads, 0.25)
+    (pixels,), ((embedded, owners, scale),) = shown, asked
+    assert pixels.shape[0] == 6 and embedded.shape == (6, 6)
+    assert owners.tolist() == [20, 20, 20, 2, 2, 2] and scale == task.options.scale
     colours = [task.pictures(head, task.places(head))[0][0, 20, 20] for head in (20, 2)]
     for i, picture in enumerate(pixels):
         assert np.array_equal(picture[20, 20], colours[i // 3])
+    for head in (pixels[:3], pixels[3:]):
+        assert len({int(np.flatnonzero((p == 255).all((1, 2)))[0]) for p in head}) == 3
 
 
-def test_both_the_network_and_the_prototypes_learn(task: IdentityTask) -> None:
-    before = [p.detach().clone() for m in task.modules.values() for p in m.parameters()]
+def test_the_network_learns(task: IdentityTask) -> None:
+    before = [p.detach().clone() for p in task.network.parameters()]
     told = task.step(task.batch(torch.arange(4)), 0.1)
-    after = [p for m in task.modules.values() for p in m.parameters()]
-    moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert all(moved) and told.keys() == {"identity", "right"}
-    assert task.averaged == ("network",)
+    moved = [not torch.equal(a, b)
+             for a, b in zip(before, task.network.parameters(), strict=True)]  # fmt: skip
+    assert all(moved) and told.keys() == {"identity", "same", "others", "auc"}
 
 
 def test_verification_counts_pairs() -> None:

@@ -101,7 +101,13 @@ def test_each_face_is_drawn_with_its_own() -> None:
     assert isinstance(latents.tuned_generator(generator, planes), TunedGenerator)
     with pytest.raises(LatentError):
         latents.tuned_generator(generator, face)
-    one = latents.tuned_generator(generator, face[1])
+
+    class Strict(Painter):
+        def render(self, planes: dict[str, Tensor], c: Tensor) -> Output:
+            assert self.gain.shape == (3, 1, 1)  # as its own is
+            return super().render(planes, c)
+
+    one = latents.tuned_generator(Strict().requires_grad_(False), face[1])
     assert close(one.synthesis(face[1].codes, face[1].c).image, drawn.image[1:])
     for name in ("ws", "c"):
         wrong = {"ws": face.codes["ws"].double()} if name == "ws" else face.codes

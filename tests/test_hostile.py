@@ -50,14 +50,18 @@ from semedit.batch.workspace import RECEIPT, Workspace, _held
 from semedit.cli import common
 from semedit.cli.app import app
 from semedit.cli.report import data
+from semedit.directions.directions import read_directions
 from semedit.errors import (
     InputError,
+    LatentError,
     LockedError,
     NothingMatchedError,
     OptionError,
     PlaceError,
+    WeightsError,
     WorkspaceError,
 )
+from semedit.generators import load_generator
 from semedit.heads.dataset import Job, write_dataset
 from semedit.media import decoding, reading, valid_json
 from semedit.media.files import alone_in, is_temporary, write_bytes
@@ -1495,15 +1499,77 @@ def test_mutated_settings(folder, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(PLACES))
 def test_settings_and_recipes_that_are_no_files(folder, monkeypatch, name):
-    """Where a file is no regular one, there are no settings."""
-    if name == "loop":
-        return
+    """Where a file is no regular one, that is said; it does not pass for no settings."""
     monkeypatch.chdir(folder)
     put(folder / "semedit.toml", PLACES[name])
-    semedit_c(folder / "work", *TURN, "--dry-run", codes=(0, 1, 2))
+    if name in ("pipe", "endless", "loop", "dangling"):
+        told = semedit_d(*TURN, "--dry-run", "--work", folder / "work", codes=(2,))
+        assert "error: semedit.toml is no regular file" in told
+    else:
+        semedit_c(folder / "work", *TURN, "--dry-run", codes=(0, 1, 2))
     (folder / "semedit.toml").rename(folder / "recipe.toml")
     semedit_c(folder / "work", "run", "recipe.toml", codes=(1, 2))
     (folder / "recipe.toml").unlink()
+
+
+def hollow(path, kind, **metadata):
+    """A weight file that says odd things of itself."""
+    save_file({"smiling/ws": torch.ones(1, 4)}, str(path), {"kind": kind, **metadata})
+    return path
+
+
+CONFIGURATIONS = {
+    "none": {},
+    "text": {"config": "plain"},
+    "list": {"config": "[1, 2]"},
+    "brackets": {"config": "[" * 100_000},
+    "unknown": {"config": '{"colour": "red"}'},
+    "texts": {"config": '{"resolution": "large"}'},
+    "negative": {"config": '{"resolution": -4}'},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("kind", ["triplane", "stylegan2", "l2sae"])
+def test_weights_that_describe_themselves_oddly(folder, kind, name):
+    path = hollow(folder / "odd.safetensors", kind, **CONFIGURATIONS[name])
+    told = semedit_d("invert", "-w", path, "--work", folder / "work", codes=(1, 2, 3))
+    assert "Traceback" not in told
+    with pytest.raises(WeightsError):
+        load_generator(str(path))
+    path.unlink()
+
+
+@pytest.mark.parametrize("encoder", ["../../etc/passwd", "a/b", "", "\0", "x" * 5000])
+def test_weights_that_name_an_odd_encoder(tmp_path, encoder):
+    path = hollow(tmp_path / "odd.safetensors", "triplane", encoder=encoder)
+    with pytest.raises(WeightsError):
+        load_generator(str(path))
+
+
+GOOD = {"config": '{"generator": "tiny", "fingerprint": "00"}', "figures": "{}"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"config": "{}"}, {"config": "[]"}, {"config": "[" * 100_000}, {"figures": "3"},
+     {"config": '{"generator": 3, "fingerprint": "00"}'}, {"config": "nothing"}],
+)  # fmt: skip
+def test_directions_that_are_damaged(tmp_path, changed):
+    path = hollow(tmp_path / "odd.safetensors", "directions", **{**GOOD, **changed})
+    with pytest.raises(LatentError, match="holds damaged directions"):
+        read_directions(path)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_directions_that_lead_nowhere(tmp_path, value):
+    path = tmp_path / "odd.safetensors"
+    save_file({"smiling/ws": torch.full((1, 4), value)}, str(path), {"kind": "directions", **GOOD})
+    with pytest.raises(LatentError, match="zero or not finite"):
+        read_directions(path)
+    save_file({"smiling": torch.ones(4)}, str(path), {"kind": "directions", **GOOD})
+    with pytest.raises(LatentError, match="holds damaged directions"):
+        read_directions(path)
 
 
 @given(st.recursive(JUNK, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))

@@ -31,6 +31,24 @@ def save(path, image, **options):
 # Photographs -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_mark_is_whole_and_one_without_more_is_not(tmp_path, progressive):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).save(path, quality=80, progressive=progressive)
+    data, whole = path.read_bytes(), read_photo(path)
+    for cut in (1, 2):
+        path.write_bytes(data[:-cut])
+        photo = read_photo(path)
+        assert np.array_equal(photo.pixels, whole.pixels)
+        assert len(photo.warnings) == 1 and "the picture is whole" in photo.warnings[0]
+        assert photo.sha256 != whole.sha256
+    for cut in (*range(3, 30), len(data) // 2, len(data) - 200):
+        path.write_bytes(data[:-cut])
+        with pytest.raises(InputError, match="damaged picture"):
+            read_photo(path)
+
+
 def test_png_is_read_exactly(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(COLOURS))
     photo = read_photo(path)

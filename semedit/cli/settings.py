@@ -38,9 +38,16 @@ USAGE: Any = typer.BadParameter.__mro__[1]  # the parser's error for all that is
 
 
 def settings_files() -> list[Path]:
-    """The settings files that are there, the weaker one first."""
-    # isfile: what cannot be looked at, say another user's home, holds no settings
-    return [path for path in (_own(), FILE) if os.path.isfile(path)]  # noqa: PTH113
+    """The settings files that are there, the weaker one first.
+
+    Raises: OptionError: one is a folder, a pipe or a link to nothing.
+    """
+    # What cannot be looked at, say another user's home, holds no settings.
+    there = [path for path in (_own(), FILE) if os.path.lexists(path)]
+    for path in there:
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise OptionError(f"{path} is no regular file", "remove it, or write settings into it")
+    return there
 
 
 def _own() -> Path:
@@ -53,7 +60,8 @@ def defaults(group: Any) -> dict[str, Any]:
     """What the files say, as the `default_map` of a group of commands.
 
     Raises:
-        OptionError: not TOML, no command has such an option, or the folder's file may not set it.
+        OptionError: no file, not TOML, no command has such an option, or the folder's file may not
+            set it.
     """
     found: dict[str, Any] = {}
     for path in settings_files():

@@ -138,7 +138,7 @@ def report(
 
     The page contains its pictures, so it can be sent to others, sorted and filtered in the browser,
     and printed. More than --per-page faces make several pages, report-2.html and so on (10,000
-    faces: 100 pages of some 8 MB), which --sort orders as a whole. Needs the extra semedit[web].
+    faces: 100 pages of some 5 MB), which --sort orders as a whole. Needs the extra semedit[web].
     """
     from semedit.batch.holdings import holdings
     from semedit.batch.workspace import Workspace

@@ -12,11 +12,9 @@ Departs: added to the picture instead of to features; a plain flow; sees label m
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -128,7 +126,6 @@ def load(device: str = "cpu") -> DetailNet:
     Raises: WeightsError: the file is missing, or its tensors are not those of the network.
     """
     tensors, metadata = weights.load(NAME)
-    config: dict[str, Any] = json.loads(metadata["config"])
-    network = DetailNet(config["size"], tuple(config["widths"]), config["meaning"])
+    network = weights.built(lambda config: DetailNet(**config), metadata, NAME)
     weights.fill(network, tensors, NAME)
     return network.eval().requires_grad_(False).to(device)

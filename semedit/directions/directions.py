@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -74,14 +76,31 @@ def read_directions(source: str | Path) -> Directions:
         raise LatentError(f"{path.name} holds no directions: {error}") from None
     if metadata.get("kind") != "directions":
         raise LatentError(f"{path.name} holds no directions")
+    try:
+        found = _named(tensors, json.loads(metadata["config"]), json.loads(metadata["figures"]))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error).split("\n")[0]
+        raise LatentError(f"{path.name} holds damaged directions: {reason}") from error
+    return found
+
+
+def _named(tensors: Mapping[str, Tensor], config: Any, figures: Any) -> Directions:
+    """Directions of what their file holds.
+
+    Raises: ValueError, LookupError, TypeError, AttributeError: it is damaged.
+    """
     units: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, code = key.split("/", 1)
         units.setdefault(name, {})[code] = value
-    config = json.loads(metadata["config"])
-    figures = json.loads(metadata["figures"])
+    for name, unit in units.items():
+        size = sum(float(v.double().square().sum()) for v in unit.values())
+        if not 0 < size < math.inf:
+            raise ValueError(f"{name!r} is zero or not finite")
+    if not all(isinstance(config[key], str) for key in ("generator", "fingerprint")):
+        raise ValueError("their generator has no name")
     units = {name: normal(unit) for name, unit in units.items()}
-    return Directions(units, config["generator"], config["fingerprint"], figures)
+    return Directions(units, config["generator"], config["fingerprint"], dict(figures))
 
 
 def regional(name: str, region: str) -> str:

@@ -6,7 +6,6 @@ attributes FILE`), editors ask it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import torch
@@ -156,7 +155,7 @@ class Branched:
         tensors, metadata = weights.load(WEIGHTS)
         if metadata.get("kind") != WEIGHTS:
             raise WeightsError(f"{WEIGHTS} are no attribute classifier's weights")
-        network = BranchedNet(**json.loads(metadata["config"]))
+        network = weights.built(lambda config: BranchedNet(**config), metadata, WEIGHTS)
         weights.fill(network, tensors, WEIGHTS)
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)

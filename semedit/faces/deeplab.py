@@ -3,7 +3,6 @@ deeplab`; its weights are the user's `deeplab` (`semedit weights add deeplab FIL
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -63,7 +62,7 @@ class DeepLabSegmenter:
         tensors, metadata = weights.load(WEIGHTS)
         if metadata.get("kind") != WEIGHTS:
             raise WeightsError(f"{WEIGHTS} are not those of a DeepLab for face components")
-        network = DeepLab(**json.loads(metadata["config"]))
+        network = weights.built(lambda config: DeepLab(**config), metadata, WEIGHTS)
         weights.fill(network, tensors, WEIGHTS)
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)

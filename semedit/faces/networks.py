@@ -12,7 +12,6 @@ plain convolutions with batch normalisation, which both train and run fastest on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -303,7 +302,7 @@ def load(name: str, device: str = "cpu") -> Any:
     Raises: WeightsError: the file is missing, or its tensors are not those of the network.
     """
     tensors, metadata = weights.load(name)
-    network = build(name, json.loads(metadata["config"]))
+    network = weights.built(lambda config: build(name, config), metadata, name)
     weights.fill(network, tensors, name)
     return network.eval().requires_grad_(False).to(device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -65,7 +64,10 @@ def files_of(name: str) -> list[Path]:
     """
     path = weights.resolve(name)
     named = weights.metadata(path).get("encoder", f"{path.stem}-encoder")
-    encoder = path.with_name(named + ".safetensors")
+    try:
+        encoder = path.with_name(named + ".safetensors")
+    except ValueError as error:
+        raise WeightsError(f"{name} names an encoder that cannot be: {named[:60]!r}") from error
     return [path, encoder] if encoder.is_file() else [path]
 
 
@@ -94,7 +96,9 @@ def load_generator(name: str, device: str | torch.device = "cpu") -> Generator:
     kind = metadata.get("kind", "")
     if kind not in GENERATORS:
         raise WeightsError(f"{name} is no generator", hint=f"its kind is {kind or 'not given'}")
-    generator = build_generator(kind, json.loads(metadata["config"]), path.stem)
+    generator = weights.built(
+        lambda config: build_generator(kind, config, path.stem), metadata, name
+    )
     weights.fill(generator, tensors, name)
     for encoder in encoders:
         generator.attach(partial(load_encoder, str(encoder), device))

@@ -15,6 +15,7 @@ from semedit.latents.latent import (
     PARTS,
     PLANES,
     STORED,
+    TONE,
     TUNED,
     Codes,
     Composite,
@@ -26,6 +27,7 @@ from semedit.latents.latent import (
     shapes_of,
     stack,
 )
+from semedit.latents.tone import Tone, tone_of
 from semedit.latents.tuned import TunedGenerator, join_outputs, picture, synthesize, tuned_generator
 
 __all__ = [
@@ -42,7 +44,9 @@ __all__ = [
     "PARTS",
     "PLANES",
     "STORED",
+    "TONE",
     "TUNED",
+    "Tone",
     "TunedGenerator",
     "check",
     "fingerprint",
@@ -53,5 +57,6 @@ __all__ = [
     "shapes_of",
     "stack",
     "synthesize",
+    "tone_of",
     "tuned_generator",
 ]

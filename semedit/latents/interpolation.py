@@ -12,6 +12,7 @@ from semedit import cameras
 from semedit.errors import TraitError
 from semedit.generators.contract import Generator
 from semedit.latents.latent import PLANES, Codes, Latent, require_same, stack
+from semedit.latents.tone import Tone
 
 Part = Literal["all", "shape", "texture"]
 MASK = ("style", "where")  # the codes of a style mask
@@ -51,9 +52,15 @@ def between(
         c=c if part == "all" else first.c,
         tuned=tuned or None,
         composite=None,
+        tone=_tone(both, share if part != "shape" else 0.0),
         method="between",
         meta={"share": share, "part": part},
     )
+
+
+def _tone(both: Latent, share: float) -> Tone | None:
+    """Of two faces, one behind the other."""
+    return None if both.tone is None else both.tone.between(share)
 
 
 def _mask(first: Codes, second: Codes, share: float) -> Codes:

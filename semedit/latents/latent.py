@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from semedit import cameras, weights
 from semedit.errors import InputError, LatentError
 from semedit.generators.contract import Generator
+from semedit.latents.tone import MOST_NODES, Tone, join
 from semedit.media import reading, valid_json
 
-CODE, TUNED, COMPOSITE = "code.", "tuned.", "composite."
+CODE, TUNED, COMPOSITE, TONE = "code.", "tuned.", "composite.", "tone."
 
 
 # Held while a generator draws with a face's own weights in the place of its own: other threads,
@@ -43,10 +44,11 @@ MOST_LAYERS = 1000  # of optional codes: one for each edit of a chain
 LARGEST = 1e4  # of codes and differences; those of networks are far below
 
 
-PARTS = (CODE, TUNED, COMPOSITE)
+PARTS = (CODE, TUNED, COMPOSITE, TONE)
 
 
-STORED = {CODE: "F32", TUNED: "F16", COMPOSITE: "F16", "c": "F32"}  # by how their names begin
+# By how their names begin.
+STORED = {CODE: "F32", TUNED: "F16", COMPOSITE: "F16", TONE: "F32", "c": "F32"}
 
 
 PLANES, NOISE = "planes.", "noise."  # in `tuned`: what is added to planes and to noise maps
@@ -84,6 +86,7 @@ class Latent:
                  also "planes.NAME" and "noise.LAYER": what is added to these
     composite    the pixels kept around an edit, None when the picture is the generator's alone
     meta         what a reader may want to know: perceptual backbone, losses, options (JSON values)
+    tone         of photographs of one tone, grey or sepia; None where all have colours
     """
 
     codes: dict[str, Tensor]
@@ -94,6 +97,7 @@ class Latent:
     tuned: dict[str, Tensor] | None = None
     composite: Composite | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    tone: Tone | None = None
 
     def __len__(self) -> int:
         return len(self.c)
@@ -112,6 +116,7 @@ class Latent:
             c=self.c[rows],
             tuned=None if self.tuned is None else {k: v[rows] for k, v in self.tuned.items()},
             composite=None if box is None else Composite(box.image[rows], box.mask[rows]),
+            tone=None if self.tone is None else self.tone.of(rows),
             meta={
                 k: v[rows] if isinstance(v, list) and len(v) == n else v
                 for k, v in self.meta.items()
@@ -127,6 +132,7 @@ class Latent:
             c=self.c.to(device),
             tuned=None if self.tuned is None else {k: v.to(device) for k, v in self.tuned.items()},
             composite=None if box is None else Composite(box.image.to(device), box.mask.to(device)),
+            tone=None if self.tone is None else self.tone.to(device),
         )
 
     def save(self, path: str | Path) -> None:
@@ -140,6 +146,9 @@ class Latent:
             for name in ("image", "mask"):
                 value = getattr(self.composite, name).detach()
                 tensors[COMPOSITE + name] = value.half().cpu().contiguous()
+        if self.tone is not None:
+            tensors[TONE + "curve"] = self.tone.curve.detach().float().cpu().contiguous()
+            tensors[TONE + "share"] = self.tone.share.detach().float().cpu().contiguous()
         metadata = {
             "kind": "latent",
             "generator": self.generator,
@@ -173,7 +182,10 @@ def stack(latents: Sequence[Latent]) -> Latent:
     tuned = {k: torch.cat([differences(x, k) for x in latents]) for k in like}
     codes = _codes(latents)
     c = torch.cat([x.c for x in latents])
-    return replace(first, codes=codes, c=c, tuned=tuned or None, composite=_composites(latents))
+    tone = join([x.tone for x in latents], [len(x) for x in latents])
+    return replace(
+        first, codes=codes, c=c, tuned=tuned or None, composite=_composites(latents), tone=tone
+    )
 
 
 def _codes(latents: Sequence[Latent]) -> Codes:
@@ -276,12 +288,13 @@ def _assembled(label: str, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         meta = reading.parse(metadata.get("meta", "{}"), {str: reading.plain})
     except ValueError as error:
         raise LatentError(f"{label}: damaged meta: {error}") from error
-    box = _under(tensors, COMPOSITE)
+    box, tone = _under(tensors, COMPOSITE), _under(tensors, TONE)
     return Latent(
         codes=_under(tensors, CODE),
         c=tensors["c"],
         tuned=_under(tensors, TUNED) or None,
         composite=Composite(box["image"].float(), box["mask"].float()) if box else None,
+        tone=Tone(tone["curve"], tone["share"]) if tone else None,
         meta=meta,
         **names,
     )
@@ -305,6 +318,14 @@ def _check_stored(
         raise LatentError(f"{label} holds half a composite")
     if box and (box["image"][1:2], box["mask"][1:]) != ((3,), (1, *box["image"][2:])):
         raise LatentError(f"{label}: its composite is of two sizes")
+    tone = _under(shapes, TONE)
+    nodes = tone.get("curve", (0, 0))[1:2]
+    if tone and (tone != {"curve": (faces, *nodes, 3), "share": (faces,)} or not _few(nodes)):
+        raise LatentError(f"{label}: its tone is none")
+
+
+def _few(nodes: tuple[int, ...]) -> bool:
+    return len(nodes) == 1 and 2 <= nodes[0] <= MOST_NODES
 
 
 def _check_cameras(label: str, c: Tensor, needed: bool) -> None:

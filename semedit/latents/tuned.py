@@ -14,6 +14,7 @@ from semedit.errors import LatentError
 from semedit.generators import Output
 from semedit.generators.contract import Generator
 from semedit.latents.latent import NOISE, PLANES, Codes, Latent, _swapping, _under
+from semedit.latents.tone import Tone
 
 
 class _Call(nn.Module):
@@ -28,7 +29,8 @@ class _Call(nn.Module):
 
 
 class TunedGenerator:
-    """A generator + differences of its weights and planes; the original is left untouched.
+    """A generator + differences of its weights and planes, and the tone of its pictures; the
+    original is left untouched.
 
     Offers the generator's protocol (mapping, synthesis, planes, render and its attributes).
     Differences that require grad receive it: that is how pivotal tuning optimises them.
@@ -36,9 +38,13 @@ class TunedGenerator:
     Args: generator; differences: parameter -> difference of the parameter's own shape, and
           "planes.NAME" -> what is added to that entry of the planes, [N, ...] or one for all;
           "noise.LAYER" -> what is added to the generator's own map, unless a call names noise.
+          tone: of the faces, or of the one face, that are drawn.
     """
 
-    def __init__(self, generator: Generator, differences: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, generator: Generator, differences: Mapping[str, Tensor], tone: Tone | None = None
+    ) -> None:
+        self._tone = tone
         self._call = _Call(generator)
         self._generator = generator
         apart = (PLANES, NOISE)
@@ -67,7 +73,10 @@ class TunedGenerator:
             kwargs["noise"] = {k: own[k] + v.to(own[k]) for k, v in self._noise.items()}
         if self._added:
             return self.render(self.planes(codes), c, **kwargs)
-        return self._run("synthesis", codes, c, **kwargs)
+        return self._toned(self._run("synthesis", codes, c, **kwargs))
+
+    def _toned(self, output: Output) -> Output:
+        return output if self._tone is None else replace(output, image=self._tone(output.image))
 
     def planes(self, codes: Codes) -> Any:
         return self.add(self._run("planes", codes))
@@ -79,10 +88,14 @@ class TunedGenerator:
         return {**planes, **{k: planes[k] + v.to(planes[k]) for k, v in self._added.items()}}
 
     def render(self, *args: Any, **kwargs: Any) -> Output:
-        return self._run("render", *args, **kwargs)
+        return self._toned(self._run("render", *args, **kwargs))
 
     def field(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         return self._run("field", *args, **kwargs)
+
+    def toned(self, colours: Tensor) -> Tensor:
+        """Colours [M,3] in [-1,1] of the one face, in its tone."""
+        return colours if self._tone is None else self._tone(colours.T[None])[0].T
 
     def sigma(self, *args: Any, **kwargs: Any) -> Tensor:
         return self._run("sigma", *args, **kwargs)
@@ -97,13 +110,13 @@ def tuned_generator(generator: Generator, latent: Latent) -> Any:
     Raises: LatentError: several faces with weights of their own; take one of them.
     """
     if latent.tuned is None:
-        return generator
+        return generator if latent.tone is None else TunedGenerator(generator, {}, latent.tone)
     if all(k.startswith((PLANES, NOISE)) for k in latent.tuned):
-        return TunedGenerator(generator, latent.tuned)
+        return TunedGenerator(generator, latent.tuned, latent.tone)
     if len(latent) != 1:
         raise LatentError("tuned weights belong to one face each: take one face of the latent")
     own = {k: v if k.startswith((PLANES, NOISE)) else v[0] for k, v in latent.tuned.items()}
-    return TunedGenerator(generator, own)
+    return TunedGenerator(generator, own, latent.tone)
 
 
 def synthesize(generator: Generator, latent: Latent, c: Tensor | None = None) -> Output:

@@ -62,12 +62,43 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
         # MPO: a JPEG with a second view inside, as many phones write it
         kind = FAMILIES.get(str(image.format), image.format)
         if SUFFIXES.get(path.suffix.lower(), kind) != kind:
-            notes.append(f"a {image.format} file named {path.suffix}")
+            article = "an" if str(image.format)[0] in "AEIOU" else "a"
+            notes.append(f"{article} {image.format} file named {path.suffix}")
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("several frames, the first is used")
-        image.load()
-        pixels = np.array(_to_srgb(upright(_eight_bits(image, path), notes), data, notes))
+        whole = _loaded(image, data, notes)
+        pixels = np.array(_to_srgb(upright(_eight_bits(whole, path), notes), data, notes))
     return Photo(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
+
+
+def _loaded(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
+    """A picture, decoded; of a JPEG the mark at its end may be missing, as messengers leave it out.
+
+    Raises: OSError: it is damaged.
+    """
+    try:
+        image.load()
+    except OSError:
+        ended = _ended(data) if image.format == "JPEG" else None
+        if ended is None:
+            raise
+        notes.append("the mark at the file's end is missing, the picture is whole")
+        return ended
+    return image
+
+
+def _ended(data: bytes) -> Image.Image | None:
+    """A JPEG that lacks its end mark, decoded; None if it lacks more.
+
+    Where it does, decoders go on with whatever follows: a picture is whole if that is no matter.
+    """
+    found, data = [], data.removesuffix(b"\xff")
+    for noise in np.random.default_rng(0).integers(0, 255, (4, 64), np.uint8):  # no 255: a mark
+        image = Image.open(io.BytesIO(data + noise.tobytes() + b"\xff\xd9"), formats=["JPEG"])
+        image.load()
+        found.append(image)
+    first, *others = (np.asarray(image) for image in found)
+    return found[0] if all(np.array_equal(first, other) for other in others) else None
 
 
 def read_frames(path: str | Path, most: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:

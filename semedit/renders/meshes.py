@@ -21,7 +21,7 @@ from semedit import cameras
 from semedit.errors import InputError, OptionError, TraitError
 from semedit.generators.contract import Generator
 from semedit.generators.parts import volume
-from semedit.latents import Latent, tuned_generator
+from semedit.latents import Latent, TunedGenerator, tuned_generator
 from semedit.media.files import atomic_path
 
 FORMATS = ("ply", "obj")
@@ -89,7 +89,9 @@ class DensityField:
             found: Tensor = self._generator.field(*args)[1]
             return found
 
-        return self._each(colour, points).clamp(-1, 1)
+        found = self._each(colour, points).clamp(-1, 1)
+        tuned = isinstance(self._generator, TunedGenerator)
+        return self._generator.toned(found) if tuned else found
 
     @torch.no_grad()
     def _each(

@@ -7,7 +7,7 @@ e4e, pSp, ReStyle, HyperStyle, PTI and the projectors of StyleGAN keep the codes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +24,11 @@ from semedit.checkpoints.arrays import pick, read_arrays
 from semedit.errors import InputError, LatentError, OptionError, TraitError
 from semedit.faces.estimates import estimates
 from semedit.generators.contract import Generator
-from semedit.latents import LARGEST, Latent
+from semedit.latents import LARGEST, Latent, Tone
+from semedit.media.decoding import read_photo
 from semedit.media.files import atomic_path
 from semedit.media.photographs import write_image
-from semedit.media.pixels import to_uint8
+from semedit.media.pixels import to_tensor, to_uint8
 from semedit.tasks import (
     face_inputs,
     latent_bytes,
@@ -102,7 +103,13 @@ class ImportCodes:
             inputs |= face_inputs(space, name)
         return Item(name, inputs, data=space)
 
-    def load(self, item: Item) -> Tensor:
+    def load(self, item: Item) -> tuple[Tensor, Tone | None]:
+        """Camera and tone of the face."""
+        crop = item.inputs.get("crop")
+        tone = None if crop is None else latents.tone_of(to_tensor(read_photo(crop).pixels))
+        return self._camera(item), tone
+
+    def _camera(self, item: Item) -> Tensor:
         """c [1,25]: of the face, or from the front; none where the generator knows no cameras."""
         if "face" in item.inputs:
             c = torch.from_numpy(read_face(item.inputs["face"]).c)[None]
@@ -112,12 +119,13 @@ class ImportCodes:
         return cameras.orbit(0.0, 0.0).reshape(1, 25) if needed else torch.zeros(1, 25)
 
     @torch.no_grad()
-    def work(self, items: list[Item], loaded: list[Tensor]) -> list[Result]:
-        (item,), (c,) = items, loaded
+    def work(self, items: list[Item], loaded: list[tuple[Tensor, Tone | None]]) -> list[Result]:
+        (item,), ((c, tone),) = items, loaded
         print_ = latents.fingerprint(self.generator)
         meta = {"imported": self.file.name}
         codes = {"ws": self.codes[item.name]}
         latent = Latent(codes, c.float(), self.generator.name, print_, "import", meta=meta)
+        latent = replace(latent, tone=tone)
         output = latents.picture(self.generator, latent.to(self.device))
         image = output.image.cpu()
         if "face" in item.inputs:

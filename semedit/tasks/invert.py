@@ -15,7 +15,7 @@ from semedit import metrics
 from semedit.batch import Item, Result, Run
 from semedit.batch.workspace import CROP, Workspace, crop_told
 from semedit.errors import LatentError
-from semedit.latents import Latent, picture
+from semedit.latents import Latent, picture, tone_of
 from semedit.media.photographs import write_image
 from semedit.media.pixels import to_uint8
 from semedit.options import parameters_of
@@ -97,6 +97,8 @@ class Invert(OnGenerator):
         labels = torch.cat([one.labels for one in loaded]).to(self.device)
         c = cameras_of(loaded).to(self.device)
         latent = self.method(self.generator, images, labels, c, progress=self.progress)
+        tone = tone_of(images)
+        latent = replace(latent, tone=None if tone is None else tone.to(self.device))
         return [self._result(item, latent[i], images[i : i + 1]) for i, item in enumerate(items)]
 
     def _result(self, item: Item, latent: Latent, image: torch.Tensor) -> Result:

@@ -124,12 +124,16 @@ class Restyle(OnGenerator):
         if reference is not None:
             reference = reference.to(self.device)
         found = self.method(self.generator, images, reference)
+        tone = latents.tone_of(images)
+        if tone is not None:  # pixels that stay as they are do so to the bit
+            toned = torch.where(found.alpha > 0, tone(found.image), found.image)
+            found = replace(found, image=toned)
         # The latent keeps what is written: values of a picture's file, which float16 holds.
         pixels = to_uint8(found.image)
         small = to_uint8(resize(to_tensor(pixels), self.generator.resolution))
         found = replace(found, image=to_tensor(small).to(self.device))
         c = torch.cat([one.c for one in loaded])
-        made = found.latent(self.generator, self.fingerprint, c).to("cpu")
+        made = replace(found.latent(self.generator, self.fingerprint, c).to("cpu"), tone=tone)
         if self.progress is not None:
             self.progress(1, 1)
         return [

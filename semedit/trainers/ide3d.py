@@ -22,7 +22,6 @@ softplus, as in EG3D; its fine points are drawn from the density grid of the pla
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -134,7 +133,8 @@ def earlier(file: str, name: str) -> tuple[Triplane, dict[str, Any], dict[str, s
             f"{file} is no generator that this trainer knows",
             hint="begin with one of `semedit train heads-128` or `semedit train ide3d`",
         )
-    made = build_generator(metadata["kind"], json.loads(metadata["config"]), name)
+    kind = metadata["kind"]
+    made = weights.built(lambda config: build_generator(kind, config, name), metadata, name)
     generator = cast(Triplane, made)
     named = {key: metadata[key] for key in ("encoder",) if key in metadata}
     return generator, start_from_file(generator, path), named

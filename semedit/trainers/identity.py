@@ -1,11 +1,12 @@
 """Trainer of the identity network, on rendered heads from several sides and truly edited.
 
-    loss = cross-entropy of scale * (cos(e, w_i) - margin [i = y]) over the training heads i
+    loss = mean over a head's other pictures p in the batch of
+           -log exp(scale cos(e, e_p)) / sum over all other pictures k of exp(scale cos(e, e_k))
 
-with e the embedding of a picture of head y and w_i a learned unit vector a head. Expression, hair,
-glasses, make-up, beard and hat do not make another person of a head; its shape does.
+with e the embedding of a picture. Expression, hair, glasses, make-up, beard and hat do not make
+another person of a head; its shape does.
 
-Source: Wang et al. 2018 (CosFace), arXiv:1801.09414, equation 4.
+Source: Khosla et al. 2020, arXiv:2004.11362, equation 2.
 
 Every twentieth head is held out for the figures.
 """
@@ -18,7 +19,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit.datasets import augment
@@ -31,21 +31,13 @@ from semedit.trainers.faces import STORED, FaceTask, crop_views
 KEEP = ("smile", "mouth", "eyes", "glasses", "hair_length", "hair_look", "makeup", "beard", "hat")
 
 
-class Prototypes(nn.Module):
-    """A unit vector a head: embeddings [N,D] -> cosines [N,heads]."""
-
-    def __init__(self, heads: int, entries: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(heads, entries) / entries**0.5)
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        return embeddings @ F.normalize(self.weight).T
-
-
-def margin_loss(cosines: Tensor, truth: Tensor, scale: float, margin: float) -> Tensor:
-    """The module's loss; cosines [N,heads], truth int64 [N]."""
-    apart = cosines - margin * F.one_hot(truth, cosines.shape[1])
-    return F.cross_entropy(scale * apart, truth)
+def contrast_loss(embedded: Tensor, owners: Tensor, scale: float) -> Tensor:
+    """The module's loss; unit embeddings [N,D] and whose they are, int64 [N]."""
+    own = torch.eye(len(owners), dtype=torch.bool)
+    cosines = (scale * embedded @ embedded.T).masked_fill(own, -torch.inf)
+    same = (owners[:, None] == owners) & ~own
+    chance = cosines.log_softmax(1).masked_fill(~same, 0.0)
+    return -(chance.sum(1) / same.sum(1).clamp(min=1))[same.any(1)].mean()
 
 
 @dataclass(frozen=True)
@@ -54,14 +46,12 @@ class IdentityTrainer:
 
     name: ClassVar[str] = "identity"
 
-    batch_size: int = 16  # heads
-    pictures: int = 3  # of each
-    lr: float = 2e-3  # AdamW
-    scale: float = 20.0  # of cosines
-    margin: float = 0.25  # by which a head's own cosine must lead, at last
-    ramp: float = 0.5  # part of the run over which the margin grows from 0
+    batch_size: int = 24  # heads
+    pictures: int = 2  # of each
+    lr: float = 1e-3  # AdamW
+    scale: float = 12.0  # of cosines
     jitter: float = 0.05  # standard deviation of scale and rotation; twice that of the shift
-    strength: float = 0.6  # of the changes of light, optics and file
+    strength: float = 0.4  # of the changes of light, optics and file
     half: bool = False  # compute in bfloat16
 
     def start(self, data: Path) -> IdentityTask:
@@ -74,7 +64,7 @@ class IdentityTrainer:
 
 
 class IdentityTask(FaceTask):
-    """IdentityNet and its prototypes; see loop.TrainingTask."""
+    """IdentityNet; see loop.TrainingTask."""
 
     def __init__(self, options: IdentityTrainer, heads: Heads, edited: Edited) -> None:
         super().__init__("identity", heads, IdentityNet(), options.lr, options.half)
@@ -83,17 +73,11 @@ class IdentityTask(FaceTask):
         self.views = len(heads.points) // n
         held = held_out(n)
         self.known, self.unknown = np.flatnonzero(~held), np.flatnonzero(held)
-        entries = self.network.config["entries"]  # type: ignore[index]
-        self.prototypes = Prototypes(len(self.known), int(entries))
-        self.modules["prototypes"] = self.prototypes
-        self.optimisers["network"].add_param_group(
-            {"params": list(self.prototypes.parameters()), "weight_decay": 0.0, "lr": options.lr}
-        )
         self.size = len(self.known)
 
     def batch(self, indices: Tensor) -> np.ndarray:
-        """Places of training heads among the prototypes."""
-        return indices.numpy()
+        """Training heads."""
+        return self.known[indices.numpy()]
 
     def places(self, head: int) -> list[tuple[bool, int]]:
         """A head's pictures: (is an edit, its number among views or edits)."""
@@ -114,23 +98,22 @@ class IdentityTask(FaceTask):
         return np.stack(images), np.stack(labels)
 
     def step(self, batch: np.ndarray, progress: float) -> dict[str, float]:
-        """One update."""
+        """One update, on different pictures of each head as far as there are any."""
+        del progress
         images, labels = [], []
-        for place in batch:
-            head = int(self.known[place])
+        for head in batch.tolist():
             all_ = self.places(head)
-            drawn = torch.randint(len(all_), (self.options.pictures,)).tolist()
-            pixels, ids = self.pictures(head, [all_[i] for i in drawn])
+            drawn = torch.randperm(len(all_)).repeat(self.options.pictures)[: self.options.pictures]
+            pixels, ids = self.pictures(head, [all_[i] for i in drawn.tolist()])
             images.append(pixels)
             labels.append(ids)
         seen = self._augmented(np.concatenate(images), np.concatenate(labels))
-        truth = torch.from_numpy(batch).repeat_interleave(self.options.pictures)
-        cosines = self.prototypes(self.run(seen))
-        margin = self.options.margin * min(1.0, progress / max(self.options.ramp, 1e-6))
-        loss = margin_loss(cosines, truth, self.options.scale, margin)
+        owners = torch.from_numpy(batch).repeat_interleave(self.options.pictures)
+        embedded = self.run(seen)
+        loss = contrast_loss(embedded, owners, self.options.scale)
         self.update(loss)
-        right = (cosines.argmax(1) == truth).float().mean()
-        return {"identity": float(loss.detach()), "right": float(right)}
+        told = verification(embedded.detach(), owners)
+        return {"identity": float(loss.detach()), **told}
 
     def _augmented(self, pixels: np.ndarray, labels: np.ndarray) -> Tensor:
         """float32 [N,3,R,R] in [0,1]: other crops, backgrounds, light and optics."""

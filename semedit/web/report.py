@@ -9,7 +9,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +33,7 @@ PAGE = Path(__file__).parent / "page"
 FRAMES = 24  # of a turntable, at most
 FPS = 12
 QUALITY = 82
+THREADS = 4  # at most, that read and write pictures
 HEAD = 4096  # bytes of a page that tell which report it is of
 
 
@@ -116,7 +119,7 @@ def _figures(face: Holding) -> dict[str, float]:
 
 
 def _page(faces: Sequence[Holding], side: int) -> dict[str, Any]:
-    """What the template takes besides: faces one by one, so that one is in memory at a time."""
+    """What the template takes besides."""
     figures = sorted({name for face in faces for name in _figures(face)})
     style, script = ((PAGE / name).read_text("utf-8") for name in ("report.css", "report.js"))
     style = f"{(PAGE / 'look.css').read_text('utf-8')}\n{style}"
@@ -148,25 +151,30 @@ def _template() -> Any:
 
 
 def _shown(faces: Sequence[Holding], side: int) -> Iterator[dict[str, Any]]:
-    for face in faces:
-        pictures = [
-            Shown("photograph", _photo(face.photograph, side)),
-            Shown("crop", _photo(face.crop, side)),
-            Shown("map", _map(face.map, side)),
-            Shown("inversion", _photo(face.inversion, side)),
-            Shown("pasted", _photo(face.pasted, side)),
-        ]
-        named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
-        pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
-        yield {
-            "face": face,
-            "figures": _figures(face),
-            "pictures": [one for one in pictures if one.url is not None],
-            "edits": [_edit(edit, side) for edit in face.edits],
-            "turntable": _turntable(face.turntable, side),
-            "troubles": [event for event in face.events if event.message],
-            "warnings": [(event, text) for event in face.events for text in event.warnings],
-        }
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(partial(_one, side=side), faces)
+
+
+def _one(face: Holding, side: int) -> dict[str, Any]:
+    """A face as the template takes it."""
+    pictures = [
+        Shown("photograph", _photo(face.photograph, side)),
+        Shown("crop", _photo(face.crop, side)),
+        Shown("map", _map(face.map, side)),
+        Shown("inversion", _photo(face.inversion, side)),
+        Shown("pasted", _photo(face.pasted, side)),
+    ]
+    named = {n: path for n, path in face.labelled.items() if n.startswith("inversion")}
+    pictures += [Shown(name, _photo(path, side)) for name, path in named.items()]
+    return {
+        "face": face,
+        "figures": _figures(face),
+        "pictures": [one for one in pictures if one.url is not None],
+        "edits": [_edit(edit, side) for edit in face.edits],
+        "turntable": _turntable(face.turntable, side),
+        "troubles": [event for event in face.events if event.message],
+        "warnings": [(event, text) for event in face.events for text in event.warnings],
+    }
 
 
 def _edit(edit: Edited, side: int) -> dict[str, Any]:

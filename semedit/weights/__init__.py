@@ -11,6 +11,7 @@ from semedit.weights.files import CHUNK, file_sha256, on_disk, place, refuse_imp
 from semedit.weights.remote import Progress, add, download, fetch
 from semedit.weights.rows import Row, folder, how_to_get, read_table, row, table
 from semedit.weights.tensors import (
+    built,
     files,
     fill,
     imported,
@@ -28,6 +29,7 @@ __all__ = [
     "Progress",
     "Row",
     "add",
+    "built",
     "download",
     "fetch",
     "file_sha256",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from semedit.errors import WeightsError
 from semedit.media.files import is_temporary, write_bytes
@@ -122,6 +122,35 @@ def metadata(path: str | Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+T = TypeVar("T")
+DAMAGED = (  # what building a network raises whose configuration cannot be
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+)
+
+
+def built(make: Callable[[dict[str, Any]], T], metadata: Mapping[str, str], name: str | Path) -> T:
+    """What `make` builds of the configuration in a weight file's metadata.
+
+    Raises:
+        WeightsError: there is none, or nothing can be built of it.
+    """
+    try:
+        config = json.loads(metadata["config"])
+        return make(dict(config))
+    except DAMAGED as error:  # a RecursionError is a RuntimeError
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise WeightsError(
+            f"{name} has a damaged configuration: {reason}", "get or make the file again"
+        ) from error
 
 
 def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str | Path) -> None:

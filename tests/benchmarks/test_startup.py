@@ -33,3 +33,22 @@ def test_help_does_not_load_torch():
     )
     environment = os.environ | {"COLUMNS": "80"}
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+
+
+def test_commands_load_no_compiler_before_their_first_photograph(tmp_path):
+    work = str(tmp_path / "work")
+    code = (
+        "import sys\n"
+        "from semedit.media import decoding\n"
+        "def stop(*arguments, **options):\n"
+        "    loaded = {'numba', 'scipy', 'skimage', 'sklearn', 'torchvision'} & set(sys.modules)\n"
+        "    print('loaded', sorted(loaded), flush=True)\n"
+        "    raise SystemExit\n"
+        "decoding._pool.call = stop\n"
+        f"sys.argv = ['semedit', 'align', {str(tmp_path)!r}, '--work', {work!r}]\n"
+        "from semedit.cli import main\n"
+        "main()\n"
+    )
+    (tmp_path / "face.png").write_bytes(b"")
+    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert run.stdout.startswith("loaded []"), run.stdout + run.stderr[-500:]

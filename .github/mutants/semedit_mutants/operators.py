@@ -27,7 +27,7 @@ RENAMED = {  # calls whose name says which way or how much
     "no_grad": "enable_grad",
     "enable_grad": "no_grad",
 }
-ALIKE = ("transpose", "maximum", "minimum")  # calls that mean the same with exchanged arguments
+ALIKE = ("transpose", "maximum", "minimum", "max", "min")  # whose arguments may change places
 
 
 def _copied(code: str, like: Any) -> Any:

@@ -12,7 +12,6 @@ for the texture codes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -191,7 +190,7 @@ def load_encoder(
     kind = metadata.get("kind", "")
     if kind not in ENCODERS:
         raise WeightsError(f"{name} is no encoder", hint=f"its kind is {kind or 'not given'}")
-    encoder = build_encoder(kind, json.loads(metadata["config"]))
+    encoder = weights.built(lambda config: build_encoder(kind, config), metadata, name)
     weights.fill(encoder, ({} if rest is None else rest.state_dict()) | tensors, name)
     return encoder.eval().requires_grad_(False).to(device)
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semedit.runtime.compiled import compiled
+from semedit.runtime.late import compiled_late
 
 PIECE = 1 << 20  # bytes of a layer's values that are evaluated together: they stay in the cache
 SMALLEST = 1e-3  # a frequency below this, of 30 or so, gets no gradient (see _Evaluate)
@@ -367,7 +367,7 @@ def slope(g: Tensor, pre: Tensor, sums: Tensor) -> None:
     sums[:, 1] += (g * pre).sum(1)
 
 
-@compiled(fastmath=_FAST)
+@compiled_late(fastmath=_FAST)
 def _sine_loop(x: Any, out: Any) -> None:
     for i in range(len(x)):
         q = np.floor(x[i] * _TURN + _HALF)
@@ -377,7 +377,7 @@ def _sine_loop(x: Any, out: Any) -> None:
         out[i] = sign * (r + r * s * (_S3 + s * (_S5 + s * (_S7 + s * _S9))))
 
 
-@compiled(fastmath=_FAST)
+@compiled_late(fastmath=_FAST)
 def _slope_loop(g: Any, pre: Any, sums: Any) -> None:
     for k in range(g.shape[0]):
         for m in range(g.shape[1]):

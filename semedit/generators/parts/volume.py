@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semedit.runtime.compiled import compiled
+from semedit.runtime.late import compiled_late
 
 Axes = tuple[tuple[int, int], ...]
 
@@ -90,7 +90,7 @@ class _Bag(torch.autograd.Function):
         return out, None, None
 
 
-@compiled(fastmath=True)
+@compiled_late(fastmath=True)
 def _find_loop(
     points: Any, face: Any, axes: Any, height: int, width: int, rows: Any, weights: Any
 ) -> None:
@@ -108,7 +108,7 @@ def _find_loop(
                 rows[m, 4 * p + j] = ((face[m] * 3 + p) * height + y) * width + x if inside else 0
 
 
-@compiled(fastmath=True)
+@compiled_late(fastmath=True)
 def _scatter_loop(gradient: Any, rows: Any, weights: Any, out: Any) -> None:
     for m in range(len(rows)):
         for j in range(rows.shape[1]):
