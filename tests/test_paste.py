@@ -124,14 +124,14 @@ def test_where_something_else_is_drawn_the_old_detail_goes_and_grain_stands_ther
 def test_old_detail_goes_softly_towards_the_edge_of_the_change() -> None:
     photo = scenery(480, 640, grain=25)
     quad = align.square_quad(np.array([320.0, 240.0]), 400)
-    crop = align.cut(photo, quad, 200)
+    crop = align.cut(photo, quad, 100)
     other = crop.copy()
-    other[60:140, 60:140] = np.clip(128 + 90 * np.sin(np.arange(80) * 1.9), 0, 255)[None, :, None]
-    weight = changed_weight(crop.astype(np.float32), other.astype(np.float32))
-    there = pasting._up(weight, quad, 0, 0, 640, 480)
-    rim = (there > 0) & (there < 0.3)
-    apart = np.abs(paste(photo, crop, other, quad).pixels.astype(int) - photo).mean(-1)
-    assert rim.sum() > 500 and apart[rim].mean() < 2.5 and apart[there > 0.99].mean() > 20
+    other[30:70, 30:70] = np.clip(128 + 90 * np.sin(np.arange(40) * 1.9), 0, 255)[None, :, None]
+    found = paste(photo, crop, other, quad).pixels
+    weight = ndimage.zoom(changed_weight(crop.astype(float), other.astype(float)), 4, order=1)
+    apart = np.abs(found.astype(int) - photo).mean(-1)[40:440, 120:520]
+    rim = (weight > 0) & (weight < 0.1)
+    assert rim.sum() > 500 and apart[rim].mean() < 3 and apart[weight == 1].mean() > 20
 
 
 def test_grain_is_what_the_drawn_lacks_and_finer_than_the_crop() -> None:
@@ -155,9 +155,9 @@ def test_a_crop_finer_than_the_photograph_is_averaged() -> None:
     photo = np.full((120, 120, 3), 100, np.uint8)
     quad = align.square_quad(np.array([60.0, 60.0]), 64)
     crop = align.cut(photo, quad, 256)
-    noise = np.random.default_rng(0).choice([-40, 40], (256, 256, 1))
-    found = paste(photo, crop, (crop + noise).astype(np.uint8), quad)
-    assert 4 < found.pixels[40:80, 40:80].astype(float).std() < 12  # of 16 together, a quarter
+    checks = np.indices((256, 256)).sum(0) % 2 * 2 - 1  # as much brighter as darker
+    found = paste(photo, crop, (crop + 40 * checks[..., None]).astype(np.uint8), quad)
+    assert np.abs(found.pixels[40:80, 40:80].astype(int) - 100).max() <= 2
 
 
 def test_the_likeness_of_structure_is_that_of_ssim() -> None:
@@ -295,22 +295,6 @@ def test_lossless_files_keep_every_other_pixel(
     if mode != "RGBA":
         assert (read_photo(target).pixels == after).all()
     assert MARK in target.read_bytes()
-
-
-@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-def test_a_colour_that_is_transparent_becomes_a_channel(mode: str, tmp_path: Path) -> None:
-    image = Image.fromarray(scenery(grain=0) // 64 * 64).convert(mode)
-    clear = {"P": 5, "RGB": image.convert("RGB").getpixel((4, 4)), "L": image.getpixel((4, 4))}
-    path = save(tmp_path / "a.png", image, transparency=clear[mode])
-    photo = read_photo(path).pixels
-    after, where = edited(photo)
-    if mode == "L":
-        after = np.repeat(after[..., :1], 3, -1)
-    rewrite(path, tmp_path / "b.png", photo, after)
-    with Image.open(path) as a, Image.open(tmp_path / "b.png") as b:
-        native = [np.asarray(one.convert("RGBA")) for one in (a, b)]
-    assert (native[0][..., 3] == native[1][..., 3]).all() and (native[0][..., 3] == 0).any()
-    assert (native[0][~where] == native[1][~where]).all()
 
 
 @pytest.mark.parametrize("quality", [60, 93])
