@@ -69,14 +69,22 @@ def carry(
 
 @torch.no_grad()
 def edited_photo(
-    network: DetailNet, generator: Generator, photo: Tensor, inversion: Latent, after: Output
+    network: DetailNet,
+    generator: Generator,
+    photo: Tensor,
+    inversion: Latent,
+    after: Output,
+    drawn: list[Output] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`carry` of what a generator drew.
 
     Args:    photo [N,3,S,S]; inversion: its latent; after: the edit, drawn in the same view.
+             drawn: keeps what the inversion draws for later calls.
     Returns: as `carry`.
     """
-    before = picture(generator, inversion)
+    before = drawn[0] if drawn else picture(generator, inversion)
+    if drawn is not None:
+        drawn[:] = [before]
     return carry(network, photo, before.image, after.image, labels_of(before), labels_of(after))
 
 

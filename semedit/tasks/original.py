@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Original:
 
     photo: Tensor
     inversion: Latent
+    drawn: list[Output] = field(default_factory=list)  # the inversion's picture, once it was drawn
 
 
 def original_inputs(space: Workspace, name: str, start: str | None = None) -> dict[str, Path]:
@@ -62,4 +63,5 @@ def with_detail(
     """An edit as the generator draws it, one face in its own view, with the photograph's detail:
     float32 [1,3,S,S] at the photograph's size, and the soft mask [1,1,S,S] of what changed."""
     photo, inversion = original.photo.to(device), original.inversion.to(device)
-    return detail.edited_photo(detail.load(device), generator, photo, inversion, after)
+    network = detail.load(device)
+    return detail.edited_photo(network, generator, photo, inversion, after, original.drawn)
