@@ -174,8 +174,6 @@ def _steps(
     if not isinstance(tables, list) or not tables:
         raise _stepless(recipe, text, values)
     inputs = values.pop("inputs", [])
-    if inputs and not any(isinstance(t, dict) and t.get("command") == "align" for t in tables):
-        say("warning", f"{place(recipe, text, 'inputs')}: inputs have no effect: no step is align")
     defaults = settings.defaults(group)
     starts = [i for i, line in enumerate(text.splitlines(), 1) if STEP.match(line)]
     known: set[str] = set()
@@ -204,6 +202,8 @@ def _steps(
                 f"{place(recipe, text, key)}: no step has an option {key[:60]!r}",
                 suggestion(key, {*known, "inputs", "step"}),
             )
+    if inputs and not any(table.get("command") == "align" for table in tables):
+        say("warning", f"{place(recipe, text, 'inputs')}: inputs have no effect: no step is align")
 
 
 STEP = re.compile(r"\s*\[\[\s*step\s*\]\]")
