@@ -163,8 +163,15 @@ def table() -> str:
     """Rows: generators. Columns: commands."""
     with TemporaryDirectory() as name, own_weights(Path(name)):
         rows = [[f"`{kind}`", *row(Path(name), kind)] for kind in KINDS]
-    head = ["", *(f"`{name}`" for name in COMMANDS)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["-"] * len(head), *rows))
+    return "\n".join(map(line, (HEAD, ["-"] * len(HEAD), *rows)))
+
+
+HEAD = ["", *(f"`{name}`" for name in COMMANDS)]
+
+
+def line(cells: list[str]) -> str:
+    """A row as the guide has it."""
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_the_check_can_fail(line):
         check(line)
 
 
-@pytest.mark.parametrize("name", SECTIONS)
+@pytest.mark.parametrize("name", [name for name in SECTIONS if name != "commands"])
 def test_generated_parts_of_the_readme_are_current(name):
     (begin, end), (page, section) = marks(name), SECTIONS[name]
     assert page.read_text("utf-8").split(begin)[1].split(end)[0].strip() == section()
