@@ -55,7 +55,7 @@ FEW = "-o steps=2"
 ALONG = "--direction pc00 -o directions=DIRECTIONS"
 # column -> the command; MAP, REGIONS and DIRECTIONS stand for what there is.
 COMMANDS = {
-    "invert": f"invert {FEW}",
+    "invert": f"invert --method optimize {FEW}",
     "edit --direction": f"edit a {ALONG} --from latents",
     "edit --strength": f"edit a {ALONG} --strength=-1:1:3 --from latents",
     "edit --mask": f"edit a --mask MAP --from latents {FEW}",

@@ -131,16 +131,19 @@ def steady(pixels: np.ndarray, face: Detection) -> Detection:
     """
     assert face.points is not None
     judge = RetinaFaceDetector(network="mobile0.25", longest=10**6)
+    between = interocular(face.points)
+    corner = np.maximum(face.points.min(0) - 2.5 * between, 0).astype(int)
+    end = (face.points.max(0) + 2.5 * between).astype(int)
+    near = Image.fromarray(pixels[corner[1] : end[1], corner[0] : end[0]])
     found = []
     for wanted in SIZES_PX:
-        scale = wanted / interocular(face.points)
-        shape = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-        resized = Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS)
-        for other in judge(np.asarray(resized)):
+        scale = wanted / between
+        shape = (round(near.width * scale), round(near.height * scale))
+        for other in judge(np.asarray(near.resize(shape, Image.Resampling.LANCZOS))):
             assert other.points is not None
-            apart = np.hypot(*(other.points / scale - face.points).T).mean()
-            if apart < 0.5 * interocular(face.points):
-                found.append(other.points / scale)
+            points = other.points / scale + corner
+            if np.hypot(*(points - face.points).T).mean() < 0.5 * between:
+                found.append(points)
     return replace(face, points=np.median(found, 0))
 
 
