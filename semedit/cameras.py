@@ -152,6 +152,22 @@ def turn(c: Tensor, yaw: Tensor | float = 0.0, pitch: Tensor | float = 0.0) -> T
     return from_six(torch.cat([six[:, :2] + by, six[:, 2:]], -1)).to(c)
 
 
+def carried(c: Tensor, true: Tensor, seen: Tensor) -> Tensor:
+    """Cameras c of faces whose camera `true` is taken for `seen`, all [N,25], as that error has
+    them: turned, enlarged and shifted by as much. carried(true, true, seen) is seen.
+
+    A view next to another one is where it is by their difference, whatever the head's own axes
+    are taken for.
+    """
+    pose, k = split(c)
+    (before, k_before), (after, k_after) = split(true), split(seen)
+    k = k.clone()
+    for axis in (0, 1):
+        k[:, axis, axis] *= k_after[:, axis, axis] / k_before[:, axis, axis]
+        k[:, axis, 2] += k_after[:, axis, 2] - k_before[:, axis, 2]
+    return join(after @ torch.linalg.inv(before) @ pose, k)
+
+
 def mirrored(c: Tensor) -> Tensor:
     """Cameras of mirrored pictures: of the head mirrored at x = 0, where c [N,25] sees the head.
 

@@ -83,6 +83,7 @@ class PictureTask:
         trained: which of "generator" and "encoder" learn, as far as their parameters have
             gradients; the other one stays as it is.
         before: training of the files that it starts from.
+        more: what else may be trained, by name.
     """
 
     def __init__(
@@ -93,12 +94,13 @@ class PictureTask:
         encoder: Encoder,
         trained: tuple[str, ...],
         before: dict[str, Any] | None = None,
+        more: dict[str, nn.Module] | None = None,
     ) -> None:
         self.trainer, self.views, self.before = trainer, views, before or {}
         self.device = device_of(trainer.device)
         self.generator, self.encoder = generator.to(self.device), encoder.to(self.device)
-        both: dict[str, nn.Module] = {"generator": generator, "encoder": encoder}
-        self.modules = {name: both[name] for name in trained}
+        known: dict[str, nn.Module] = {"generator": generator, "encoder": encoder, **(more or {})}
+        self.modules = {name: known[name].to(self.device) for name in trained}
         self.averaged = trained
         parameters = [p for m in self.modules.values() for p in m.parameters() if p.requires_grad]
         self.optimisers: dict[str, torch.optim.Optimizer] = {

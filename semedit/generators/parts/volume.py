@@ -90,6 +90,47 @@ class _Bag(torch.autograd.Function):
         return out, None, None
 
 
+def splat(
+    values: Tensor, points: Tensor, face: Tensor, shape: tuple[int, int, int], axes: Axes = AXES
+) -> Tensor:
+    """What `lookup` reads, written: each point's values are spread over its corners of the three
+    planes, and each cell has the weighted mean of what reached it.
+
+    Args:    values [M,C]; points [M,3] in the box's units; face int64 [M]; shape: N, H, W.
+    Returns: [N,3,H,W,C+1]; the last channel is the weight that reached the cell, 0 to about 1 a
+             point; cells that nothing reached are 0. The gradient goes to the values only.
+    """
+    n, height, width = shape
+    find = _find if values.device.type == "cpu" else find_rows
+    rows, weights = find(points.detach(), face, height, width, axes)
+    ones = values.new_ones(len(values), 1)
+    size = n * 3 * height * width
+    written = _Splat.apply(torch.cat([values, ones], 1), rows, 3 * weights, size)
+    weight = written[:, -1:]
+    mean = written[:, :-1] / weight.clamp(min=1e-3)
+    return torch.cat([mean, weight], 1).view(n, 3, height, width, -1)
+
+
+class _Splat(torch.autograd.Function):
+    """The transpose of `_bag`: values [M,C], rows and weights [M,K] -> table [size,C]."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor, weights: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(rows, weights)
+        out = values.new_zeros(size, values.shape[1])
+        if values.device.type == "cpu":
+            flat = values.float().contiguous().numpy()
+            _scatter_loop(flat, rows.numpy(), weights.numpy(), out.numpy())
+            return out
+        spread = weights[..., None] * values[:, None]
+        return out.index_add_(0, rows.flatten(), spread.flatten(0, 1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, weights = ctx.saved_tensors
+        return _bag(gradients[0].contiguous(), rows, weights), None, None, None
+
+
 @compiled_late(fastmath=True)
 def _find_loop(
     points: Any, face: Any, axes: Any, height: int, width: int, rows: Any, weights: Any
