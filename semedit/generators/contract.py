@@ -104,6 +104,10 @@ class Generator(nn.Module):
         """Trait "camera": (planes, c) -> Output; c [N*k,25]: k views of each face."""
         raise self._lacks("camera")
 
+    def settled(self, planes: Any) -> Any:
+        """Trait "camera": planes that were changed, with what follows from them made again."""
+        return planes
+
     def encode(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Trait "encode": (images [N,3,R,R], labels [N,R,R], c) -> codes."""
         raise self._lacks("encode")

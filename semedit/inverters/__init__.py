@@ -1,9 +1,15 @@
 """Inverters by name. Add one: write its file, add its line."""
 
 from semedit.inverters.hybrid import Hybrid
+from semedit.inverters.lift import Lift
 from semedit.inverters.optimize import Optimize
 from semedit.inverters.pivotal import Pivotal
 
-INVERTERS: dict[str, type] = {"hybrid": Hybrid, "optimize": Optimize, "pivotal": Pivotal}
+INVERTERS: dict[str, type] = {
+    "hybrid": Hybrid,
+    "lift": Lift,
+    "optimize": Optimize,
+    "pivotal": Pivotal,
+}
 
-__all__ = ["INVERTERS", "Hybrid", "Optimize", "Pivotal"]
+__all__ = ["INVERTERS", "Hybrid", "Lift", "Optimize", "Pivotal"]

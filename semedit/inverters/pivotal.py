@@ -104,7 +104,8 @@ def tune_faces(
     progress: Steps,
     label_kind: str = "mse",
 ) -> Latent:
-    """The latent with each face's own differences tuned towards its image and labels.
+    """The latent with each face's own differences tuned towards its image and labels, from those
+    of its planes that it has already.
 
     Args: loss_weights: of labels, pixels and perceptual distance.
     """
@@ -116,7 +117,13 @@ def tune_faces(
         targets = losses.SemanticLoss.inversion(images[row], labels[row])
         loss = losses.SemanticLoss(targets, perceptual, *loss_weights, label_kind)
         differences, value = tuning(
-            generator, face.codes, face.c, loss, lambda v: bool((v < stop_loss).all()), progress
+            generator,
+            face.codes,
+            face.c,
+            loss,
+            lambda v: bool((v < stop_loss).all()),
+            progress,
+            {k: v.float() for k, v in (face.tuned or {}).items()},
         )
         found.append(differences)
         final.extend(value.losses.tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -52,10 +52,12 @@ class Tuning:
         loss: Callable[[Output], Tensor],
         stop: Callable[[Tensor], bool] | None = None,
         progress: Callable[[], None] | None = None,
+        begin: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Descended]:
         """Tune for the faces of a batch: one face, unless only planes are tuned.
 
-        Args:    codes [N, ...]; c [N,25]; loss: Output -> [N].
+        Args:    codes [N, ...]; c [N,25]; loss: Output -> [N]; begin: what is added to the planes
+                 already [N, *shape]: the differences are counted from there, and hold it.
         Returns: differences, name -> float32 [N, *shape]; how it ended.
         """
         shapes = chosen(generator, self.layers)
@@ -69,7 +71,8 @@ class Tuning:
         pivot = {k: v.detach() for k, v in codes.items()}
         if batch:
             with torch.no_grad():
-                planes = generator.planes(pivot)  # the same at every step
+                # The same at every step.
+                planes = TunedGenerator(generator, begin or {}).planes(pivot)
         asides = self._asides(generator, pivot, c)
         count = 0
 
@@ -101,6 +104,8 @@ class Tuning:
         )
         whole = {k: total(v).detach() for k, v in leaves.items()}
         found = {k: v if k.startswith(PLANES) else v[None] for k, v in whole.items()}
+        for name, value in (begin or {}).items():
+            found[name] = value + found[name] if name in found else value
         return found, final
 
     @torch.no_grad()

@@ -79,10 +79,12 @@ class TunedGenerator:
         return output if self._tone is None else replace(output, image=self._tone(output.image))
 
     def planes(self, codes: Codes) -> Any:
-        return self.add(self._run("planes", codes))
+        planes = self._run("planes", codes)
+        return self._generator.settled(self.add(planes)) if self._added else planes
 
     def add(self, planes: Any) -> Any:
-        """Planes of the generator itself -> this face's."""
+        """Planes of the generator itself -> this face's; what follows from them stays (`planes`
+        makes it again), so that a descent does not pay for it at every step."""
         if not self._added:
             return planes
         return {**planes, **{k: planes[k] + v.to(planes[k]) for k, v in self._added.items()}}

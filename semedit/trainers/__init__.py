@@ -16,6 +16,7 @@ from semedit.trainers.ide3d import IDE3DTrainer
 from semedit.trainers.identity import IdentityTrainer
 from semedit.trainers.l2sae import L2SAETrainer
 from semedit.trainers.landmarks import LandmarkTrainer
+from semedit.trainers.lift import LiftTrainer
 from semedit.trainers.semfaceedit import SemFaceEditTrainer
 from semedit.trainers.stylegan2 import StyleGAN2Trainer
 from semedit.trainers.triplane import HeadsTrainer
@@ -29,6 +30,7 @@ TRAINERS: dict[str, Any] = {
     "heads-128": HeadsTrainer,
     "encoder": EncoderTrainer,
     "canonical": CanonicalTrainer,
+    "lift": LiftTrainer,
     "identity": IdentityTrainer,
     "detail": DetailTrainer,
     "attributes": AttributeTrainer,

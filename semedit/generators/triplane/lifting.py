@@ -244,8 +244,7 @@ def channels_last(maps: Tensor) -> Tensor:
 
 def lifted(planes: Planes, added: Planes, generator: Triplane) -> Planes:
     """Planes with what is added to them."""
-    whole = {**planes, **{k: planes[k] + v for k, v in added.items()}}
-    return {**whole, "density": generator.density(whole["shape"].detach())}
+    return generator.settled({**planes, **{k: planes[k] + v for k, v in added.items()}})
 
 
 def load_lift(name: str, generator: Generator) -> LiftNet:

@@ -134,9 +134,9 @@ class Triplane(WithEncoder):
             "shape": shape,
             "texture": texture,
             "background": background,
-            "density": self.density(shape.detach()),
             "ws": of_upsampler,
         }
+        planes = self.settled(planes)
         return planes | self._masked(x, codes, background) if "style" in codes else planes
 
     def _masked(
@@ -158,6 +158,10 @@ class Triplane(WithEncoder):
             "where": where,
             "background": background,
         }
+
+    def settled(self, planes: Planes) -> Planes:
+        """Planes with the density grid of their shape."""
+        return {**planes, "density": self.density(planes["shape"].detach())}
 
     @torch.no_grad()
     def density(self, shape: Tensor) -> Tensor:
