@@ -42,6 +42,7 @@ KEYS = {
         "inversion_label_accuracy",
         "inversion_seconds",
         "novel_view_psnr_db",
+        "turned_view_psnr_db",
     ),
     "masks": ("mask_edit_iou", "mask_edit_psnr_db", "mask_edit_outside_change"),
     "attributes": ("attr_success", "attr_outside_change"),
@@ -249,17 +250,26 @@ def inversion_figures(
     novel_view_psnr_db        mean PSNR of the inverted head seen at yaw -25 and +25 degrees
                               against the true views there; their true cameras are given;
                               of generators that know cameras
+    turned_view_psnr_db       the same, turned as far from the latent's own camera as the true view
+                              is from the picture's: what a turntable shows, whose front is that of
+                              the estimate
     inversion_seconds         (added by the caller) wall clock a head, all of the inverter
     """
     turns = "camera" in generator.traits
-    psnr, right, novel = [], [], []
+    psnr, right, novel, turned = [], [], [], []
     for head, latent in zip(heads, latents, strict=True):
         output = synthesize(generator, latent)
         psnr.append(metrics.psnr(output.image, head.image))
         right.append(metrics.label_accuracy(_labels(output, head), head.labels))
         for c, image in head.views if turns else ():
+            there = cameras.carried(c, head.c, latent.c)
             novel.append(metrics.psnr(synthesize(generator, latent, c).image, image))
-    seen = {"novel_view_psnr_db": float(torch.cat(novel).mean())} if turns else {}
+            turned.append(metrics.psnr(synthesize(generator, latent, there).image, image))
+    seen = {
+        name: float(torch.cat(values).mean())
+        for name, values in (("novel_view_psnr_db", novel), ("turned_view_psnr_db", turned))
+        if turns
+    }
     return {
         "inversion_psnr_db": float(torch.cat(psnr).mean()),
         "inversion_label_accuracy": float(torch.cat(right).mean()),

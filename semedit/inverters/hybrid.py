@@ -12,6 +12,7 @@ from semedit import losses
 from semedit.generators.contract import Generator
 from semedit.inverters.coarse import phases
 from semedit.inverters.codes import Offsets, check_faces, known_traits, spread
+from semedit.inverters.contract import Inverter
 from semedit.inverters.descent import Progress, Steps
 from semedit.inverters.pivotal import tune_faces
 from semedit.inverters.tuning import Tuning, chosen, only_planes
@@ -20,7 +21,7 @@ from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
-class Hybrid:
+class Hybrid(Inverter):
     """Start where an encoder sees the face, descend in W+, then tune the generator a little.
 
         w*     = argmin  label_weight L_s(S', S) + image_weight |I' - I|^2

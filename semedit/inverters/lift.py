@@ -12,6 +12,7 @@ from semedit import losses
 from semedit.generators.contract import Generator
 from semedit.generators.triplane.lifting import load_lift
 from semedit.inverters.codes import check_faces, known_traits
+from semedit.inverters.contract import Inverter
 from semedit.inverters.descent import Progress, Steps
 from semedit.inverters.pivotal import tune_faces
 from semedit.inverters.tuning import Tuning
@@ -20,7 +21,7 @@ from semedit.options import check_traits
 
 
 @dataclass(frozen=True)
-class Lift:
+class Lift(Inverter):
     """Start where an encoder sees the face, and move its tri-planes as a network says.
 
         w = E(I, S, c);  P' = P(w) + T(I, S, c, P(w), G(P(w), c))

@@ -11,12 +11,13 @@ from semedit import losses
 from semedit.generators.contract import Generator
 from semedit.inverters.coarse import phases
 from semedit.inverters.codes import Offsets, check_faces, spread
+from semedit.inverters.contract import Inverter
 from semedit.inverters.descent import Progress, Steps
 from semedit.latents import Latent, fingerprint
 
 
 @dataclass(frozen=True)
-class Optimize:
+class Optimize(Inverter):
     """Find the codes that draw a photograph, from w_avg.
 
         w* = argmin  label_weight L_s(S', S) + image_weight |I' - I|^2

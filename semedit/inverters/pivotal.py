@@ -10,6 +10,7 @@ from torch import Tensor
 
 from semedit import losses
 from semedit.generators.contract import Generator
+from semedit.inverters.contract import Inverter
 from semedit.inverters.descent import Descended, Progress, Steps
 from semedit.inverters.optimize import Optimize
 from semedit.inverters.tuning import WEIGHTS, Tuning, chosen, only_planes
@@ -17,7 +18,7 @@ from semedit.latents import Latent
 
 
 @dataclass(frozen=True)
-class Pivotal:
+class Pivotal(Inverter):
     """Optimise a pivot in W, then tune the generator around it so that it draws one photograph.
 
         w_p    = argmin  label_weight L_s(S', S) + l2_weight |I' - I|^2

@@ -33,7 +33,7 @@ from semedit.tasks import (
     used,
     used_by,
 )
-from semedit.weights import file_sha256
+from semedit.weights import file_sha256, resolve
 
 PERCEPTUAL = ("faces", "alexnet")  # weights that decide which perceptual distance is used
 
@@ -78,7 +78,8 @@ class Invert(OnGenerator):
 
     def weights(self) -> dict[str, str]:
         # Missing weights end the run before it begins.
-        return used_by(self.generator_name) | used(*PERCEPTUAL)
+        own = self.method.weights_of(resolve(self.generator_name).stem)
+        return used_by(self.generator_name) | used(*PERCEPTUAL, *own)
 
     def items(self, run: Run) -> list[Item]:
         space = run.workspace
