@@ -155,8 +155,10 @@ def test_heads_at_a_resolution() -> None:
 
 def test_figures_of_inversion(generator: Painter) -> None:
     found, latents = scaled()
+    off = cameras.from_six(torch.tensor([[0.2, -0.1, 0.05, 0.1, 0.02, 0.0]]))
+    latents = [replace(one, c=cameras.carried(one.c, one.c, off)) for one in latents]
     figures = evaluation.inversion_figures(generator, found, latents)
-    own, right, novel = [], [], []
+    own, right, novel, turned = [], [], [], []
     for head, latent in zip(found, latents, strict=True):
         image, _ = drawn(latent)
         own.append(decibels(image, head.image))
@@ -165,9 +167,13 @@ def test_figures_of_inversion(generator: Painter) -> None:
         )
         right.append(float((seg.argmax(1) == head.labels).float().mean()))
         novel += [decibels(drawn(latent, c)[0], view) for c, view in head.views]
+        there = [(cameras.carried(c, head.c, latent.c), view) for c, view in head.views]
+        turned += [decibels(drawn(latent, c)[0], view) for c, view in there]
     assert figures["inversion_psnr_db"] == pytest.approx(np.mean(own), rel=1e-4)
     assert figures["inversion_label_accuracy"] == pytest.approx(np.mean(right), abs=0.02)
     assert figures["novel_view_psnr_db"] == pytest.approx(np.mean(novel), rel=1e-4)
+    assert figures["turned_view_psnr_db"] == pytest.approx(np.mean(turned), rel=1e-4)
+    assert abs(np.mean(turned) - np.mean(novel)) > 1e-3
 
 
 def moved_by(face: Latent, seed: int, size: float = 0.5) -> Latent:

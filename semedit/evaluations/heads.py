@@ -73,14 +73,15 @@ Progress = Callable[[str, int, int], None]  # part, done, in all
 class HeadsEvaluation:
     """What is evaluated, and by which methods.
 
-    inputs    "truth": inverters get the true camera and label map, so that their figures do not
-              mix with those of pose and parsing; "estimates": what the built-in networks see
+    inputs    "estimates": inverters get the camera and label map that the built-in networks see,
+              as a user's do; "truth": the true ones, so that their figures do not mix with those
+              of pose and parsing
     edits     true edits tried per head, of heads.truth.EDITS in turn; 4 = all
     batch     faces inverted together
     """
 
     parts: tuple[str, ...] = PARTS
-    inputs: Literal["truth", "estimates"] = "truth"
+    inputs: Literal["estimates", "truth"] = "estimates"
     edits: int = 1
     batch: int = 4
     inverter: Any = field(default_factory=Hybrid)

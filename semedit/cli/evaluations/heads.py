@@ -19,9 +19,9 @@ def eval_heads(
     ] = "faces,inversion,masks,attributes",
     batch: Annotated[int, typer.Option(min=1, help="Number of heads inverted at once.")] = 4,
     inputs: Annotated[
-        Literal["truth", "estimates"],
-        typer.Option(help="Use the true cameras and label maps, or estimates, as users have."),
-    ] = "truth",
+        Literal["estimates", "truth"],
+        typer.Option(help="Use estimated cameras and label maps, as users have, or true ones."),
+    ] = "estimates",
     edits: Annotated[int, typer.Option(min=1, help="Most mask edits of each head.")] = 1,
 ) -> None:
     """Measure face networks, inversion and edits against heads whose truth is known.

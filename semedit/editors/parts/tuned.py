@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -28,8 +29,7 @@ def fade_tuning(generator: Generator, latent: Latent, mask: Tensor, share: float
     added = {k: v for k, v in (latent.tuned or {}).items() if k.startswith(PLANES)}
     if not added or share <= 0:
         return latent
-    inside = _reach(generator, latent, list(added), mask)
-    outside = _reach(generator, latent, list(added), 1 - mask)
+    inside, outside = _reach(generator, latent, list(added), (mask, 1 - mask))
     faded = {}
     for name, value in added.items():
         total = (inside[name] + outside[name]).clamp(min=1e-12)
@@ -39,9 +39,9 @@ def fade_tuning(generator: Generator, latent: Latent, mask: Tensor, share: float
 
 @torch.enable_grad()
 def _reach(
-    generator: Generator, latent: Latent, names: list[str], mask: Tensor
-) -> dict[str, Tensor]:
-    """Squared derivatives of masked pixels for each place of the planes, summed over channels.
+    generator: Generator, latent: Latent, names: list[str], masks: Sequence[Tensor]
+) -> list[dict[str, Tensor]]:
+    """Squared derivatives of each mask's pixels for each place of the planes, summed over channels.
 
     Channels are the last axis of an entry [N,3,H,W,C] and the second of one [N,C,H,W].
     """
@@ -51,20 +51,25 @@ def _reach(
     tuned = TunedGenerator(generator, leaves)
     with torch.no_grad():
         planes = generator.planes(latent.codes)
-    found = {k: torch.zeros_like(v) for k, v in leaves.items()}
+    found = [{k: torch.zeros_like(v) for k, v in leaves.items()} for _ in masks]
     image = tuned.render(tuned.add(planes), latent.c).image
+    last = PROBES * len(masks) - 1
     for i in range(PROBES):
         signs = torch.randint(0, 2, image.shape, generator=numbers).to(image) * 2 - 1
-        gradients = torch.autograd.grad(
-            (image * signs * mask).sum(),
-            list(leaves.values()),
-            retain_graph=i + 1 < PROBES,
-            allow_unused=True,
-        )
-        for k, gradient in zip(leaves, gradients, strict=True):
-            if gradient is not None:
-                found[k] += gradient.square()
-    return {k: v.sum(1 if v.ndim == 4 else -1, keepdim=True) for k, v in found.items()}
+        for j, (mask, squares) in enumerate(zip(masks, found, strict=True)):
+            gradients = torch.autograd.grad(
+                (image * signs * mask).sum(),
+                list(leaves.values()),
+                retain_graph=i * len(masks) + j < last,
+                allow_unused=True,
+            )
+            for k, gradient in zip(leaves, gradients, strict=True):
+                if gradient is not None:
+                    squares[k] += gradient.square()
+    return [
+        {k: v.sum(1 if v.ndim == 4 else -1, keepdim=True) for k, v in squares.items()}
+        for squares in found
+    ]
 
 
 @torch.no_grad()
