@@ -31,6 +31,7 @@ class Event:
         figures: name -> number, see `numbers`.
         message: what went wrong, with what to do about it.
         label: what the user called the result.
+        detail: whether its picture has the photograph's own.
     """
 
     command: str
@@ -40,11 +41,16 @@ class Event:
     warnings: tuple[str, ...] = ()
     message: str = ""
     label: str = ""
+    detail: bool = False
 
 
 @dataclass(frozen=True)
 class Edited:
-    """A step of a face's chain: its picture, the one it was made from, and its event."""
+    """A step of a face's chain: its picture, the one it was made from, and its event.
+
+    The picture before the first step is the photograph's crop where the step keeps its detail,
+    else the inversion.
+    """
 
     label: str
     picture: Path
@@ -163,6 +169,7 @@ def _event(receipt: Mapping[str, Any]) -> Event:
         tuple(map(str, receipt["warnings"])),
         (f"{said} ({hint})" if hint else str(said)) if said else "",
         str(parameters_in(receipt).get("label", "")),
+        parameters_in(receipt).get("detail") is True,
     )
 
 
@@ -252,9 +259,12 @@ def _edits(space: Workspace, name: str, events: Sequence[Event]) -> Iterator[Edi
     for step in space.steps(name):
         picture = space.path("edits", step, ".png")
         if picture.is_file():
-            made = space.parent(step)
-            before = None if made is None else _there(made.with_suffix(".png"))
             event = told.get(step, Event("edit", step, "done"))
+            made = space.parent(step)
+            first = made is not None and not made.is_relative_to(space.root / "edits")
+            if first and event.detail:
+                made = space.path("faces", name, ".png")
+            before = None if made is None else _there(made.with_suffix(".png"))
             yield Edited(step.removeprefix(f"{name}/"), picture, before, event)
 
 
