@@ -29,7 +29,7 @@ from semedit.errors import InputError, OptionError
 from semedit.faces import Face
 from semedit.faces.pipeline import FacePipeline
 from semedit.generators import Generator
-from semedit.inverters import INVERTERS
+from semedit.inverters import INVERTERS, usual
 from semedit.latents import Latent, picture, tone_of
 from semedit.media.masks import fit_labels
 from semedit.media.photographs import read_photo
@@ -92,10 +92,10 @@ def invert(generator: Generator, faces: Faces, method: str | None = None, **opti
     """The codes of faces.
 
     Args:
-        method: name of an inverter; None: hybrid where the generator has an encoder, else optimize.
+        method: name of an inverter; None: what `semedit invert` uses.
         options: of the method, see `semedit methods`.
     """
-    default = "hybrid" if "encode" in generator.traits else "optimize"
+    default = usual(generator.name, generator.traits)
     kind = pick_method(INVERTERS, method or default, "inverter")
     images, labels, c = faces.at(generator.resolution)
     found: Latent = kind(**options)(generator, images, labels, c)

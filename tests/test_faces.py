@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from made_faces import a_face, a_pipeline, photo, turned
+from torch import nn
 
 from semedit import cameras, weights
 from semedit.errors import InputError, NoFaceError, OptionError, ShapeError, WeightsError
@@ -20,6 +21,7 @@ from semedit.faces import (
     photo_of,
     pipeline,
 )
+from semedit.faces.layers import Residual, convolution, folded
 from semedit.media.labels import ATTRIBUTES, LABELS
 from semedit.media.photographs import Photo
 
@@ -381,3 +383,20 @@ def test_views_of_all_sizes_lie_on_one_another(monkeypatch: pytest.MonkeyPatch) 
     assert not apart[0, inner | outer].any()
     torch.testing.assert_close(several.six, networks.six(image))
     assert not torch.equal(once.seg, several.seg)
+
+
+def test_a_folded_network_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(convolution(3, 4), Residual(4), nn.Conv2d(4, 2, 1))
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            part.weight.data.uniform_(0.5, 2)
+            part.bias.data.normal_()
+    network.eval()
+    x = torch.randn(2, 3, 8, 8)
+    before = network(x)
+    after = folded(network)
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in after.modules())
+    assert torch.allclose(after(x), before, atol=1e-5)

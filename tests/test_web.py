@@ -335,7 +335,9 @@ def test_a_drawing_is_followed_and_saved_as_the_command_line_does(own):
     (found,) = holdings(Workspace(own), ["face"])
     pictures = [step.before for step in found.edits]
     assert pictures == [own / "faces/face.png", own / "edits/face/01-canonical.png"]
-    semedit("edit", "face", "--direction", "young", "--from", "latents", "--no-detail", "--work", own)
+    semedit(
+        "edit", "face", "--direction", "young", "--from", "latents", "--no-detail", "--work", own
+    )
     (found,) = holdings(Workspace(own), ["face"])
     assert found.edits[-1].before == own / "latents/face.png"
 

@@ -151,7 +151,7 @@ def invert(
         typer.Option(
             "--method",
             "-m",
-            help="Name of the method; default: hybrid if there is an encoder, else pivotal.",
+            help="Name of the method; default: the first of lift, hybrid and pivotal that suits.",
         ),
     ] = None,
     coarse: Annotated[
@@ -162,7 +162,7 @@ def invert(
     ] = False,
     label: Label = None,
 ) -> None:
-    """Find the codes of aligned faces: hybrid, optimize or pivotal inversion.
+    """Find the codes of aligned faces: lift, hybrid, pivotal or optimize.
 
     An inversion with a label stands beside the one without; --from LABEL starts from it.
     """
@@ -170,11 +170,12 @@ def invert(
 
     def make(device: str, progress: Any) -> Any:
         from semedit.generators import traits_of
-        from semedit.inverters import INVERTERS
+        from semedit.inverters import INVERTERS, usual
         from semedit.options import build_method, pick_method
         from semedit.tasks.invert import Invert
+        from semedit.weights import resolve
 
-        name = method or ("hybrid" if "encode" in traits_of(common.generator) else "pivotal")
+        name = method or usual(resolve(common.generator).stem, traits_of(common.generator))
         kind = pick_method(INVERTERS, name, "inverter")
         settings = [{"coarse": 256 if coarse else None}, *(common.options or ())]
         return Invert(

@@ -32,7 +32,7 @@ from semedit.errors import MaskError, OptionError
 from semedit.faces.estimates import estimates
 from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
-from semedit.inverters import Hybrid
+from semedit.inverters import usual_for
 from semedit.latents import Latent, picture
 from semedit.media.pixels import resize, to_tensor
 
@@ -46,11 +46,12 @@ class DetailEvaluation:
     """Which edits are done, and how.
 
     edits     kinds of heads.truth.EDITS tried per head, in turn
+    inverter  None: that of `semedit invert`
     network   None: the shipped one
     """
 
     edits: int = 1
-    inverter: Any = field(default_factory=Hybrid)
+    inverter: Any = None
     editor: Any = field(default_factory=Mask)
     network: Any = None
 
@@ -85,7 +86,7 @@ class DetailEvaluation:
         photo = to_tensor(truth.image).to(generator.device)
         small = resize(photo, generator.resolution)
         labels, c = estimates(small)
-        inversion = self.inverter(generator, small, labels, c)
+        inversion = (self.inverter or usual_for(generator))(generator, small, labels, c)
         kinds = [kind for kind, (_, ids) in truth.edits.items() if (ids != truth.labels).any()]
         found = []
         for k in range(min(self.edits, len(kinds))):

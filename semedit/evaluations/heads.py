@@ -28,7 +28,7 @@ from semedit.faces.pose import camera
 from semedit.generators import judge, with_labels
 from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
-from semedit.inverters import Hybrid
+from semedit.inverters import usual_for
 from semedit.latents import Latent, picture, synthesize
 from semedit.losses import changed, dilate, region
 from semedit.media.labels import ATTRIBUTES
@@ -78,13 +78,14 @@ class HeadsEvaluation:
               of pose and parsing
     edits     true edits tried per head, of heads.truth.EDITS in turn; 4 = all
     batch     faces inverted together
+    inverter  None: that of `semedit invert`
     """
 
     parts: tuple[str, ...] = PARTS
     inputs: Literal["estimates", "truth"] = "estimates"
     edits: int = 1
     batch: int = 4
-    inverter: Any = field(default_factory=Hybrid)
+    inverter: Any = None
     mask_editor: Mask = field(default_factory=Mask)
     attribute_editor: Fast = field(default_factory=Fast)
 
@@ -135,6 +136,7 @@ class HeadsEvaluation:
     ) -> tuple[list[Latent], float]:
         """One latent a head, and the seconds a head it took (wall clock, batches of `batch`)."""
         found: list[Latent] = []
+        inverter = self.inverter or usual_for(generator)
         began = time.perf_counter()
         for start in range(0, len(heads), self.batch):
             part = heads[start : start + self.batch]
@@ -143,7 +145,7 @@ class HeadsEvaluation:
             c = torch.cat([head.c for head in part])
             if self.inputs == "estimates":
                 labels, c = estimates(images)
-            latent = self.inverter(generator, images, labels, c)
+            latent = inverter(generator, images, labels, c)
             found.extend(latent[i] for i in range(len(latent)))
             tell("inversion", len(found), len(heads))
         return found, (time.perf_counter() - began) / len(heads)

@@ -35,7 +35,7 @@ from semedit.evaluations.heads import HeadAtSize, at_resolution
 from semedit.generators import judge, with_labels
 from semedit.generators.contract import Generator
 from semedit.heads.truth import Truth
-from semedit.inverters import Hybrid, Pivotal
+from semedit.inverters import usual_for
 from semedit.latents import Latent, picture, synthesize
 from semedit.media.pixels import resize
 
@@ -49,7 +49,7 @@ class TransferEvaluation:
 
     regions   each is given alone
     editor    its regions are set in turn
-    inverter  None: hybrid where the generator has an encoder, else pivotal
+    inverter  None: that of `semedit invert`
     """
 
     regions: tuple[str, ...] = ("hair", "mouth")
@@ -70,7 +70,7 @@ class TransferEvaluation:
         device = generator.device
         generator = with_labels(generator, getattr(self.editor, "parser", "auto"))
         heads = [at_resolution(truth, generator.resolution, device) for truth in truths]
-        inverter = self.inverter or (Hybrid() if "encode" in generator.traits else Pivotal())
+        inverter = self.inverter or usual_for(generator)
         found = []
         for head in heads:
             found.append(inverter(generator, head.image, head.labels, head.c))

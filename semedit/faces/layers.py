@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semedit.errors import ShapeError
 
@@ -17,6 +18,18 @@ def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> 
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """The network with each normalisation of `convolution` folded into its convolution, which is
+    the same function in evaluation, to rounding."""
+    for part in network.modules():
+        if not isinstance(part, nn.Sequential):
+            continue
+        for at, (conv, normal) in enumerate(pairwise(list(part))):
+            if isinstance(conv, nn.Conv2d) and isinstance(normal, nn.BatchNorm2d):
+                part[at], part[at + 1] = fuse_conv_bn_eval(conv, normal), nn.Identity()
+    return network
 
 
 class Residual(nn.Module):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from semedit import weights
 from semedit.faces.identity import IdentityNet
-from semedit.faces.layers import Pyramid, TopDown, convolution, fit
+from semedit.faces.layers import Pyramid, TopDown, convolution, fit, folded
 from semedit.faces.singleshot import DetectorNet
 from semedit.media.labels import ATTRIBUTES, LABELS
 
@@ -304,7 +304,8 @@ def load(name: str, device: str = "cpu") -> Any:
     tensors, metadata = weights.load(name)
     network = weights.built(lambda config: build(name, config), metadata, name)
     weights.fill(network, tensors, name)
-    return network.eval().requires_grad_(False).to(device)
+    network = folded(network.eval().requires_grad_(False))
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from semedit.batch.places import check_folder
 from semedit.batch.workspace import Workspace
 from semedit.editors import Fast, Mask
 from semedit.faces import Face
-from semedit.inverters import Hybrid
+from semedit.generators import traits_of
+from semedit.inverters import INVERTERS, usual
 from semedit.media.files import write_bytes
 from semedit.media.labels import LABELS, REGIONS
 from semedit.media.masks import read_labels, write_labels
@@ -71,7 +72,8 @@ def run_chain(
     write_photographs(folder / "photographs")
     perform(Align([folder / "photographs"], device=device))
     names = space.faces()
-    perform(Invert("hybrid", Hybrid(), names=names, device=device, progress=progress))
+    kind = usual("heads-128", traits_of("heads-128"))
+    perform(Invert(kind, INVERTERS[kind](), names=names, device=device, progress=progress))
     for name in names:
         labels = read_labels(space.path("masks", name, ".png"))
         write_labels(drawn / f"{name}.png", drawn_over(labels, face_of(space, name)))

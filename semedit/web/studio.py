@@ -30,7 +30,7 @@ from semedit.directions.directions import directions_for
 from semedit.editors import EDITORS
 from semedit.errors import InputError, MaskError, OptionError, SemeditError, WeightsError
 from semedit.faces.attributes import known_attributes
-from semedit.inverters import INVERTERS
+from semedit.inverters import INVERTERS, usual
 from semedit.latents import Latent
 from semedit.media.decoding import read_labels, read_photo
 from semedit.media.labels import REGIONS
@@ -401,7 +401,7 @@ class Studio:
 
     def invert(self, name: str, progress: Progress) -> Outcome:
         """Invert a face as `semedit invert` does by default."""
-        kind = "hybrid" if "encode" in self.generator.traits else "pivotal"
+        kind = usual(self.generator.name, self.generator.traits)
         task = Invert(
             kind,
             build_method(INVERTERS[kind]),
