@@ -304,8 +304,8 @@ def load(name: str, device: str = "cpu") -> Any:
     tensors, metadata = weights.load(name)
     network = weights.built(lambda config: build(name, config), metadata, name)
     weights.fill(network, tensors, name)
-    network = folded(network.eval().requires_grad_(False))
-    return network.to(device, memory_format=torch.channels_last)
+    network = folded(network.eval().requires_grad_(False)).to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:
