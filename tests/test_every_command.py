@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from every_command import HEAD, KINDS, line, row
-from test_docs import SECTIONS, marks
+from every_command import GUIDE, HEAD, KINDS, line, marks, row
 
 
 def guide() -> list[str]:
     """The lines of the table."""
     begin, end = marks("commands")
-    text = SECTIONS["commands"][0].read_text("utf-8")
+    text = GUIDE.read_text("utf-8")
     return text.split(begin)[1].split(end)[0].strip().splitlines()
 
 

@@ -22,7 +22,7 @@ from semedit.generators.parts import volume
 from semedit.generators.triplane import lifting
 from semedit.generators.triplane.lifting import LiftConfig, LiftNet, load_lift, others, surface
 from semedit.generators.triplane.triplane import Triplane
-from semedit.inverters import Lift
+from semedit.inverters import Hybrid, Lift, usual, usual_for
 from semedit.inverters.tuning import Tuning
 from semedit.latents import PLANES, TunedGenerator
 from semedit.trainers import lift as training
@@ -371,11 +371,13 @@ def test_what_cannot_be_trained_is_told(weights_file: Path, tmp_path: Path) -> N
 # Inversion --------------------------------------------------------------------------------------
 
 
-def write_lift(folder: Path, network: LiftNet, name: str = "small", kind: str = "lift") -> Path:
+def write_lift(
+    folder: Path, network: LiftNet, name: str = "small", kind: str = "lift", **more: str
+) -> Path:
     about = {"licence": "MIT", "command": "none", "seed": "0", "data": "none", "figures": "{}"}
     config = asdict(replace(network.config, generator=name))
     path = folder / "lift-small.safetensors"
-    facts = about | {"kind": kind, "config": json.dumps(config)}
+    facts = about | {"kind": kind, "config": json.dumps(config)} | more
     weights.save(path, network.state_dict(), facts)
     return path
 
@@ -448,10 +450,30 @@ def test_tuned_planes_are_settled(generator: Triplane) -> None:
     assert not torch.allclose(planes["density"], generator.planes(codes)["density"])
 
 
+def test_the_default_is_the_first_that_suits(
+    generator: Triplane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lifting where there is a network for the generator, hybrid where there is an encoder."""
+    monkeypatch.setenv("SEMEDIT_WEIGHTS", str(tmp_path))
+    assert usual("small", generator.traits) == "hybrid"
+    assert isinstance(usual_for(generator), Hybrid)
+    write_lift(tmp_path, small_net(generator))
+    assert usual("small", generator.traits) == "lift" and isinstance(usual_for(generator), Lift)
+    assert usual("another", generator.traits) == "hybrid"
+    for name, traits, expected in (
+        ("small", small_stylegan2().traits, "pivotal"),
+        ("small", generator.traits - {"encode"}, "pivotal"),
+    ):
+        assert usual(name, traits) == expected
+
+
 def test_what_cannot_be_lifted_is_told(generator: Triplane, tmp_path: Path) -> None:
     images, labels, c = faces()
     file = write_lift(tmp_path, small_net(generator), name="another")
     with pytest.raises(LatentError, match="another"):
+        Lift(network=str(file))(generator, images, labels, c)
+    file = write_lift(tmp_path, small_net(generator), made_for="0" * 64)
+    with pytest.raises(LatentError, match="other weights"):
         Lift(network=str(file))(generator, images, labels, c)
     file = write_lift(tmp_path, small_net(generator), kind="encoder")
     lifting._load.cache_clear()

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from semedit import losses
+from semedit import losses, weights
+from semedit.errors import LatentError
 from semedit.generators.contract import Generator
 from semedit.generators.triplane.lifting import load_lift
 from semedit.inverters.codes import check_faces, known_traits
@@ -62,7 +63,14 @@ class Lift(Inverter):
         """
         check_traits("lift", self, generator, known_traits())
         check_faces(generator, images, labels, c)
-        network = load_lift(*self.weights_of(generator.name), generator)
+        (name,) = self.weights_of(generator.name)
+        network = load_lift(name, generator)
+        mark = fingerprint(generator)
+        if weights.metadata(weights.resolve(name)).get("made_for", mark) != mark:
+            raise LatentError(
+                f"{name} was trained for other weights that are called {generator.name}",
+                hint=f"semedit train lift -o generator={generator.name}, or --method hybrid",
+            )
         count = Steps(progress, 1 + self.steps)
         with torch.no_grad():
             codes = generator.encode(images, labels, c)
@@ -74,7 +82,7 @@ class Lift(Inverter):
             codes=codes,
             c=c,
             generator=generator.name,
-            fingerprint=fingerprint(generator),
+            fingerprint=mark,
             method="lift",
             tuned={PLANES + k: v.half() for k, v in added.items()},
         )
