@@ -472,6 +472,7 @@ def test_what_cannot_be_lifted_is_told(generator: Triplane, tmp_path: Path) -> N
     file = write_lift(tmp_path, small_net(generator), name="another")
     with pytest.raises(LatentError, match="another"):
         Lift(network=str(file))(generator, images, labels, c)
+    lifting._load.cache_clear()
     file = write_lift(tmp_path, small_net(generator), made_for="0" * 64)
     with pytest.raises(LatentError, match="other weights"):
         Lift(network=str(file))(generator, images, labels, c)
