@@ -14,7 +14,7 @@ Portrait), arXiv:2305.02310: other views of rendered heads teach what no photogr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -32,11 +32,13 @@ from semedit.latents import fingerprint
 from semedit.trainers.encoder import editable_generator
 from semedit.trainers.loop import write_weights
 from semedit.trainers.parts.loss_terms import report, total
+from semedit.trainers.parts.recolouring import recoloured
 from semedit.trainers.parts.start_from import start_from_file, whole_training
 from semedit.trainers.triplane import PictureTask, PictureTrainer, wobble
 
 # How far the pose network is off in the six camera numbers (cameras.to_six) of rendered heads.
 ERRORS = (0.018, 0.026, 0.008, 0.027, 0.005, 0.007)
+TINT = 0.1  # spread of other colours between the channels, see recolouring.recoloured
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class LiftTrainer(PictureTrainer):
     other: float = 1.0  # weight of the view that was not seen
     estimated: float = 0.2  # part of the steps with the face network's own label maps and cameras
     coarse: float = 0.2  # part of the run that renders at half the resolution
+    recoloured: float = 0.75  # part of the heads whose regions get other colours, in all views
     start_from: str = ""  # a weight file of another run; "": random weights
 
     def start(self, data: Path) -> LiftTask:
@@ -95,6 +98,7 @@ class LiftTask(PictureTask):
         """One update."""
         trainer, config = self.trainer, self.generator.config
         neural = config.neural // 2 if progress < trainer.coarse else config.neural
+        batch = self._recoloured(batch)
         images = batch.images[:, 0] + 0.02 * torch.randn_like(batch.images[:, 0])
         labels, c = self._estimates(images, batch)
         planes, _ = self.lift(self.network, images, labels, c)
@@ -113,6 +117,15 @@ class LiftTask(PictureTask):
             terms[name] = weight * (found + trainer.low * low)
         self._update(total(terms))
         return report(terms)
+
+    def _recoloured(self, batch: Pair) -> Pair:
+        """The heads, some with regions in other colours, the same in all views: colours are to be
+        those of the photograph, not those of rendered heads."""
+        chosen = torch.rand(len(batch.c), device=batch.c.device) < self.trainer.recoloured
+        # One above the other, views get one colour a region.
+        tall = batch.images.transpose(1, 2).flatten(2, 3), batch.labels.flatten(1, 2)
+        other = recoloured(*tall, TINT).unflatten(2, batch.labels.shape[1:3]).transpose(1, 2)
+        return replace(batch, images=torch.where(chosen.view(-1, 1, 1, 1, 1), other, batch.images))
 
     @torch.no_grad()
     def _estimates(self, images: Tensor, batch: Pair) -> tuple[Tensor, Tensor]:
