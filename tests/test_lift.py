@@ -247,7 +247,12 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def task(weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LiftTask:
     monkeypatch.setattr(training, "LiftNet", lambda config: small_net(GENERATOR))
     trainer = LiftTrainer(
-        generator=str(weights_file), batch_size=2, estimated=0.0, coarse=0.0, device="cpu"
+        generator=str(weights_file),
+        batch_size=2,
+        estimated=0.0,
+        recoloured=0.0,
+        coarse=0.0,
+        device="cpu",
     )
     return trainer.start(write_heads(tmp_path / "heads"))
 
@@ -318,6 +323,24 @@ def test_the_other_view_counts_by_its_weight(
         found.append(task.step(batch, 1.0))
     assert found[1]["other"] == pytest.approx(0.25 * found[0]["other"], rel=1e-4)
     assert found[1]["own"] == pytest.approx(found[0]["own"], rel=1e-4)
+
+
+def test_regions_get_other_colours_in_all_views(task: LiftTask) -> None:
+    """What has one label and one colour in two views has one colour in both afterwards."""
+    batch = task.batch(torch.tensor([0, 1]))
+    assert torch.equal(task._recoloured(batch).images, batch.images)
+    task.trainer = replace(task.trainer, recoloured=1.0)
+    found = task._recoloured(batch)
+    assert torch.equal(found.labels, batch.labels) and torch.equal(found.c, batch.c)
+    assert (found.images - batch.images).abs().mean() > 0.02
+    for head in range(2):
+        for label in (0, 1):
+            own = [
+                found.images[head, view][:, batch.labels[head, view] == label] for view in (0, 1)
+            ]
+            # The data set has one colour a region.
+            assert torch.allclose(own[0].mean(1), own[1].mean(1), atol=1e-3)
+            assert own[0].std(1).max() < 1e-3
 
 
 def test_only_the_network_learns(task: LiftTask) -> None:
