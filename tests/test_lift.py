@@ -328,6 +328,8 @@ def test_the_other_view_counts_by_its_weight(
 def test_regions_get_other_colours_in_all_views(task: LiftTask) -> None:
     """What has one label and one colour in two views has one colour in both afterwards."""
     batch = task.batch(torch.tensor([0, 1]))
+    flat = (batch.labels[:, :, None] * 0.7 - 0.4).expand(-1, -1, 3, -1, -1)
+    batch = replace(batch, images=flat)
     assert torch.equal(task._recoloured(batch).images, batch.images)
     task.trainer = replace(task.trainer, recoloured=1.0)
     found = task._recoloured(batch)
@@ -338,7 +340,6 @@ def test_regions_get_other_colours_in_all_views(task: LiftTask) -> None:
             own = [
                 found.images[head, view][:, batch.labels[head, view] == label] for view in (0, 1)
             ]
-            # The data set has one colour a region.
             assert torch.allclose(own[0].mean(1), own[1].mean(1), atol=1e-3)
             assert own[0].std(1).max() < 1e-3
 
