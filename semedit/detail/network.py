@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semedit import weights
+from semedit.generators.parts.layers import Refine
 from semedit.media.labels import LABELS
 
 NAME = "detail"  # of its weight file
@@ -35,18 +36,6 @@ class Carried:
     flow: Tensor
     gate: Tensor
     residual: Tensor
-
-
-class Refine(nn.Module):
-    """Two convolutions around a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, 1, 1)
-        self.second = nn.Conv2d(width, width, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(x))))
 
 
 class DetailNet(nn.Module):

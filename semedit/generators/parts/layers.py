@@ -1,4 +1,5 @@
-"""Building blocks of StyleGAN2: equalised linear and convolution, modulated convolution, FIR.
+"""Building blocks of StyleGAN2: equalised linear and convolution, modulated convolution, FIR; and
+one of plain U-Nets.
 
 Source: Karras et al. 2020, arXiv:1912.04958 (StyleGAN2).
 Departs: modulation scales the activations and demodulation the results, which is the same
@@ -123,6 +124,18 @@ class ModulatedConv(nn.Module):
             return F.conv2d(x, self.weight, padding=self.padding)
         y = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
         return F.conv2d(y, fir(y.shape[1], y), padding=1, groups=y.shape[1])
+
+
+class Refine(nn.Module):
+    """Two plain convolutions around a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, 1, 1)
+        self.second = nn.Conv2d(width, width, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(F.silu(x))))
 
 
 def upsample(x: Tensor) -> Tensor:

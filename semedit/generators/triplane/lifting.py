@@ -28,6 +28,7 @@ from semedit import cameras, weights
 from semedit.errors import LatentError, WeightsError
 from semedit.generators.contract import Generator, Output
 from semedit.generators.parts import volume
+from semedit.generators.parts.layers import Refine
 from semedit.generators.triplane.triplane import Planes, Triplane
 
 KIND = "lift"
@@ -68,18 +69,6 @@ class LiftConfig:
             texture=(side * 2 ** len(sizes.doublings), sizes.texture_channels),
             background=(sizes.background, sizes.features),
         )
-
-
-class Refine(nn.Module):
-    """Two convolutions around a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, 1, 1)
-        self.second = nn.Conv2d(width, width, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(x))))
 
 
 class UNet(nn.Module):
