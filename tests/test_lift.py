@@ -417,15 +417,13 @@ def test_inversion_is_what_the_network_says(generator: Triplane, tmp_path: Path)
     network = small_net(generator)
     file = write_lift(tmp_path, network)
     images, labels, c = faces()
-    told: list[tuple[int, int]] = []
-    found = Lift(network=str(file), steps=0)(
-        generator, images, labels, c, lambda done, total: told.append((done, total))
-    )
+    found = Lift(network=str(file), tune_steps=0)(generator, images, labels, c)
+    assert found.method == "lift"
     with torch.no_grad():
         codes = generator.encode(images, labels, c)
         planes = generator.planes(codes)
         added = network(images, labels, c, planes, generator.render(planes, c), 1.0)
-    assert torch.equal(found.codes["ws"], codes["ws"]) and told[-1] == (1, 1)
+    assert torch.allclose(found.codes["ws"], codes["ws"], atol=1e-6)
     assert found.tuned is not None and set(found.tuned) == {PLANES + k for k in added}
     for name, value in added.items():
         assert torch.allclose(found.tuned[PLANES + name].float(), value, atol=2e-3)
@@ -441,7 +439,7 @@ def test_steps_go_on_from_there(generator: Triplane, tmp_path: Path) -> None:
     images, labels, c = faces()
     errors = []
     for steps in (0, 1, 12):
-        inverter = Lift(network=str(file), steps=steps, perceptual="none")
+        inverter = Lift(network=str(file), tune_steps=steps, perceptual="none")
         shown = latents.synthesize(generator, inverter(generator, images, labels, c)).image
         errors.append(-float(metrics.psnr(shown, images).mean()))
     assert errors[2] < errors[1] < errors[0]
@@ -463,6 +461,23 @@ def test_the_planes_that_are_tuned_hold_what_was_added_before(generator: Triplan
     assert not found[PLANES + "texture"].any()
     tuned = TunedGenerator(generator, begin)
     assert torch.allclose(seen[0], tuned.render(tuned.planes(codes), c).image, atol=1e-5)
+
+
+def test_weights_are_tuned_beside_what_was_added(generator: Triplane) -> None:
+    images, _, c = faces(1)
+    codes = {"ws": torch.randn(1, generator.num_ws, 12)}
+    begin = {PLANES + "shape": 0.3 * torch.randn(1, 3, 16, 16, 4)}
+    seen: list[Tensor] = []
+
+    def loss(output: Output) -> Tensor:
+        seen.append(output.image.detach())
+        return (output.image - images).square().flatten(1).mean(1)
+
+    layers = "planes.shape,texture_decoder.*"
+    found, _ = Tuning(1, 0.0, layers)(generator, codes, c, loss, begin=begin)
+    assert torch.allclose(found[PLANES + "shape"], begin[PLANES + "shape"])
+    tuned = TunedGenerator(generator, begin)
+    assert torch.allclose(seen[0], tuned.synthesis(codes, c).image, atol=1e-5)
 
 
 def test_tuned_planes_are_settled(generator: Triplane) -> None:

@@ -36,6 +36,7 @@ class Hybrid(Inverter):
     generator's planes are tuned, not its weights (see tuning.Tuning).
     """
 
+    name: ClassVar[str] = "hybrid"
     requires: ClassVar[frozenset[str]] = frozenset({"encode"})
     steps: int = 20  # Adam updates of the codes, all faces as one batch
     lr: float = 0.4  # standard deviations per update
@@ -68,7 +69,7 @@ class Hybrid(Inverter):
                  is asked to.  ShapeError: R or N differ.
                  OptionError: `layers` matches nothing.
         """
-        check_traits("hybrid", self, generator, known_traits())
+        check_traits(self.name, self, generator, known_traits())
         check_faces(generator, images, labels, c)
         perceptual = losses.perceptual(self.perceptual, images.device)
         together = only_planes(chosen(generator, self.layers))
@@ -96,9 +97,10 @@ class Hybrid(Inverter):
             c=c,
             generator=generator.name,
             fingerprint=fingerprint(generator),
-            method="hybrid",
+            method=self.name,
             meta={"perceptual": perceptual.name, **final.told()},
         )
+        latent = self.lifted(generator, latent, images, labels)
         if self.tune_steps == 0:
             return latent
         tuning = Tuning(self.tune_steps, self.tune_lr, self.layers, self.locality_weight)
@@ -114,6 +116,12 @@ class Hybrid(Inverter):
             count,
             self.labels,
         )
+
+    def lifted(
+        self, generator: Generator, latent: Latent, images: Tensor, labels: Tensor
+    ) -> Latent:
+        """The latent from which tuning starts: see inverters/lift.py."""
+        return latent
 
     @property
     def _weights(self) -> tuple[float, float, float]:

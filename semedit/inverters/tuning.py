@@ -69,16 +69,18 @@ class Tuning:
             for k, shape in shapes.items()
         }
         pivot = {k: v.detach() for k, v in codes.items()}
+        started = dict(begin or {})
         if batch:
             with torch.no_grad():
                 # The same at every step.
-                planes = TunedGenerator(generator, begin or {}).planes(pivot)
+                planes = TunedGenerator(generator, started).planes(pivot)
         asides = self._asides(generator, pivot, c)
         count = 0
 
         def objective() -> Tensor:
             nonlocal count
-            tuned = TunedGenerator(generator, {k: total(v) for k, v in leaves.items()})
+            moved = {k: total(v) for k, v in leaves.items()}
+            tuned = TunedGenerator(generator, moved if batch else added(started, moved))
             output = tuned.render(tuned.add(planes), c) if batch else tuned.synthesis(pivot, c)
             value = loss(output)
             if asides:
@@ -104,9 +106,7 @@ class Tuning:
         )
         whole = {k: total(v).detach() for k, v in leaves.items()}
         found = {k: v if k.startswith(PLANES) else v[None] for k, v in whole.items()}
-        for name, value in (begin or {}).items():
-            found[name] = value + found[name] if name in found else value
-        return found, final
+        return added(started, found), final
 
     @torch.no_grad()
     def _asides(
@@ -152,6 +152,12 @@ def chosen(generator: Generator, layers: str) -> dict[str, tuple[int, ...]]:
         if not any(fnmatchcase(name, pattern) for name in shapes):
             raise OptionError(f"no parameter of {generator.name} matches {pattern}")
     return {k: v for k, v in shapes.items() if any(fnmatchcase(k, p) for p in patterns)}
+
+
+def added(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sum of two sets of differences."""
+    both = {k: first[k] + v if k in first else v for k, v in second.items()}
+    return {**first, **both}
 
 
 def pyramid(shape: tuple[int, ...], spatial: bool, device: torch.device) -> list[Tensor]:
