@@ -350,7 +350,7 @@ def test_what_inverters_are_given(generator: Painter, monkeypatch: pytest.Monkey
         return Latent({"ws": torch.zeros(len(c), 2, 304)}, c, "painter", "", "x")
 
     told: list[tuple[str, int, int]] = []
-    method = HeadsEvaluation(("inversion",), batch=2, inverter=inverter)
+    method = HeadsEvaluation(("inversion",), "truth", batch=2, inverter=inverter)
     figures = method(truths, generator, lambda *at: told.append(at))
     assert [len(images) for images, _, _ in given] == [2, 1]
     images, labels, c = (torch.cat(column) for column in zip(*given, strict=True))
@@ -368,6 +368,7 @@ def test_what_inverters_are_given(generator: Painter, monkeypatch: pytest.Monkey
         return FaceOutput(ColourParser()(images), cameras.to_six(views))
 
     monkeypatch.setattr(networks, "describe", describe)
+    assert HeadsEvaluation().inputs == "estimates"  # what users have
     replace(method, inputs="estimates")(truths, generator)
     _, seen, views = given[0]
     assert torch.equal(seen, colour_labels(images[:2]))
@@ -389,7 +390,12 @@ def test_parts_get_what_they_are_of(generator: Painter, monkeypatch: pytest.Monk
         )
     mask, fast = object(), object()
     method = HeadsEvaluation(
-        ("masks", "attributes"), edits=3, inverter=inverter, mask_editor=mask, attribute_editor=fast
+        ("masks", "attributes"),
+        "truth",
+        edits=3,
+        inverter=inverter,
+        mask_editor=mask,
+        attribute_editor=fast,
     )
     figures = method(heads(2), generator, tell := (lambda *at: None))
     assert figures == {"mask_figures": 0.1234, "attribute_figures": 0.1234}

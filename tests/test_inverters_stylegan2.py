@@ -19,7 +19,7 @@ from semedit.batch.workspace import Workspace
 from semedit.errors import InputError, TraitError
 from semedit.faces import Face, networks
 from semedit.generators.stylegan2.stylegan2 import StyleGAN2
-from semedit.inverters import INVERTERS, Hybrid, Optimize
+from semedit.inverters import Hybrid, Optimize
 from semedit.inverters.coarse import phases
 from semedit.media.masks import write_labels
 from semedit.media.photographs import write_image
@@ -58,7 +58,7 @@ def faces(generator: StyleGAN2) -> tuple[Tensor, Tensor, Tensor]:
     return images, torch.zeros(2, 16, 16, dtype=torch.int64), c
 
 
-@pytest.mark.parametrize("name", INVERTERS)
+@pytest.mark.parametrize("name", FAST_INVERTERS)
 @pytest.mark.parametrize("coarse", [0, 8])
 def test_every_inverter_works(generator: StyleGAN2, name: str, coarse: int) -> None:
     images, labels, c = faces(generator)
